@@ -1,0 +1,1 @@
+"""Records of a study read back, statistics, tables, figures and the report."""

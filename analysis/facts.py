@@ -1,0 +1,274 @@
+"""What a report says in words: what was run, what was found, and what a reader has to know to believe it."""
+# pandas ships no stubs, and pyright takes an indexed frame for any of four types:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportReturnType=false
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+
+from analysis.load import Snapshot
+from analysis.records import TrialRecord, config_id
+from analysis.scores import CLEAN, NOISE, Arm, Headline
+from analysis.selection import best, candidates
+from analysis.stats import Interval
+from analysis.tables import Table
+
+TPE_STARTUP = 10
+LEAST_SEEDS = 5
+SKIPPED_SHOWN = 10
+
+
+class Facts(NamedTuple):
+    """The words of a report.
+
+    Attributes:
+        reading: sentences on what was found.
+        run: (name, value) pairs on what was run.
+        remarks: what limits the figures.
+        best_yaml: the configuration that the search chose; empty where nothing finished.
+    """
+
+    name: str
+    subtitle: str
+    written: str
+    reading: list[str]
+    run: list[tuple[str, str]]
+    remarks: list[str]
+    best_yaml: str
+    best_of: str
+    skipped: list[tuple[str, str]]
+
+
+def gather(snapshot: Snapshot, found: Headline, contrasts: Table) -> Facts:
+    """All words of a report."""
+    study = snapshot.study
+    record, source = chosen_record(snapshot, found)
+    skipped = study.get("skipped") or []
+    return Facts(
+        name=str(study.get("study", snapshot.name)),
+        subtitle=_subtitle(snapshot),
+        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        reading=reading(snapshot, found, contrasts.frame),
+        run=_run(snapshot, found),
+        remarks=_remarks(snapshot, found),
+        best_yaml="" if record is None else _yaml(record.info["config"]),
+        best_of=source,
+        skipped=[(str(place), str(reason)) for place, reason in skipped[:SKIPPED_SHOWN]],
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- what was chosen
+def chosen_record(snapshot: Snapshot, found: Headline) -> tuple[TrialRecord | None, str]:
+    """The trial whose configuration was chosen on validation, and in words by what; never the best on test."""
+    by_key = {record.key: record for record in snapshot.trials}
+    for phase in snapshot.study.get("phases") or []:
+        first = next(iter(phase.get("selected") or []), None)
+        if first in by_key:
+            return by_key[first], f"the first choice of phase {phase['name']}, by validation figures"
+    metric, goal = found.objective
+    pool = candidates(snapshot.trials, metric=metric)
+    if any(c.value == c.value for c in pool):
+        return by_key[best(pool, goal=goal).key], f"the best finished trial by {metric} on validation"
+    if found.arms:
+        return by_key[str(found.arms[0].rows["trial"].iloc[0])], "the configuration that was trained"
+    return None, ""
+
+
+def chosen_arm(snapshot: Snapshot, found: Headline) -> Arm | None:
+    """The arm of the chosen configuration, else the first arm that is not the baseline, else the first."""
+    record, _ = chosen_record(snapshot, found)
+    wanted = None if record is None else config_id(record.info["config"])
+    others = [arm for arm in found.arms if arm.config_id != found.baseline]
+    return next((arm for arm in found.arms if arm.config_id == wanted), next(iter([*others, *found.arms]), None))
+
+
+# ---------------------------------------------------------------------------------------------------- what was found
+def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> list[str]:
+    """The answer in sentences: the chosen configuration, its differences from the baseline, its price."""
+    chosen = chosen_arm(snapshot, found)
+    if chosen is None:
+        return ["No trial has finished yet, so there is nothing to read."]
+    clean, noise = chosen.mean(chosen.of(CLEAN)), chosen.mean(chosen.noisy())
+    said = []
+    if noise is not None:
+        levels = len({severity for _, severity in chosen.noisy()})
+        said.append(
+            f"{chosen.label} got {_percent(noise)} of {found.split} images right under noise, the mean over "
+            f"{_count(len(found.corruptions), 'corruption')} at {_count(levels, 'severity', 'severities')}"
+            + (f", and {_percent(clean)} of them clean" if clean is not None else "")
+            + f" ({_count(noise.n_images, 'image')}, {_count(noise.n_seeds, 'seed')})."
+        )
+    if found.split == "validation":
+        return [*said, "No difference is claimed from validation figures; a confirm phase gives test figures."]
+    mine = contrasts[contrasts["config_id"] == chosen.config_id] if len(contrasts) else contrasts
+    said += [_comparison(row) for _, row in mine.iterrows()]
+    base = next((arm for arm in found.arms if arm.config_id == found.baseline), None)
+    if base is not None and base is not chosen:
+        own, price = (float(arm.rows.drop_duplicates("trial")["cost_passes"].mean()) for arm in (chosen, base))
+        if price > 0 and own == own:
+            said.append(f"Its training took {own / price:.1f} times the baseline's gradient passes.")
+    return said
+
+
+def _comparison(row: pd.Series) -> str:
+    other, read = row["baseline"], str(row["verdict"])
+    if read.startswith(("better", "worse")):
+        word, _, scope = read.partition(" ")
+        what = f"is {word} than {other}" + (f" {scope}" if scope else "")
+    elif read.startswith("keeps"):
+        what = f"keeps the accuracy of {other}, losing less than 1 point"
+    else:
+        what = f"is not distinguishable from {other}{read.removeprefix('not distinguishable')}"
+    return (
+        f"{'Under noise' if row['endpoint'] == NOISE else 'On clean images'} it {what}: "
+        f"{row['difference'] * 100:+.1f} points (simultaneous 95 % interval {row['joint_low'] * 100:+.1f} to "
+        f"{row['joint_high'] * 100:+.1f}; {_count(row['n_images'], 'image')}, {_count(row['n_seeds'], 'seed')})."
+    )
+
+
+def _percent(found: Interval) -> str:
+    return f"{found.estimate * 100:.1f} % (95 % interval {found.low * 100:.1f} to {found.high * 100:.1f})"
+
+
+def _count(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+# ------------------------------------------------------------------------------------------------------- what was run
+def _subtitle(snapshot: Snapshot) -> str:
+    data = snapshot.study.get("data") or {}
+    config = snapshot.study.get("config") or {}
+    parts = [data.get("source"), (config.get("model") or {}).get("backbone")]
+    if data.get("num_classes"):
+        parts.append(f"{data['num_classes']} classes")
+    if data.get("image_size"):
+        parts.append(f"{data['image_size']} × {data['image_size']} px")
+    return " · ".join(str(part) for part in parts if part)
+
+
+def _run(snapshot: Snapshot, found: Headline) -> list[tuple[str, str]]:
+    study = snapshot.study
+    data, noise = study.get("data") or {}, (study.get("config") or {}).get("noise") or {}
+    starts = [
+        event for record in snapshot.trials for event in record.events if event.get("event") in ("start", "resume")
+    ]
+    images = [f"{data[f'num_{name}']:,} {name}" for name in ("train", "validation", "test") if f"num_{name}" in data]
+    versions = study.get("versions") or next((e["versions"] for e in starts if e.get("versions")), {})
+    status = Counter(record.status for record in snapshot.trials)
+    pairs = [
+        ("Data", data.get("source")),
+        ("Images", ", ".join(images)),
+        ("Classes", data.get("num_classes")),
+        ("Skipped images", _skipped(study)),
+        ("Test images also in training", data.get("num_leaked")),
+        ("Data fingerprint", study.get("fingerprint")),
+        ("Trials", ", ".join(f"{count} {name}" for name, count in sorted(status.items()))),
+        ("Seeds shown", ", ".join(sorted({str(s) for arm in found.arms for s in arm.rows["seed"]}))),
+        ("Validation noise", _noises(noise, "validation")),
+        ("Test noise", _noises(noise, "test")),
+        ("Held-out noise", ", ".join(noise.get("held_out") or [])),
+        ("Corruption tables", ", ".join(sorted({str(t) for a in found.arms for t in a.rows["table"] if t}))),
+        ("Test split", _test_reads(study)),
+        ("Hardware", "; ".join(dict.fromkeys(str(e["hardware"]) for e in starts if e.get("hardware")))),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("Started", study.get("created")),
+    ]
+    return [(name, str(value)) for name, value in pairs if value not in (None, "")]
+
+
+def _noises(noise: Mapping[str, Any], kind: str) -> str:
+    levels = ", ".join(str(level) for level in noise.get(f"{kind}_severities") or [])
+    names = ", ".join(noise.get(kind) or [])
+    return f"{names} (severities {levels})" if names and levels else names
+
+
+def _skipped(study: Mapping[str, Any]) -> str:
+    return "not recorded" if "skipped" not in study else str(len(study["skipped"]))
+
+
+def _test_reads(study: Mapping[str, Any]) -> str:
+    reads = study.get("test_reads") or []
+    if not reads:
+        return "not read"
+    times = ", ".join(f"{read['phase']} {read['time']}" for read in reads)
+    again = _times_read(study)
+    if again > 1:
+        return f"READ {again} TIMES (--again): {times}"
+    return f"read once{' by each phase' if len(reads) > 1 else ''}: {times}"
+
+
+def _times_read(study: Mapping[str, Any]) -> int:
+    return max(Counter(read["phase"] for read in study.get("test_reads") or []).values(), default=0)
+
+
+# ------------------------------------------------------------------------------------------------ what limits it
+def _remarks(snapshot: Snapshot, found: Headline) -> list[str]:
+    said = []
+    if (again := _times_read(snapshot.study)) > 1:
+        said.append(
+            f"The test split was read {again} times (--again). Choices made in between may have seen test figures, so "
+            "these are no longer a first look."
+        )
+    seeds = [arm.rows["trial"].nunique() for arm in found.arms]
+    if seeds and min(seeds) == 1:
+        said.append(
+            "With one seed the intervals are for these trained networks on further images, not for the method: "
+            "another seed may differ by more."
+        )
+    elif seeds and min(seeds) < LEAST_SEEDS:
+        said.append(f"{min(seeds)} seeds are few: {LEAST_SEEDS} are the least for a claim on a method, 8 are better.")
+    said += _search_remarks(snapshot)
+    said.append(
+        "The corruptions are Murk's own suite after the public package imagecorruptions, not the ImageNet-C files: no "
+        "figure here compares with published ImageNet-C errors. mCE is normalised by this study's baseline (1 is as "
+        "the baseline, lower is better)."
+    )
+    said.append(
+        "Every network saw the same noisy pixels of each image. Intervals of a mean treat seeds and images as random, "
+        "crossed (two-way random effects, Satterthwaite); the interval of the worst corruption is that corruption's "
+        "own."
+    )
+    return said
+
+
+def _search_remarks(snapshot: Snapshot) -> list[str]:
+    config = snapshot.study.get("config") or {}
+    said = []
+    trials = Counter(r.info["phase"] for r in snapshot.trials if r.info["role"] == "search")
+    own = {phase.get("name"): phase.get("search") for phase in config.get("phases") or []}
+    for phase, count in trials.items():
+        search = own.get(phase) or config.get("search") or {}
+        if search.get("algorithm") == "tpe" and count <= TPE_STARTUP:
+            said.append(
+                f"TPE draws its first {TPE_STARTUP} trials at random, so phase {phase} with {_count(count, 'trial')} "
+                "was a random search."
+            )
+    return said
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    """The configuration in block style, in its own order, with lists in one line."""
+    writer = YAML()
+    writer.width = 100
+    buffer = io.StringIO()
+    writer.dump(_flow_lists(config), buffer)
+    return buffer.getvalue()
+
+
+def _flow_lists(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _flow_lists(item) for key, item in value.items()}
+    if isinstance(value, list):
+        items = CommentedSeq([_flow_lists(item) for item in value])
+        items.fa.set_flow_style()
+        return items
+    return value

@@ -1,0 +1,289 @@
+"""Reading a study: from its results folder (or any fsspec URL), or from MLflow. Both give the same frames.
+
+A place answers `read(name) -> bytes | None` for the files of the ledger; what differs between a folder and MLflow ends
+there. Nothing is skipped in silence: what cannot be read is an error, what is missing is a note.
+"""
+# pandas ships no stubs, and pyright takes an indexed frame for any of four types:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportReturnType=false
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+
+from analysis.records import TrialRecord, sort_rows, to_frame
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+PREDICTION_COLUMNS: dict[str, str] = {
+    "trial": "str",
+    "image_id": "int64",
+    "label": "int64",
+    "predicted": "int64",
+    "confidence": "float64",
+    "correct": "bool",
+    "corruption": "str",
+    "severity": "int64",
+}
+HISTORY_COLUMNS: dict[str, str] = {
+    "study": "str",
+    "phase": "str",
+    "role": "str",
+    "trial": "str",
+    "number": "Int64",
+    "status": "str",
+    "event": "str",
+    "time": "float64",
+    "epoch": "Int64",
+    "step": "Int64",
+    "error": "str",
+}
+"""Fixed columns of `load_history`; the metrics follow, by name, as float64."""
+
+READERS = 8
+
+
+@dataclass(frozen=True)
+class Place:
+    """One trial's files, wherever they are."""
+
+    key: str
+    read: Callable[[str], bytes | None]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study as it stood when it was read.
+
+    Attributes:
+        name: name of the study.
+        study: `study.json`; empty where there is none yet.
+        trials: one record for each trial, ordered by key.
+        notes: what was missing, in words.
+        places: trial key -> its files, for predictions and examples.
+    """
+
+    name: str
+    study: Mapping[str, Any]
+    trials: Sequence[TrialRecord]
+    notes: Sequence[str] = ()
+    places: Mapping[str, Place] = field(default_factory=dict)
+
+    def frame(self) -> pd.DataFrame:
+        """The rows of the contract."""
+        return to_frame(self.trials, self.study)
+
+
+def load(study: str | Path, *, tracking_uri: str | None = None) -> pd.DataFrame:
+    """One row per trial x split x corruption x severity.
+
+    Args:
+        study: the study's folder `<storage>/<study>` (a path or any fsspec URL); with `tracking_uri`, its name.
+        tracking_uri: MLflow server or database to read from in place of the folder.
+
+    Raises:
+        FileNotFoundError: there is no such study.
+        ValueError: a record breaks the contract of `analysis.records`.
+    """
+    return read_study(study, tracking_uri=tracking_uri).frame()
+
+
+def load_study(study: str | Path, *, tracking_uri: str | None = None) -> dict[str, Any]:
+    """The study's `study.json`."""
+    return dict(read_study(study, tracking_uri=tracking_uri).study)
+
+
+def load_history(study: str | Path, *, tracking_uri: str | None = None) -> pd.DataFrame:
+    """One row per event of each trial, in the order written; metrics as columns."""
+    return history(read_study(study, tracking_uri=tracking_uri))
+
+
+def load_predictions(
+    study: str | Path, *, trials: Sequence[str] | None = None, tracking_uri: str | None = None
+) -> pd.DataFrame:
+    """One row per test image x corruption x severity of the chosen trials (all that kept predictions if left out)."""
+    parts = [p for _, p in iter_predictions(read_study(study, tracking_uri=tracking_uri), trials=trials)]
+    if not parts:
+        return pd.DataFrame(columns=list(PREDICTION_COLUMNS)).astype(PREDICTION_COLUMNS)
+    return pd.concat(parts, ignore_index=True)
+
+
+def iter_predictions(snapshot: Snapshot, *, trials: Sequence[str] | None = None) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(trial key, its predictions), one trial at a time: a test grid of many trials does not fit in memory."""
+    for key in trials if trials is not None else [record.key for record in snapshot.trials]:
+        content = snapshot.places[key].read("predictions.parquet")
+        if content is not None:
+            frame = pd.read_parquet(io.BytesIO(content)).assign(trial=key)
+            yield key, frame[list(PREDICTION_COLUMNS)].astype(PREDICTION_COLUMNS)
+
+
+def read_examples(snapshot: Snapshot, key: str) -> dict[str, np.ndarray] | None:
+    """The trial's example images as arrays, or None where it kept none."""
+    content = snapshot.places[key].read("examples.npz")
+    if content is None:
+        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def history(snapshot: Snapshot) -> pd.DataFrame:
+    """The events of a snapshot as a frame, see `load_history`."""
+    rows: list[dict[str, Any]] = []
+    for record in snapshot.trials:
+        fixed = {name: record.info.get(name) for name in ("study", "phase", "role", "number")}
+        for event in record.events:
+            own = {name: event.get(name) for name in ("event", "time", "epoch", "step", "error")}
+            metrics = event.get("metrics") or {}
+            rows.append(metrics | fixed | own | {"trial": record.key, "status": record.status})
+    found = {name for row in rows for name in row}
+    types = HISTORY_COLUMNS | dict.fromkeys(sorted(found - set(HISTORY_COLUMNS)), "float64")
+    frame = pd.DataFrame(rows, columns=list(types)).astype(types)
+    keys = frame[["phase", "number", "trial"]].assign(split="", bn="", group="", corruption="", severity=0)
+    order = sort_rows(keys.assign(row=np.arange(len(frame))), snapshot.study)
+    return frame.iloc[order["row"].to_numpy(dtype=int)].reset_index(drop=True)
+
+
+def read_study(study: str | Path, *, tracking_uri: str | None = None) -> Snapshot:
+    """All small files of a study at once: what `load`, `load_history` and the report share."""
+    if tracking_uri is not None:
+        return _read_mlflow(str(study), tracking_uri)
+    return _read_folder(str(study))
+
+
+# ---------------------------------------------------------------------------------------------------------- the folder
+def _read_folder(url: str) -> Snapshot:
+    filesystem, root = fsspec.core.url_to_fs(url)
+    root = root.rstrip("/")
+    filesystem.invalidate_cache()
+    if not filesystem.isdir(root):
+        raise FileNotFoundError(
+            f"a study is a folder <storage>/<study>, but {url!r} is none; check tracking.storage, or name the "
+            "MLflow server as tracking_uri"
+        )
+    folder = f"{root}/trials"
+    found = filesystem.ls(folder, detail=True) if filesystem.isdir(folder) else []
+    keys = sorted(item["name"].rstrip("/").rsplit("/", 1)[-1] for item in found if item["type"] == "directory")
+    places = {key: Place(key, _FolderReader(filesystem, f"{folder}/{key}")) for key in keys}
+    content = _FolderReader(filesystem, root)("study.json")
+    return _snapshot(root.rsplit("/", 1)[-1], content, places)
+
+
+@dataclass(frozen=True)
+class _FolderReader:
+    filesystem: Any
+    folder: str
+
+    def __call__(self, name: str) -> bytes | None:
+        try:
+            return self.filesystem.cat_file(f"{self.folder}/{name}")
+        except FileNotFoundError:
+            return None
+
+
+# -------------------------------------------------------------------------------------------------------------- MLflow
+def _read_mlflow(name: str, tracking_uri: str) -> Snapshot:
+    from mlflow.tracking import MlflowClient  # heavy: only who reads from MLflow waits for it
+
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        known = sorted(e.name for e in client.search_experiments())
+        raise FileNotFoundError(f"a study is an experiment of its name, but {name!r} is none; this server has {known}")
+    runs = list(_all_runs(client, experiment.experiment_id))
+    by_key: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: run.info.start_time):
+        key = run.data.tags.get("murk.trial")
+        if key is not None and by_key.setdefault(key, run) is not run:
+            raise ValueError(
+                f"a trial must be one run, but trial {key} is {by_key[key].info.run_id} and "
+                f"{run.info.run_id}; delete one of them"
+            )
+    parents = [run for run in runs if "murk.phase" in run.data.tags and "murk.trial" not in run.data.tags]
+    latest = sorted(parents, key=lambda run: run.info.start_time, reverse=True)
+    contents = (_RunReader(client, run.info.run_id)("study.json") for run in latest)
+    content = next((found for found in contents if found is not None), None)
+    places = {key: Place(key, _RunReader(client, by_key[key].info.run_id)) for key in sorted(by_key)}
+    return _snapshot(name, content, places)
+
+
+def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+@dataclass(frozen=True)
+class _RunReader:
+    client: Any
+    run_id: str
+
+    def __call__(self, name: str) -> bytes | None:
+        listed = {item.path for item in self.client.list_artifacts(self.run_id, "ledger")}
+        if f"ledger/{name}" not in listed:
+            return None
+        with tempfile.TemporaryDirectory(prefix="murk-") as folder:
+            return Path(self.client.download_artifacts(self.run_id, f"ledger/{name}", folder)).read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------------------- parsing
+def _snapshot(name: str, study_json: bytes | None, places: Mapping[str, Place]) -> Snapshot:
+    notes = [] if study_json is not None else ["study.json is missing: phases and baseline are unknown"]
+    with ThreadPoolExecutor(READERS) as pool:
+        read = list(pool.map(_read_trial, places.values()))
+    records = []
+    for key, (record, num_torn) in zip(places, read, strict=True):
+        if record is None:
+            notes.append(f"trial {key} has no trial.json and is not counted")
+            continue
+        if num_torn:
+            notes.append(f"trial {key} has {num_torn} event(s) torn by a crash, passed over")
+        if record.status == "finished" and record.cells is None:
+            notes.append(f"trial {key} is finished but has no cells.parquet")
+        records.append(record)
+    study = json.loads(study_json) if study_json is not None else {}
+    return Snapshot(name=name, study=study, trials=records, notes=notes, places=places)
+
+
+def _read_trial(place: Place) -> tuple[TrialRecord | None, int]:
+    info = place.read("trial.json")
+    if info is None:
+        return None, 0
+    events, num_torn = parse_events(place.read("events.jsonl") or b"")
+    cells = place.read("cells.parquet")
+    frame = None if cells is None else pd.read_parquet(io.BytesIO(cells))
+    return TrialRecord(info=json.loads(info), events=events, cells=frame), num_torn
+
+
+def parse_events(content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The whole lines of an event log, and how many were torn by a crash and are passed over."""
+    events: list[dict[str, Any]] = []
+    num_torn = 0
+    for line in content.splitlines():
+        if not line.strip():
+            continue
+        try:
+            event = json.loads(line)
+        except ValueError:  # JSONDecodeError or UnicodeDecodeError
+            event = None
+        if isinstance(event, dict) and "event" in event:
+            events.append(event)
+        else:
+            num_torn += 1
+    return events, num_torn

@@ -1,0 +1,241 @@
+"""From a snapshot to arms: the configurations that the headline compares, with their scores by seed and image.
+
+Two populations. Where trials read the test split (a confirmation, a single training), those are the arms, their seeds
+together. Else the best finished search trial of each method, on the validation figures it was chosen by: optimistic,
+and labelled so.
+"""
+# pandas ships no stubs, and pyright takes an indexed frame for any of four types:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportReturnType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.load import Snapshot, iter_predictions
+from analysis.metrics import by_corruption, find_baseline, main_rows
+from analysis.records import GROUP_ORDER, TrialRecord, known_groups, ungrouped
+from analysis.selection import Goal, candidates, top_per
+from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
+
+CLEAN, NOISE = "clean", "noise_mean"
+Cell = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration over its seeds.
+
+    Attributes:
+        rows: its rows of the headline's split, one for each trial and cell.
+        scores: cell -> correct (0 or 1) by seed and image; empty where predictions were not kept.
+    """
+
+    config_id: str
+    label: str
+    rows: pd.DataFrame
+    scores: Mapping[Cell, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every corruption x severity of this arm, clean among them."""
+        return sorted({(str(c), int(s)) for c, s in zip(self.rows.corruption, self.rows.severity, strict=True)})
+
+    def noisy(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell[0] != CLEAN]
+
+    def of(self, corruption: str) -> list[Cell]:
+        return [cell for cell in self.cells if cell[0] == corruption]
+
+    def at(self, severity: int) -> list[Cell]:
+        return [cell for cell in self.noisy() if cell[1] == severity]
+
+    def related(self, relation: str) -> list[Cell]:
+        known = self.relations()
+        return [cell for cell in self.noisy() if known[cell[0]] == relation]
+
+    def relations(self) -> dict[str, str]:
+        return dict(zip(self.rows.corruption, self.rows.relation, strict=True))
+
+    def mean_scores(self, cells: list[Cell]) -> np.ndarray:
+        """Share of these cells that a network got right, by seed and image (S, I)."""
+        return np.mean([self.scores[cell] for cell in cells], axis=0)
+
+    def mean(self, cells: list[Cell]) -> Interval | None:
+        """Mean accuracy over cells with its interval; None where there is no such cell."""
+        if not cells:
+            return None
+        if self.scores:
+            return crossed_mean(self.mean_scores(cells))
+        wanted = pd.MultiIndex.from_tuples(cells)
+        mine = self.rows[pd.MultiIndex.from_frame(self.rows[["corruption", "severity"]].astype(object)).isin(wanted)]
+        return from_counts(mine.groupby("trial")["accuracy"].mean().tolist(), int(mine["n"].min()))
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What the report leads with.
+
+    Attributes:
+        split: "test", or "validation" where nothing was tested: figures that the trials were chosen by.
+        arms: configurations, the baseline first.
+        baseline: its config id; None where no arm matches the study's baseline.
+        objective: metric and goal of the study's first objective.
+        notes: what a reader has to know.
+    """
+
+    split: Literal["test", "validation"]
+    arms: list[Arm]
+    baseline: str | None
+    objective: tuple[str, Goal]
+    notes: list[str]
+
+    @property
+    def corruptions(self) -> list[str]:
+        """Noisy corruptions of the arms, by group and name."""
+        pairs = {
+            (str(g), str(c)) for arm in self.arms for g, c in zip(arm.rows.group, arm.rows.corruption, strict=True)
+        }
+        known = {group: place for place, group in enumerate(GROUP_ORDER)}
+        ordered = sorted(pairs, key=lambda pair: (known.get(pair[0], len(known)), pair))
+        return [corruption for _, corruption in ordered if corruption != CLEAN]
+
+    def groups(self) -> dict[str, str]:
+        """Corruption -> group."""
+        return {c: g for arm in self.arms for c, g in zip(arm.rows.corruption, arm.rows.group, strict=True)}
+
+    def unseen_by_all(self) -> list[str]:
+        """Corruptions that no arm trained on, nor on one of their group: the same list for all, so comparable."""
+        known = [arm.relations() for arm in self.arms]
+        return [name for name in self.corruptions if all(found.get(name) == "unseen" for found in known)]
+
+    def reference(self) -> Arm | None:
+        """The arm that the others are compared with: the baseline, else the one chosen first."""
+        return next((arm for arm in self.arms if arm.config_id == self.baseline), self.arms[0] if self.arms else None)
+
+
+def objective(study: Mapping[str, Any]) -> tuple[str, Goal]:
+    """Metric and goal that the study's search was run for."""
+    found = ((study.get("config") or {}).get("search") or {}).get("objectives") or [{}]
+    return found[0].get("metric", "acc/noise"), found[0].get("goal", "maximise")
+
+
+def headline(snapshot: Snapshot) -> Headline:
+    """The arms of a study, see the module's first lines."""
+    frame, notes = snapshot.frame(), list(snapshot.notes)
+    current = _current(snapshot)
+    frame = frame[frame["trial"].isin(current) & (frame["status"] == "finished")]
+    tested = main_rows(frame[frame["role"] != "search"], split="test")
+    goal = objective(snapshot.study)
+    if len(tested):
+        split, rows = "test", tested
+    else:
+        split, rows = "validation", main_rows(frame[frame["trial"].isin(_best(snapshot, current))], split="validation")
+    arms = [_arm(part) for _, part in rows.groupby("config_id", sort=False)]
+    if split == "test":
+        arms = _with_scores(snapshot, arms, notes)
+    baseline = _baseline(snapshot, arms, notes)
+    arms.sort(key=lambda arm: arm.config_id != baseline)
+    groups = known_groups(snapshot.trials, snapshot.study)
+    types = {name for arm in arms for name in arm.rows["train_noise"].iloc[0].split("+") if name != "none"}
+    notes += [f"the group of training noise {name} is not known, so nothing is similar to it"
+              for name in ungrouped(types, groups)]  # fmt: skip
+    return Headline(split, arms, baseline, goal, notes)
+
+
+def _current(snapshot: Snapshot) -> set[str]:
+    """Trials the study counts as its own now; earlier ones of a changed study (`--again`) stay in the trial list."""
+    named = {key for phase in snapshot.study.get("phases") or [] for key in phase.get("trials") or []}
+    listed = {phase["name"] for phase in snapshot.study.get("phases") or [] if phase.get("trials")}
+    return {r.key for r in snapshot.trials if r.key in named or r.info["phase"] not in listed}
+
+
+def _best(snapshot: Snapshot, current: set[str]) -> list[str]:
+    metric, goal = objective(snapshot.study)
+    found = candidates([r for r in snapshot.trials if r.key in current], metric=metric)
+    if not any(np.isfinite(c.value) for c in found):
+        return []
+    return [chosen.key for chosen in top_per(found, 1, key="method.name", goal=goal)]
+
+
+def _arm(rows: pd.DataFrame) -> Arm:
+    first = rows.iloc[0]
+    return Arm(str(first["config_id"]), str(first["label"]), rows)
+
+
+def _with_scores(snapshot: Snapshot, arms: list[Arm], notes: list[str]) -> list[Arm]:
+    """The arms with their predictions, if all have them on the same images."""
+    wanted = {str(t): arm.config_id for arm in arms for t in arm.rows["trial"].unique()}
+    grids: dict[str, list[pd.DataFrame]] = {arm.config_id: [] for arm in arms}
+    for trial, predictions in iter_predictions(snapshot, trials=sorted(wanted)):
+        wide = predictions.pivot(index="image_id", columns=["corruption", "severity"], values="correct").sort_index()
+        grids[wanted[trial]].append(wide.astype("float32"))
+    every = [grid for found in grids.values() for grid in found]
+    if len(every) < len(wanted):
+        notes.append(
+            "predictions of some trials are missing: intervals come from counts, are wider, and nothing is paired"
+        )
+        return arms
+    if any(not grid.index.equals(every[0].index) or grid.isna().any(axis=None) for grid in every):
+        notes.append("trials were tested on different images: intervals come from counts, and nothing is paired")
+        return arms
+    scored = []
+    for arm in arms:
+        found = grids[arm.config_id]
+        cells = {cell: np.stack([grid[cell].to_numpy(dtype=float) for grid in found]) for cell in arm.cells}
+        _agree(arm, cells)
+        scored.append(Arm(arm.config_id, arm.label, arm.rows, cells))
+    return scored
+
+
+def _agree(arm: Arm, cells: Mapping[Cell, np.ndarray]) -> None:
+    means = arm.rows.groupby(["corruption", "severity"])["accuracy"].mean()
+    for cell, scores_SI in cells.items():
+        if abs(float(scores_SI.mean()) - float(means[cell])) > 1e-5:
+            raise ValueError(
+                f"predictions and cells must agree, but for {arm.label} at {cell} predictions.parquet says "
+                f"{scores_SI.mean():.4f} and cells.parquet {means[cell]:.4f}; evaluate its trials again"
+            )
+
+
+def _baseline(snapshot: Snapshot, arms: list[Arm], notes: list[str]) -> str | None:
+    named = snapshot.study.get("baseline")
+    mine = {str(t) for arm in arms for t in arm.rows["trial"]}
+    records: list[TrialRecord] = [record for record in snapshot.trials if record.key in mine]
+    if not named:
+        notes.append("the study names no baseline, so mCE is missing")
+        return None
+    try:
+        return find_baseline(records, named)
+    except LookupError:
+        notes.append(f"no configuration shown here matches the baseline {named}, so mCE is missing")
+        return None
+
+
+def corruption_error(arm: Arm, baseline: Arm) -> Interval | None:
+    """Interval of the mCE against the baseline, both estimated on the same images (delta method).
+
+    With r_c = E_c / B_c the ratio of a corruption's errors, its change is (dE_c - r_c dB_c) / B_c: a weighted
+    difference of the two arms' scores, so the crossed interval applies. None for the baseline itself (1 by definition),
+    without predictions, and where no denominator is positive.
+    """
+    if arm.config_id == baseline.config_id or not arm.scores or not baseline.scores:
+        return None
+    own, base = 1 - by_corruption(arm.rows), 1 - by_corruption(baseline.rows)
+    usable = [c for c in own.index if c != CLEAN and float(base[c]) > 0]
+    if not usable:
+        return None
+    own_SI = np.mean([(1 - arm.mean_scores(arm.of(c))) / float(base[c]) for c in usable], axis=0)
+    base_SI = np.mean(
+        [(1 - baseline.mean_scores(baseline.of(c))) * float(own[c]) / float(base[c]) ** 2 for c in usable], axis=0
+    )
+    terms: list[Term] = [(1.0, own_SI), (-1.0, base_SI)]
+    found, value = crossed(terms), float(np.mean([float(own[c]) / float(base[c]) for c in usable]))
+    half = found.high - found.estimate
+    return Interval(value, max(0.0, value - half), value + half, found.se, found.df, found.n_images, found.n_seeds,
+                    found.population, found.seed_variance)  # fmt: skip

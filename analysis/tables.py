@@ -1,0 +1,312 @@
+"""The tables of a study as numbers (CSV, parquet) and as text (Markdown, terminal), all from one frame.
+
+Accuracies and their bounds are shares in [0, 1] in CSV and parquet, and per cent in Markdown and on the terminal.
+"""
+# pandas ships no stubs, and pyright takes an indexed frame for any of four types:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportReturnType=false
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.load import Snapshot
+from analysis.metrics import by_corruption, mean_corruption_error, worst_family
+from analysis.records import final_metrics, last_metric
+from analysis.scores import CLEAN, NOISE, Arm, Headline, corruption_error
+from analysis.stats import (
+    Interval,
+    Term,
+    holm,
+    mcnemar,
+    p_value,
+    seeds_needed,
+    simultaneous,
+    tost,
+    verdict,
+)
+
+MARKS = {"seen": "●", "similar": "◐", "unseen": ""}
+"""How a table marks what training noise has to do with a corruption."""
+UNSEEN = "unseen_by_all"
+"""Mean over the corruptions that are unseen for every configuration shown."""
+KEEPS_MARGIN = 0.01
+"""One point: how much clean accuracy a configuration may lose and still be said to keep it."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column for people: its title, and how a row of the frame reads in it."""
+
+    title: str
+    text: Callable[[pd.Series], str]
+    is_number: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame of numbers with the columns people read."""
+
+    name: str
+    frame: pd.DataFrame
+    columns: Sequence[Column]
+    notes: Sequence[str] = ()
+
+    def texts(self) -> list[list[str]]:
+        """The rows as people read them."""
+        return [[column.text(row) for column in self.columns] for _, row in self.frame.iterrows()]
+
+    def markdown(self) -> str:
+        """A pipe table and its notes."""
+        head = [_cell(column.title) for column in self.columns]
+        rule = ["---:" if column.is_number else "---" for column in self.columns]
+        lines = [head, rule, *([_cell(text) for text in row] for row in self.texts())]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return "\n\n".join([table, *(_cell(note) for note in self.notes)]) + "\n"
+
+    def files(self) -> dict[str, bytes]:
+        """File name -> content, in the three formats."""
+        parquet = io.BytesIO()
+        self.frame.to_parquet(parquet, index=False)
+        return {
+            f"{self.name}.csv": self.frame.to_csv(index=False, lineterminator="\n").encode(),
+            f"{self.name}.parquet": parquet.getvalue(),
+            f"{self.name}.md": self.markdown().encode(),
+        }
+
+
+def _cell(text: str) -> str:
+    safe = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(safe.replace("|", "\\|").split())
+
+
+# ------------------------------------------------------------------------------------------------ accuracy under noise
+def accuracy_table(found: Headline) -> Table:
+    """Rows are configurations; columns clean, each corruption, mean over noise, worst corruption, mCE and cost."""
+    baseline = next((arm for arm in found.arms if arm.config_id == found.baseline), None)
+    notes: list[str] = []
+    rows = [_accuracy_row(arm, baseline, found, notes) for arm in found.arms]
+    columns = [
+        Column("configuration", lambda row: row["label"], is_number=False),
+        Column("seeds", lambda row: str(row["n_seeds"])),
+        Column("images", lambda row: str(row["n_images"])),
+        Column("clean", interval_text(CLEAN)),
+        *(Column(name, interval_text(name, mark=True)) for name in found.corruptions),
+        Column("mean noise", interval_text(NOISE)),
+        Column("unseen by all", interval_text(UNSEEN)),
+        Column("worst", worst_text),
+        Column("mCE", interval_text("mce", scale=1.0, digits=2)),
+        Column("relative mCE", interval_text("relative_mce", scale=1.0, digits=2)),
+        Column("passes", lambda row: count_text(row["cost_passes"])),
+        Column("seconds", lambda row: count_text(row["cost_seconds"])),
+    ]
+    legend = "Accuracy in per cent [95 % interval]. ● trained on this very corruption, ◐ on one of its group."
+    return Table("accuracy", pd.DataFrame(rows), columns, [legend, *dict.fromkeys(notes)])
+
+
+def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[str]) -> dict:
+    first, trials = arm.rows.iloc[0], arm.rows.drop_duplicates("trial")
+    clean, noise = arm.mean(arm.of(CLEAN)), arm.mean(arm.noisy())
+    some = clean or noise
+    row: dict = {name: first[name] for name in ("config_id", "label", "method", "backbone", "stages", "rho")}
+    row |= {"train_noise": first["train_noise"], "split": first["split"], "n_seeds": len(trials)}
+    row |= {"n_images": some.n_images if some else 0, "population": some.population if some else ""}
+    row |= _bounds(CLEAN, clean)
+    relations = arm.relations()
+    for name in found.corruptions:
+        row |= _bounds(name, arm.mean(arm.of(name))) | {f"{name}_relation": relations.get(name)}
+    row |= _bounds(NOISE, noise)
+    row |= _bounds(UNSEEN, arm.mean([cell for name in found.unseen_by_all() for cell in arm.of(name)]))
+    for relation in MARKS:
+        row |= _bounds(f"{relation}_mean", arm.mean(arm.related(relation)))
+    worst = worst_family(arm.rows)[0] if arm.noisy() else None
+    row |= {"worst_corruption": worst} | _bounds("worst", arm.mean(arm.of(worst)) if worst else None)
+    row |= _bounds("mce", None) | {"relative_mce": math.nan}
+    if baseline is not None and set(arm.cells) == set(baseline.cells):
+        plain = mean_corruption_error(arm.rows, baseline.rows)
+        relative = mean_corruption_error(arm.rows, baseline.rows, relative=True)
+        row |= _bounds("mce", corruption_error(arm, baseline)) | {"mce": plain.value, "relative_mce": relative.value}
+        notes += [f"mCE, {note}" for note in plain.notes] + [f"relative mCE, {note}" for note in relative.notes]
+    return row | {name: float(trials[name].mean()) for name in ("cost_passes", "cost_seconds")}
+
+
+def _bounds(name: str, found: Interval | None) -> dict[str, float]:
+    if found is None:
+        return {name: math.nan, f"{name}_low": math.nan, f"{name}_high": math.nan}
+    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def interval_text(
+    name: str, *, scale: float = 100.0, digits: int = 1, mark: bool = False
+) -> Callable[[pd.Series], str]:
+    """How an estimate and its bounds read: `61.2 [58.0, 64.1]`, a dash where it is missing."""
+
+    def text(row: pd.Series) -> str:
+        if pd.isna(row[name]):
+            return "–"
+        shown = f"{row[name] * scale:.{digits}f}"
+        if not pd.isna(row.get(f"{name}_low")):
+            shown += f" [{row[f'{name}_low'] * scale:.{digits}f}, {row[f'{name}_high'] * scale:.{digits}f}]"
+        sign = MARKS.get(row.get(f"{name}_relation"), "") if mark else ""
+        return f"{shown} {sign}".rstrip()
+
+    return text
+
+
+def worst_text(row: pd.Series) -> str:
+    """The worst corruption with its interval and its name."""
+    if pd.isna(row["worst"]):
+        return "–"
+    return f"{interval_text('worst')(row)} {row['worst_corruption']}"
+
+
+def count_text(value: float) -> str:
+    """A cost in few characters: 940, 12.3k, 4.5M."""
+    if pd.isna(value):
+        return "–"
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+# ----------------------------------------------------------------------------------------------------------- contrasts
+def contrast_table(found: Headline) -> Table:
+    """Every configuration against the baseline: mean accuracy under noise, and clean accuracy.
+
+    Each of the two endpoints is one family, with simultaneous intervals over its contrasts. Empty for validation
+    figures (the trials were chosen by them) and without predictions.
+    """
+    reference = found.reference()
+    others = [arm for arm in found.arms if reference is not None and arm is not reference and arm.scores]
+    if reference is None or not reference.scores:
+        others = []
+    rows: list[dict] = []
+    for endpoint in (NOISE, CLEAN):
+        if reference is not None and others:
+            rows += _family(endpoint, reference, others)
+    columns = [
+        Column("endpoint", lambda row: "mean noise" if row["endpoint"] == NOISE else "clean", is_number=False),
+        Column("configuration", lambda row: row["label"], is_number=False),
+        Column("against", lambda row: row["baseline"], is_number=False),
+        Column("difference in points", interval_text("difference")),
+        Column("simultaneous 95 % interval", _joint_text),
+        Column("p (Holm)", lambda row: "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"),
+        Column("seeds", lambda row: str(row["n_seeds"])),
+        Column("images", lambda row: str(row["n_images"])),
+        Column("reading", lambda row: row["verdict"], is_number=False),
+    ]
+    note = "Paired by image and noise; seeds and images random (for one seed: images only)."
+    return Table("contrasts", pd.DataFrame(rows), columns, [note] if rows else [])
+
+
+def _joint_text(row: pd.Series) -> str:
+    return f"{row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}"
+
+
+def _family(endpoint: str, reference: Arm, others: Sequence[Arm]) -> list[dict]:
+    def scores(arm: Arm):
+        return arm.mean_scores(arm.noisy() if endpoint == NOISE else arm.of(CLEAN))
+
+    if any(not (arm.noisy() if endpoint == NOISE else arm.of(CLEAN)) for arm in (reference, *others)):
+        return []
+    base_SI = scores(reference)
+    contrasts: list[list[Term]] = [[(1.0, scores(arm)), (-1.0, base_SI)] for arm in others]
+    pairs = simultaneous(contrasts)
+    adjusted = holm([p_value(single) for single, _ in pairs])
+    rows = []
+    for arm, terms, (single, joint), p_holm in zip(others, contrasts, pairs, adjusted, strict=True):
+        row = {"endpoint": endpoint, "config_id": arm.config_id, "label": arm.label, "baseline": reference.label}
+        row |= _bounds("difference", single)
+        row |= {"joint_low": joint.low, "joint_high": joint.high, "p": p_value(single), "p_holm": p_holm}
+        row |= {"p_not_worse": tost(single, margin=KEEPS_MARGIN).not_worse, "p_mcnemar": math.nan}
+        row |= {"n_seeds": single.n_seeds, "n_images": single.n_images, "population": single.population}
+        row |= {"seeds_needed": seeds_needed(joint) or 0}
+        keeps = endpoint == CLEAN and joint.low > -KEEPS_MARGIN and joint.low <= 0
+        row["verdict"] = "keeps it (loses less than 1 point)" if keeps else verdict(joint)
+        first_SI, second_SI = terms[0][1], terms[1][1]
+        if endpoint == CLEAN and len(first_SI) == len(second_SI) == 1:
+            gap_I = first_SI[0] - second_SI[0]
+            row["p_mcnemar"] = mcnemar(int((gap_I > 0).sum()), int((gap_I < 0).sum()))
+        rows.append(row)
+    return rows
+
+
+# -------------------------------------------------------------------------------------------------------------- trials
+def trial_table(snapshot: Snapshot, *, metric: str) -> Table:
+    """Every trial of the study, whatever became of it."""
+    frame = snapshot.frame().drop_duplicates("trial").set_index("trial")
+    records = {record.key: record for record in snapshot.trials}
+    rows = []
+    for key, row in frame.iterrows():
+        record = records[str(key)]
+        ended = final_metrics(record.events).get(metric, math.nan)
+        last = ended if not math.isnan(ended) else last_metric(record.events, metric)
+        rows.append(
+            {"phase": row["phase"], "number": row["number"], "trial": key, "label": row["label"], "seed": row["seed"],
+             "status": row["status"], "metric": metric, "value": last, "cost_passes": row["cost_passes"],
+             "cost_seconds": row["cost_seconds"], "error": record.error if record.status == "failed" else None}
+        )  # fmt: skip
+    columns = [
+        Column("phase", lambda row: row["phase"], is_number=False),
+        Column("no.", lambda row: str(row["number"])),
+        Column("trial", lambda row: row["trial"], is_number=False),
+        Column("configuration", lambda row: row["label"], is_number=False),
+        Column("seed", lambda row: str(row["seed"])),
+        Column("status", lambda row: row["status"], is_number=False),
+        Column(f"{metric} (validation)", lambda row: _value_text(metric, row["value"])),
+        Column("passes", lambda row: count_text(row["cost_passes"])),
+        Column("seconds", lambda row: count_text(row["cost_seconds"])),
+        Column("error", lambda row: row["error"] if isinstance(row["error"], str) else "", is_number=False),
+    ]
+    return Table("trials", pd.DataFrame(rows).astype({"error": "str"}) if rows else pd.DataFrame(rows), columns)
+
+
+def _value_text(metric: str, value: float) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value * 100:.1f}" if metric.startswith("acc/") else count_text(value)
+
+
+# ------------------------------------------------------------------------------------------------------------ terminal
+def terminal(found: Headline, accuracy: Table, contrasts: Table) -> str:
+    """The headline as plain text, for the end of a run."""
+    if accuracy.frame.empty:
+        return "no finished trial yet"
+    wanted = ("configuration", "clean", "mean noise", "worst", "mCE", "passes", "seeds")
+    columns = [column for column in accuracy.columns if column.title in wanted]
+    lines = [[column.title for column in columns]]
+    lines += [[column.text(row) for column in columns] for _, row in accuracy.frame.iterrows()]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    title = "accuracy in % on the test images" if found.split == "test" else (
+        "accuracy in % on VALIDATION images: the best trial of each method, chosen by these very figures"
+    )  # fmt: skip
+    text = [f"{title} [95 % interval]"]
+    for line in lines:
+        cells = [cell.ljust(w) if not c.is_number else cell.rjust(w)
+                 for cell, w, c in zip(line, widths, columns, strict=True)]  # fmt: skip
+        text.append("  ".join(cells).rstrip())
+    for _, row in contrasts.frame.iterrows():
+        where = "under noise" if row["endpoint"] == NOISE else "clean"
+        text.append(f"{where}: {row['label']} against {row['baseline']} {row['difference'] * 100:+.1f} points "
+                    f"({_joint_text(row)}): {row['verdict']}")  # fmt: skip
+    return "\n".join(text)
+
+
+def severity_means(arm: Arm) -> pd.DataFrame:
+    """Accuracy with its interval by severity; severity 0 is clean."""
+    levels = sorted({severity for _, severity in arm.noisy()})
+    cells = [(0, arm.of(CLEAN)), *((level, arm.at(level)) for level in levels)]
+    rows = [{"severity": level} | _bounds("accuracy", arm.mean(some)) for level, some in cells]
+    return pd.DataFrame(rows).dropna()
+
+
+def corruption_means(found: Headline) -> pd.DataFrame:
+    """Accuracy of each corruption (rows) and arm (columns, by label); clean first."""
+    means = {arm.config_id: by_corruption(arm.rows) for arm in found.arms}
+    return pd.DataFrame(means).reindex([CLEAN, *found.corruptions])

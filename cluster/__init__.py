@@ -1,0 +1,1 @@
+"""Manifests and job submission for Ray clusters."""

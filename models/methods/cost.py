@@ -1,0 +1,44 @@
+"""What a method's updates cost, as counted operations rather than by the clock."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.backbones import StagedBackbone
+from models.methods.method import Batch, Objective
+
+_NUM_IMAGES = 2  # the least that batch statistics allow
+
+
+def meta_batch(network: nn.Module, *, image_size: int) -> Batch:
+    """A batch of shapes only, for a network on the meta device."""
+    dtype = next(network.parameters()).dtype
+    with torch.device("meta"):
+        return Batch(
+            images_BCHW=torch.zeros(_NUM_IMAGES, 3, image_size, image_size, dtype=dtype),
+            labels_B=torch.zeros(_NUM_IMAGES, dtype=torch.int64),
+            keys_B=torch.zeros(_NUM_IMAGES, dtype=torch.int64),
+        )
+
+
+def gradient_passes(objectives: Iterable[Objective], *, backbone: StagedBackbone, batch: Batch) -> float:
+    """Multiplications of the objectives' forward and backward passes, as a share of the backbone's own.
+
+    Args:
+        objectives: of `batch`, their networks on its device; run without an update between them.
+        backbone: that is deployed or compared with; its classifier's forward and backward pass counts 1.
+        batch: of any device; "meta" computes nothing.
+    """
+    with FlopCounterMode(display=False) as counter:
+        for objective in objectives:
+            _backward(objective.loss(slice(0, len(batch))).total, objective.parameters)
+    parameters = list(backbone.parameters())
+    with FlopCounterMode(display=False) as unit:
+        _backward(backbone.logits(batch.images_BCHW).sum(), parameters)
+    return counter.get_total_flops() / unit.get_total_flops()
+
+
+def _backward(loss: Tensor, parameters: list[nn.Parameter]) -> None:
+    torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -1,0 +1,157 @@
+"""What a training method is: an ordered list of objectives for a batch, a prediction and something to deploy.
+
+Shape suffixes: B batch, C channels, H height, W width, N classes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images in [0, 1], their labels (int64) and the int64 keys that their training noise is drawn from."""
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    keys_B: Tensor
+
+    def __len__(self) -> int:
+        return self.images_BCHW.shape[0]
+
+
+class LossSum(NamedTuple):
+    """A loss summed over `count` examples; only sums add up over slices and workers."""
+
+    total: Tensor
+    count: int
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One update of a batch.
+
+    Args:
+        name: unique within a batch, for records.
+        parameters: those that this update may touch; nothing else moves.
+        loss: of a slice of the batch; the same noise each time it is called.
+        decomposable: whether losses of slices add up to that of the whole, apart from batch statistics.
+    """
+
+    name: str
+    parameters: list[nn.Parameter]
+    loss: Callable[[slice], LossSum]
+    decomposable: bool = True
+
+
+class Pair(Protocol):
+    """A target to restore and an input to see, both in [0, 1] units, not necessarily clamped."""
+
+    @property
+    def target_BCHW(self) -> Tensor: ...
+
+    @property
+    def input_BCHW(self) -> Tensor: ...
+
+
+class Sampler(Protocol):
+    """Training noise: the same images, keys and draw give the same pair."""
+
+    def __call__(self, images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0) -> Pair: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every method is built from.
+
+    Args:
+        backbone: a timm model.
+        num_classes: N.
+        image_size: side of the square images, in pixels.
+        pretrained: as in `create_backbone`.
+        sampler: training noise; None for clean images.
+        label_smoothing: eps of the eps/(N-1) form.
+        seed: of the initial weights.
+    """
+
+    backbone: str
+    num_classes: int
+    image_size: int
+    pretrained: bool | str = False
+    sampler: Sampler | None = None
+    label_smoothing: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is deployed: weights and a description that JSON can hold, from which `load_export` builds it again."""
+
+    state_dict: dict[str, Tensor]
+    config: dict[str, Any]
+
+
+class Method(Protocol):
+    """A training method; whoever drives it sets train and eval mode and the device through `network`."""
+
+    @property
+    def network(self) -> nn.Module:
+        """All that trains and is checkpointed."""
+        ...
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The part of the network whose weights are exported."""
+        ...
+
+    def objectives(self, batch: Batch) -> Iterator[Objective]:
+        """The updates of a batch, in order; the next is made when the update before is done."""
+        ...
+
+    def predict(self, images_BCHW: Tensor) -> Tensor:
+        """logits_BN of images in [0, 1], without gradients, in the mode that the network is in."""
+        ...
+
+    def restore(self, images_BCHW: Tensor) -> Tensor | None:
+        """Images in [0, 1] as the method would clean them, or None if it does not."""
+        ...
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """All trained parameters: "backbone", and "heads" with what is new (the classifier among them)."""
+        ...
+
+    def export(self) -> Export:
+        """What is deployed, on the CPU."""
+        ...
+
+    def passes_per_image(self) -> float:
+        """Cost of an image's objectives without SAM; a forward and backward pass of the backbone is 1."""
+        ...
+
+
+class MethodSpec(NamedTuple):
+    """An entry of the dict of methods: its settings (a frozen dataclass of `setting`s) and its constructor."""
+
+    settings: type[Any]
+    build: Callable[[Context, Any], Method]
+    doc: str
+
+
+def setting(
+    default: Any,
+    *,
+    doc: str,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+) -> Any:
+    """A field of a method's settings, with bounds and a line of explanation for study files and their schema.
+
+    Bounds of a tuple hold for each of its entries. The metadata has the keys doc, ge, gt, le, lt; no bound, no key.
+    """
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    given = {key: value for key, value in bounds.items() if value is not None}
+    return field(default=default, metadata={"doc": doc, **given})

@@ -1,0 +1,203 @@
+"""Progressive multi-task anti-noise learning: S + 1 updates of every batch, shallow to deep.
+
+Update k = 1..S reaches one stage more than the one before, and learns to recognise a noisy image, to restore it, and
+to recognise what it restored:
+    z_k = decoder_k(x_noisy, F_k(x_noisy))
+    L_k = CE(head_k(F_k(x_noisy)), y) + alpha * restoration(z_k, x_target) + CE(head_k(F_k(z_k)), y)
+Update S + 1 teaches all classifiers on the clean batch:
+    L = sum_k CE(head_k(F_k(x)), y) + 2 * CE(classifier(x), y)
+
+Source: arXiv 2401.14336. Departures: a forward pass stops at the stage of its update, so deeper batch statistics see
+only the passes that reach them; the decoders of other strides and sizes (models/heads.py).
+Shape suffixes: B batch, C channels, H height, W width, N classes.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones import StagedBackbone, check_backbone, create_backbone
+from models.heads import DenoisingHead, LastActivation, RecognitionHead
+from models.losses import RESTORATION_LOSSES, RestorationLoss, smoothed_cross_entropy
+from models.methods.common import from_signed, make_export, parameter_groups, seeded, signed_pair, to_signed
+from models.methods.cost import gradient_passes, meta_batch
+from models.methods.method import Batch, Context, Export, LossSum, Objective, Sampler, setting
+
+_CLASSIFIER_WEIGHT = 2  # of the backbone's own classifier in the last update
+
+
+@dataclass(frozen=True)
+class PmalSettings:
+    """PMAL's settings. The default widths are the paper's, made for 448 px on a GPU.
+
+    Pilots at 32 px on a CPU do with head_widths (32, 64), classifier_width 32 and decoder_widths (32, 16, 16).
+    """
+
+    stages: int = setting(3, ge=1, le=4, doc="how many of the backbone's last stages have a head and an update")
+    head_widths: tuple[int, int] = setting(
+        (512, 1024), ge=1, doc="channels of a recognition head's 1x1 and 3x3 convolution"
+    )
+    classifier_width: int = setting(512, ge=1, doc="width between the two linear layers of a recognition head")
+    decoder_widths: tuple[int, int, int] = setting(
+        (256, 128, 64), ge=4, doc="channels of a decoder's steps from an eighth of the image up; multiples of 4"
+    )
+    alpha: float = setting(1.0, ge=0, doc="weight of the restoration loss")
+    restoration_loss: RestorationLoss = setting(  # noqa: RUF009
+        "charbonnier", doc="distance of the restored image to its target"
+    )
+    last_activation: LastActivation = setting(  # noqa: RUF009
+        "leaky_relu", doc="after a decoder's last convolutions; the paper's leaky_relu shrinks dark values"
+    )
+    detach_restored: bool = setting(
+        False, doc="stop the gradient between the restored image and its recognition; the paper lets it flow"
+    )
+
+
+class PmalNetwork(nn.Module):
+    """A backbone with a recognition head and a decoder on each of its last stages."""
+
+    def __init__(self, backbone: StagedBackbone, *, num_classes: int, settings: PmalSettings) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tapped = range(backbone.num_stages - settings.stages, backbone.num_stages)
+        self.heads = nn.ModuleList(
+            RecognitionHead(
+                backbone.channels[stage],
+                num_classes=num_classes,
+                conv_widths=settings.head_widths,
+                classifier_width=settings.classifier_width,
+            )
+            for stage in self.tapped
+        )
+        self.decoders = nn.ModuleList(
+            DenoisingHead(
+                backbone.channels[stage],
+                stride=backbone.strides[stage],
+                widths=settings.decoder_widths,
+                last_activation=settings.last_activation,
+            )
+            for stage in self.tapped
+        )
+
+    def feature(self, images_BCHW: Tensor, head: int) -> Tensor:
+        """The feature map that a head (from 0, the shallowest) works on."""
+        return self.backbone.forward_to(images_BCHW, self.tapped[head])
+
+    def restore(self, images_BCHW: Tensor, head: int) -> tuple[Tensor, Tensor]:
+        """A head's feature map and its restoration of the images, in [-1, 1]."""
+        feature_BCHW = self.feature(images_BCHW, head)
+        return feature_BCHW, self.decoders[head](feature_BCHW, images_BCHW)
+
+    def all_logits(self, images_BCHW: Tensor) -> list[Tensor]:
+        """logits_BN of every head, then of the backbone's classifier, in one pass."""
+        features, logits_BN = self.backbone.forward_all(images_BCHW, self.tapped)
+        heads = [head(feature_BCHW) for head, feature_BCHW in zip(self.heads, features, strict=True)]
+        return [*heads, logits_BN]
+
+    def parameters_of(self, head: int) -> list[nn.Parameter]:
+        """What a head's update reaches: the stem to its stage, itself and its decoder."""
+        reached = self.backbone.stage_parameters(self.tapped[head])
+        return [*reached, *self.heads[head].parameters(), *self.decoders[head].parameters()]
+
+
+class Pmal:
+    """See the head of this file."""
+
+    def __init__(self, context: Context, settings: PmalSettings) -> None:
+        self._context = context
+        self._settings = settings
+        check_backbone(context.backbone, context.image_size, settings.stages)
+        with seeded(context.seed):
+            # The backbone first: of one seed, every method starts from the same backbone.
+            backbone = create_backbone(
+                context.backbone,
+                num_classes=context.num_classes,
+                image_size=context.image_size,
+                pretrained=context.pretrained,
+            )
+            self.network = PmalNetwork(backbone, num_classes=context.num_classes, settings=settings)
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The whole network; the weights under "decoders." are not needed for a prediction."""
+        return self.network
+
+    def objectives(self, batch: Batch) -> Iterator[Objective]:
+        """S noisy updates, each with a pair of its own, and the clean one.
+
+        Without a sampler an image is its own input and target, the arm without noise.
+        """
+        return self._objectives(self.network, batch, self._context.sampler)
+
+    @torch.no_grad()
+    def predict(self, images_BCHW: Tensor) -> Tensor:
+        """The sum of the S + 1 classifiers' logits_BN of images in [0, 1]."""
+        return torch.stack(self.network.all_logits(to_signed(images_BCHW))).sum(0)
+
+    @torch.no_grad()
+    def restore(self, images_BCHW: Tensor, *, head: int = -1) -> Tensor | None:
+        """Images in [0, 1] as a head's decoder cleans them; heads count from the shallowest, -1 is the deepest."""
+        restored_BCHW = self.network.restore(to_signed(images_BCHW), head % len(self.network.heads))[1]
+        return from_signed(restored_BCHW)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The backbone; its classifier, the recognition heads and the decoders as "heads"."""
+        return parameter_groups(self.network, backbone=self.network.backbone)
+
+    def export(self) -> Export:
+        """The whole network's weights and its settings."""
+        settings = asdict(self._settings)
+        return make_export(
+            self.deployed, method="pmal", context=self._context, settings=settings, backbone=self.network.backbone
+        )
+
+    def passes_per_image(self) -> float:
+        """Cost of the S + 1 updates; measured once, from shapes alone."""
+        return self._passes
+
+    @cached_property
+    def _passes(self) -> float:
+        shapes = copy.deepcopy(self.network).to("meta")
+        batch = meta_batch(shapes, image_size=self._context.image_size)
+        return gradient_passes(self._objectives(shapes, batch, None), backbone=shapes.backbone, batch=batch)
+
+    def _objectives(self, network: PmalNetwork, batch: Batch, sampler: Sampler | None) -> Iterator[Objective]:
+        for head in range(len(network.heads)):
+            target_BCHW, input_BCHW = signed_pair(sampler, batch, draw=head + 1)
+            loss = partial(self._noisy_loss, network, head, target_BCHW, input_BCHW, batch.labels_B)
+            yield Objective(name=f"stage{head + 1}", parameters=network.parameters_of(head), loss=loss)
+        parameters = [*network.backbone.parameters(), *network.heads.parameters()]
+        loss = partial(self._clean_loss, network, to_signed(batch.images_BCHW), batch.labels_B)
+        yield Objective(name="clean", parameters=parameters, loss=loss)
+
+    def _noisy_loss(
+        self,
+        network: PmalNetwork,
+        head: int,
+        target_BCHW: Tensor,
+        input_BCHW: Tensor,
+        labels_B: Tensor,
+        part: slice,
+    ) -> LossSum:
+        feature_BCHW, restored_BCHW = network.restore(input_BCHW[part], head)
+        losses_B = self._entropy(network.heads[head](feature_BCHW), labels_B[part])
+        distance = RESTORATION_LOSSES[self._settings.restoration_loss]
+        losses_B = losses_B + self._settings.alpha * distance(restored_BCHW, target_BCHW[part])
+        seen_BCHW = restored_BCHW.detach() if self._settings.detach_restored else restored_BCHW
+        again_BCHW = network.feature(seen_BCHW, head)
+        losses_B = losses_B + self._entropy(network.heads[head](again_BCHW), labels_B[part])
+        return LossSum(losses_B.sum(), len(losses_B))
+
+    def _clean_loss(self, network: PmalNetwork, images_BCHW: Tensor, labels_B: Tensor, part: slice) -> LossSum:
+        *heads, classifier_BN = network.all_logits(images_BCHW[part])
+        losses_B = _CLASSIFIER_WEIGHT * self._entropy(classifier_BN, labels_B[part])
+        for logits_BN in heads:
+            losses_B = losses_B + self._entropy(logits_BN, labels_B[part])
+        return LossSum(losses_B.sum(), len(losses_B))
+
+    def _entropy(self, logits_BN: Tensor, labels_B: Tensor) -> Tensor:
+        return smoothed_cross_entropy(logits_BN, labels_B, smoothing=self._context.label_smoothing)

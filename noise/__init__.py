@@ -1,0 +1,1 @@
+"""Noise keyed to the image: corruptions for evaluation and samplers for training."""

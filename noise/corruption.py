@@ -1,0 +1,66 @@
+"""The one public call: corrupt a batch by name and severity.
+
+Shape suffixes: B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from noise.families import find, parameter_for
+from noise.keyed import fold_in
+
+MIN_SIDE = 8
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def corrupt(images_BCHW: Tensor, name: str, severity: int, *, keys: Tensor, scale: str = "nearest") -> Tensor:
+    """The images under one corruption.
+
+    The noise of an image is a function of its key, the corruption and the severity: not of the batch it stands in, its
+    place there, or the device.
+
+    Args:
+        images_BCHW: float32 or bfloat16 in [0, 1], one or three channels, sides from 8 up; B may be 0.
+        name: an entry of `noise.families.CORRUPTIONS`.
+        severity: 1 to 5.
+        keys: int64, (B,), from `noise.keyed.image_keys`.
+        scale: `nearest` table for the shorter side, or `imagenet`, `tiny`, `cifar`.
+
+    Returns:
+        Of the same shape, dtype and device, in [0, 1].
+
+    Raises:
+        ValueError: an argument breaks the rules above.
+    """
+    _require_images(images_BCHW, keys)
+    return corrupt_checked(images_BCHW, name, severity, keys=keys, scale=scale)
+
+
+def corrupt_checked(images_BCHW: Tensor, name: str, severity: int, *, keys: Tensor, scale: str) -> Tensor:
+    """As `corrupt`, for images that were checked before."""
+    parameter = parameter_for(name, severity, min(images_BCHW.shape[-2:]), scale)
+    if not len(images_BCHW):
+        return images_BCHW.clone()
+    keys_B = fold_in(keys, f"{name}/{severity}")
+    noisy = find(name).op(images_BCHW.float(), parameter, keys_B=keys_B)
+    return noisy.clamp(0.0, 1.0).to(images_BCHW.dtype)
+
+
+def _require_images(images_BCHW: Tensor, keys: Tensor) -> None:
+    if images_BCHW.dim() != 4 or images_BCHW.shape[1] not in (1, 3):
+        raise ValueError(f"images must be (B, 1 or 3, H, W), but got the shape {list(images_BCHW.shape)}")
+    if images_BCHW.dtype not in _DTYPES:
+        raise ValueError(f"images must be float32 or bfloat16 in [0, 1], but got {images_BCHW.dtype}")
+    if min(images_BCHW.shape[-2:]) < MIN_SIDE:
+        raise ValueError(f"images must have sides from {MIN_SIDE} up, but got {list(images_BCHW.shape[-2:])}")
+    if keys.dtype != torch.int64 or keys.shape != images_BCHW.shape[:1]:
+        raise ValueError(
+            f"keys must be int64 of shape ({len(images_BCHW)},), one for each image, but got {keys.dtype} of shape "
+            f"{list(keys.shape)}; make them by noise.keyed.image_keys"
+        )
+    if images_BCHW.numel():
+        low, high = (float(bound) for bound in images_BCHW.aminmax())
+        if not (low >= 0.0 and high <= 1.0):
+            raise ValueError(f"images must lie in [0, 1], but go from {low:g} to {high:g}; divide uint8 by 255")

@@ -1,0 +1,47 @@
+"""Corruptions that change each pixel by itself: sensor noise, brightness and contrast.
+
+Source of the parameters' meaning: Hendrycks & Dietterich 2019 (arXiv 1903.12261).
+Shape suffixes: B batch, C channels, H height, W width. All images are in [0, 1]; results are not clamped here.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from noise.keyed import normal, poisson, uniform
+
+
+def gaussian_noise(images_BCHW: Tensor, sigma: float, *, keys_B: Tensor) -> Tensor:
+    """x + N(0, sigma^2), for each value by itself."""
+    return images_BCHW + sigma * normal(keys_B, tuple(images_BCHW.shape[1:]), stream="field", dtype=images_BCHW.dtype)
+
+
+def speckle_noise(images_BCHW: Tensor, sigma: float, *, keys_B: Tensor) -> Tensor:
+    """x + x N(0, sigma^2)."""
+    return images_BCHW + images_BCHW * sigma * normal(keys_B, tuple(images_BCHW.shape[1:]), stream="field", dtype=images_BCHW.dtype)
+
+
+def shot_noise(images_BCHW: Tensor, photons: float, *, keys_B: Tensor) -> Tensor:
+    """Poisson(x c) / c, with c the photons of a white value."""
+    return (poisson(images_BCHW * photons, keys_B, max_rate=float(photons), stream="counts") / photons).to(images_BCHW.dtype)
+
+
+def impulse_noise(images_BCHW: Tensor, share: float, *, keys_B: Tensor) -> Tensor:
+    """Salt and pepper: a share of the values becomes 0 or 1, half each."""
+    draw = uniform(keys_B, tuple(images_BCHW.shape[1:]), stream="field")
+    salted = images_BCHW.masked_fill(draw < share / 2, 1.0)
+    return salted.masked_fill((draw >= share / 2) & (draw < share), 0.0)
+
+
+def brightness(images_BCHW: Tensor, added: float, *, keys_B: Tensor) -> Tensor:
+    """HSV value + c at equal hue and saturation: all channels are scaled so that the largest grows by c, up to 1."""
+    value_B1HW = images_BCHW.amax(1, keepdim=True)
+    brighter_B1HW = (value_B1HW + added).clamp(max=1.0)
+    scaled = images_BCHW * (brighter_B1HW / value_B1HW.clamp(min=1e-6))
+    return scaled.where(value_B1HW > 1e-6, brighter_B1HW.expand_as(images_BCHW))
+
+
+def contrast(images_BCHW: Tensor, factor: float, *, keys_B: Tensor) -> Tensor:
+    """(x - m) c + m about the mean m of each image and channel."""
+    mean_BC11 = images_BCHW.mean((2, 3), keepdim=True)
+    return (images_BCHW - mean_BC11) * factor + mean_BC11

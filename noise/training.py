@@ -1,0 +1,158 @@
+"""Training noise: (clean target, noisy input) pairs, drawn for each image by its key.
+
+Shape suffixes: B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from noise.corruption import corrupt_checked
+from noise.families import find
+from noise.keyed import fold_in, integers, normal, uniform
+
+PMAL_PAIR = "pmal_pair"
+TRAINING_ONLY = frozenset({PMAL_PAIR})
+"""Training noise that is no corruption of the benchmark."""
+
+_AFFINE_SHARE, _BLUR_SHARE, _PER_CHANNEL_SHARE = 0.2, 0.5, 0.5
+_MAX_TURN = math.radians(15.0)
+_MAX_SHIFT, _MAX_ZOOM, _MAX_BLUR = 0.2, 0.2, 3.0
+_MAX_SIGMA = 0.05 / 2  # the paper's 0.05 is for images in [-1, 1]
+_BLUR_SIZE = 2 * round(4 * _MAX_BLUR) + 1
+_GREY = 0.5  # what an affine map leaves empty: 0 of images in [-1, 1]
+
+
+class NoiseType(NamedTuple):
+    """One kind of training noise.
+
+    Args:
+        name: a corruption, or `pmal_pair` (whose strength is its own; severities have no effect there).
+        severities: drawn from evenly.
+        probability: share of images that get it.
+    """
+
+    name: str
+    severities: tuple[int, ...] = (1, 2, 3)
+    probability: float = 0.5
+
+
+class NoisyPair(NamedTuple):
+    """What a method trains on.
+
+    Args:
+        target_BCHW: the image to restore.
+        input_BCHW: the image to see; may leave [0, 1] for `pmal_pair`.
+        record: per image `kind` (index into the sampler's types, -1 for clean) and `severity` (0 where it has none),
+            int64 (B,).
+    """
+
+    target_BCHW: Tensor
+    input_BCHW: Tensor
+    record: dict[str, Tensor]
+
+
+class TrainingNoise:
+    """A mixture of noise types; each image gets one of them by its probability, or stays clean.
+
+    Args:
+        types: the mixture; probabilities sum to at most 1.
+        scale: as in `noise.corruption.corrupt`.
+
+    Raises:
+        ValueError: an unknown name, a severity that is not 1 to 5, or probabilities that are none.
+    """
+
+    def __init__(self, types: Sequence[NoiseType], *, scale: str = "nearest") -> None:
+        for kind in types:
+            if kind.name not in TRAINING_ONLY:
+                find(kind.name)
+            if not kind.severities or not set(kind.severities) <= set(range(1, 6)):
+                raise ValueError(f"severities must be 1 to 5, but got {kind.severities!r} for {kind.name}")
+            if not 0.0 <= kind.probability <= 1.0:
+                raise ValueError(f"probability must be 0 to 1, but got {kind.probability!r} for {kind.name}")
+        total = sum(kind.probability for kind in types)
+        if total > 1.0 + 1e-9:
+            raise ValueError(f"probabilities must sum to at most 1, but sum to {total:g}")
+        self.types = tuple(types)
+        self.scale = scale
+
+    def __call__(self, images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0) -> NoisyPair:
+        """A pair for each image: the same images, keys and draw give the same pair.
+
+        Args:
+            images_BCHW: float in [0, 1].
+            keys_B: int64, (B,); an image's key must differ from epoch to epoch for its noise to do so.
+            draw: number of the pair among those drawn for one batch.
+        """
+        keys_B = fold_in(keys_B, f"training/{draw}")
+        kind_B = self._kinds(keys_B)
+        severity_B = torch.zeros_like(kind_B)
+        target, noisy = images_BCHW.clone(), images_BCHW.clone()
+        for index, kind in enumerate(self.types):
+            chosen = (kind_B == index).nonzero()[:, 0]
+            if not len(chosen):
+                continue
+            if kind.name == PMAL_PAIR:
+                target[chosen], noisy[chosen] = pmal_pair(images_BCHW[chosen], keys_B[chosen])
+                continue
+            table = torch.tensor(kind.severities, device=keys_B.device)
+            severity_B[chosen] = table[integers(keys_B[chosen], (1,), high=len(table), stream="severity")[:, 0]]
+            for severity in sorted(set(kind.severities)):
+                some = chosen[severity_B[chosen] == severity]
+                noisy[some] = corrupt_checked(
+                    images_BCHW[some], kind.name, severity, keys=keys_B[some], scale=self.scale
+                )
+        return NoisyPair(target, noisy, {"kind": kind_B, "severity": severity_B})
+
+    def _kinds(self, keys_B: Tensor) -> Tensor:
+        draw_B1 = uniform(keys_B, (1,), stream="kind")
+        bounds = torch.tensor([kind.probability for kind in self.types], device=keys_B.device).cumsum(0)
+        kind_B = (draw_B1 >= bounds).sum(1)
+        return torch.where(kind_B == len(self.types), torch.full_like(kind_B, -1), kind_B)
+
+
+def pmal_pair(images_BCHW: Tensor, keys_B: Tensor) -> tuple[Tensor, Tensor]:
+    """PMAL's own pair: an affine and blurred target, and the target with weak Gaussian noise.
+
+    With probability 0.2 an affine map (zoom 0.8-1.2 per axis, shift up to 20 %, rotation and shear up to 15 degrees),
+    with 0.5 a Gaussian blur with sigma ~ U(0, 3) pixels. Input = target + sigma e, sigma ~ U(0, 0.025) per image, with
+    probability 0.5 one field e for each channel, else one for all; not clamped.
+
+    Source: Liu 2024 (arXiv 2401.14336) and its public code's figures, there for images in [-1, 1].
+    """
+    draw_BP = uniform(keys_B, (13,), stream="pmal")
+    signed_BP = draw_BP * 2 - 1
+    moved = _affine(images_BCHW, signed_BP[:, 3:10])
+    target = torch.where((draw_BP[:, 0] < _AFFINE_SHARE)[:, None, None, None], moved, images_BCHW)
+    sigma_B2 = (draw_BP[:, 10:11] * _MAX_BLUR).clamp(min=1e-3).expand(-1, 2)
+    blurred = gaussian_blur2d(
+        target, kernel_size=(_BLUR_SIZE, _BLUR_SIZE), sigma=sigma_B2, border_type="replicate", separable=True
+    )
+    target = torch.where((draw_BP[:, 1] < _BLUR_SHARE)[:, None, None, None], blurred, target)
+    field_BCHW = normal(keys_B, tuple(target.shape[1:]), stream="field", dtype=target.dtype)
+    per_channel = (draw_BP[:, 2] < _PER_CHANNEL_SHARE)[:, None, None, None]
+    field_BCHW = torch.where(per_channel, field_BCHW, field_BCHW[:, :1].expand_as(field_BCHW))
+    return target, target + (draw_BP[:, 11] * _MAX_SIGMA).to(target.dtype)[:, None, None, None] * field_BCHW
+
+
+def _affine(images_BCHW: Tensor, signed_BP: Tensor) -> Tensor:
+    """Affine maps about the centre from seven values in (-1, 1) for each image."""
+    turn, shear_x, shear_y = (signed_BP[:, i] * _MAX_TURN for i in range(3))
+    zoom_x, zoom_y = (1 + signed_BP[:, i] * _MAX_ZOOM for i in (3, 4))
+    shift_x, shift_y = (signed_BP[:, i] * _MAX_SHIFT * 2 for i in (5, 6))  # the grid goes from -1 to 1
+    cos, sin = turn.cos(), turn.sin()
+    rotation = torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2)
+    one = torch.ones_like(turn)
+    shear = torch.stack([one, shear_x.tan(), shear_y.tan(), one], 1).view(-1, 2, 2)
+    zoom = torch.diag_embed(torch.stack([1 / zoom_x, 1 / zoom_y], 1))
+    matrix = torch.cat([rotation @ shear @ zoom, -torch.stack([shift_x, shift_y], 1)[:, :, None]], dim=2)
+    grid = F.affine_grid(matrix.to(images_BCHW.dtype), list(images_BCHW.shape), align_corners=False)
+    return F.grid_sample(images_BCHW - _GREY, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + _GREY

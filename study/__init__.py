@@ -1,0 +1,1 @@
+"""Everything that runs: study files, data, the training loop, search, tracking."""

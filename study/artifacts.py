@@ -1,0 +1,72 @@
+"""What a finished trial leaves beside its tables: the deployed weights and a few pictures of what it saw."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from models.methods.method import Method
+from study.config import TrialConfig
+from study.data.image_set import ImageSet
+from study.evaluate import Cell, noisy, subset
+from study.loop import device_images
+
+_EXAMPLE_SEVERITY = 3
+
+
+def export_files(method: Method, config: TrialConfig, *, class_names: tuple[str, ...]) -> dict[str, bytes]:
+    """`model.safetensors` and `model.json` of the deployed network."""
+    export = method.export()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in export.state_dict.items()}
+    description = {**export.config, "class_names": list(class_names), "trial": config.model_dump(mode="json")}
+    return {
+        "model.safetensors": safetensors_bytes(tensors),
+        "model.json": json.dumps(description, indent=1).encode(),
+    }
+
+
+@torch.inference_mode()
+def example_images(method: Method, config: TrialConfig, images: ImageSet, count: int) -> bytes:
+    """A few test images clean, noisy and, where the method can, restored, with its predictions, as `.npz`.
+
+    Arrays: `clean`, `noisy`, `restored` uint8 (n, H, W, 3), one row for each corruption x image; `labels`,
+    `predicted_clean`, `predicted_noisy` int64; `corruption` str; `severity` int64; `class_names` str.
+    """
+    noise = config.noise
+    level = _EXAMPLE_SEVERITY if _EXAMPLE_SEVERITY in noise.test_severities else noise.test_severities[0]
+    take = subset(images, count, seed=noise.seed)
+    device = next(method.network.parameters()).device
+    raw = torch.from_numpy(np.ascontiguousarray(images.images[take])).permute(0, 3, 1, 2)
+    clean_BCHW = device_images(raw, device)
+    ids_B = torch.from_numpy(np.asarray(images.ids[take]))
+    predicted_clean = method.predict(clean_BCHW).argmax(1).cpu().numpy()
+    rows: dict[str, list[np.ndarray]] = {}
+    for name in noise.test[:6]:
+        noisy_BCHW = noisy(clean_BCHW, Cell(name, level), ids_B=ids_B, seed=noise.seed, scale=noise.scale)
+        restored_BCHW = method.restore(noisy_BCHW)
+        found = {
+            "clean": _pixels(clean_BCHW),
+            "noisy": _pixels(noisy_BCHW),
+            "labels": np.asarray(images.labels[take]),
+            "predicted_clean": predicted_clean,
+            "predicted_noisy": method.predict(noisy_BCHW).argmax(1).cpu().numpy(),
+            "corruption": np.full(len(take), name),
+            "severity": np.full(len(take), level),
+        }
+        if restored_BCHW is not None:
+            found["restored"] = _pixels(restored_BCHW)
+        for column, values in found.items():
+            rows.setdefault(column, []).append(values)
+    buffer = io.BytesIO()
+    arrays = {column: np.concatenate(values) for column, values in rows.items()}
+    np.savez_compressed(buffer, class_names=np.asarray(images.class_names), **arrays)  # pyright: ignore[reportArgumentType]
+    return buffer.getvalue()
+
+
+def _pixels(images_BCHW: Tensor) -> np.ndarray:
+    return images_BCHW.float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

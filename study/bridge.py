@@ -1,0 +1,198 @@
+"""Between Ray Tune and a study: trials go out from a source, ends are settled in the ledger, ASHA knows the past.
+
+Tune tells a searcher "done" for trials that finished, that a scheduler stopped, that failed and that were interrupted
+alike. The ledger tells them apart, so every end is looked up there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from study.config import Scheduler
+from study.ledger import Ledger, Status
+from study.progress import Board
+from study.runtime import StopRequest
+from study.searcher import Source
+
+# Above any trial's epochs: how far the rungs go need not be known.
+_MAX_EPOCHS = 100_000
+_NO_PROCESS = "the trial's process was lost (killed, out of memory, or its machine went away) and all retries are used"
+_NO_END = "the trial ended without its last report"
+
+
+class TuneSearcher(Searcher):
+    """Hands a source's trials to Tune and settles how each of them ended.
+
+    Args:
+        source: Where trials come from and who wants to know how they end.
+        job: What every trial is handed besides its own spec (see `study.worker.TrialJob`).
+        pruned: Keys of trials that the scheduler stopped; the scheduler adds to it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        ledger: Ledger,
+        board: Board,
+        stop: StopRequest,
+        job: Mapping[str, Any],
+        pruned: set[str],
+    ) -> None:
+        super().__init__(metric=source.metric, mode="max" if source.maximise else "min")
+        self._source = source
+        self._ledger = ledger
+        self._board = board
+        self._stop = stop
+        self._job = dict(job)
+        self._pruned = pruned
+        self._keys: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The next trial's config, or that there is none."""
+        spec = None if self._stop.requested else self._source.next_spec()
+        if spec is None:
+            return Searcher.FINISHED
+        self._keys[trial_id] = spec.key
+        self._numbers[spec.key] = spec.number
+        done = int(self._ledger.metrics(spec.key).get("epoch", 0))
+        self._board.start(spec.key, number=spec.number, epochs=spec.config["train"]["epochs"], epoch=done)
+        return {**self._job, "spec": spec.as_dict()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass on a trial's figures after an epoch; its last report waits for its end."""
+        key = self._keys[trial_id]
+        if "epoch" in result and not result.get("final"):
+            self._board.reach(key, int(result["epoch"]))
+            self._source.on_epoch(key, int(result["epoch"]), result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Settle a trial that Tune is done with.
+
+        Args:
+            error: The trial's process was lost, once more than `resources.retries`.
+        """
+        key = self._keys.pop(trial_id)
+        if result and key in self._pruned and "epoch" in result:
+            self._source.on_epoch(key, int(result["epoch"]), result)  # Tune does not hand on a result that it stops at
+        status = settle(
+            self._ledger, key, is_lost=error, is_pruned=key in self._pruned, is_stopping=self._stop.requested
+        )
+        metrics = self._ledger.metrics(key)
+        value = metrics.get(self._source.metric)
+        self._board.end(key, status, number=self._numbers[key], value=value)
+        if status == "failed":
+            self._board.note(f"trial {self._numbers[key]} ({key}) failed: {failure(self._ledger, key)}")
+        self._source.on_end(key, status, metrics)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the ledger is the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Refused: the ledger is the record.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a study goes on from its ledger, never from Ray's own files: use `murk resume`")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher into files that nobody reads: nothing of ours goes there."""
+        return {}
+
+
+def settle(ledger: Ledger, key: str, *, is_lost: bool, is_pruned: bool, is_stopping: bool) -> Status:
+    """Give a trial that Tune is done with its end in the ledger, where the trial did not write one itself.
+
+    Args:
+        is_lost: Its process was lost for good.
+        is_pruned: The scheduler stopped it.
+        is_stopping: Someone asked to stop: a trial without an end is only interrupted.
+    """
+    status = ledger.status(key)
+    if status in ("finished", "failed"):
+        return status
+    metrics = ledger.metrics(key)
+    epoch = int(metrics.pop("epoch", 0))
+    if is_pruned:
+        if status != "pruned":
+            ledger.append(key, "pruned", epoch=epoch, step=0, metrics=metrics, final=True)
+        return "pruned"
+    if is_stopping:
+        return "running"
+    ledger.append(key, "failed", epoch=epoch, final=True, error=_NO_PROCESS if is_lost else _NO_END)
+    return "failed"
+
+
+def failure(ledger: Ledger, key: str) -> str:
+    """The first line of a failed trial's error."""
+    errors = [event.get("error") or "" for event in ledger.events(key) if event["event"] == "failed"]
+    return (errors[-1].splitlines() or [""])[0] if errors else ""
+
+
+class _Named(NamedTuple):
+    """All that ASHA reads of a Tune trial."""
+
+    trial_id: str
+
+
+class LedgerAsha(AsyncHyperBandScheduler):
+    """ASHA that knows trials by key, so that those of earlier launches count, and that ends no trial that is complete.
+
+    Args:
+        pruned: Takes the keys of trials that are stopped.
+    """
+
+    def __init__(self, settings: Scheduler, *, metric: str, maximise: bool, pruned: set[str]) -> None:
+        super().__init__(
+            time_attr="epoch",
+            metric=metric,
+            mode="max" if maximise else "min",
+            max_t=_MAX_EPOCHS,
+            grace_period=settings.grace_epochs,
+            reduction_factor=settings.reduction_factor,
+        )
+        self._pruned = pruned
+        self._objective = metric
+
+    def learn(self, key: str, epoch: int, value: float) -> None:
+        """Take a figure of an earlier launch."""
+        named = _Named(key)
+        super().on_trial_add(None, named)  # pyright: ignore[reportArgumentType]
+        super().on_trial_result(None, named, {"epoch": epoch, self._objective: value})  # pyright: ignore[reportArgumentType]
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Give a trial its bracket."""
+        super().on_trial_add(tune_controller, _Named(_key(trial)))  # pyright: ignore[reportArgumentType]
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Stop a trial that is not among the best at its rung, unless all its epochs are done."""
+        value = result.get(self._objective)
+        is_complete = result.get("final") or result.get("epoch", 0) >= trial.config["spec"]["config"]["train"]["epochs"]
+        if is_complete or value is None or not math.isfinite(value):
+            return TrialScheduler.CONTINUE
+        key = _key(trial)
+        decision = super().on_trial_result(tune_controller, _Named(key), result)  # pyright: ignore[reportArgumentType]
+        if decision == TrialScheduler.STOP:
+            self._pruned.add(key)
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Nothing to add: each epoch's figure was taken when it came."""
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing to forget: an interrupted trial's figures stay valid."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing of ours goes into Ray's files."""
+        return {}
+
+
+def _key(trial: Any) -> str:
+    return trial.config["spec"]["key"]

@@ -1,0 +1,235 @@
+"""The sub-commands of `murk`. Only typer is imported here; torch, Ray and MLflow wait inside the commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DONE, FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+PRESETS = Path(__file__).parent / "presets"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Find the training that keeps image recognition accurate under noise, and prove it.",
+    epilog="Exit codes: 0 done, 1 finished with failed trials, 2 bad input.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at image sets.")
+noise_app = typer.Typer(no_args_is_help=True, help="Look at noise.")
+app.add_typer(data_app, name="data")
+app.add_typer(noise_app, name="noise")
+
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file.")]
+StudyFile = Annotated[str, typer.Argument(metavar="STUDY.yaml", help="A study file, or a preset's name.")]
+StudyName = Annotated[str | None, typer.Option("--name", help="Name of the study (its folder and experiment).")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's own log.")]
+StorageOption = Annotated[str | None, typer.Option("--storage", help="Folder or URL of the records [./results].")]
+Again = Annotated[
+    bool, typer.Option("--again", help="Let a changed study read the test split once more; the report says so.")
+]
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Bad input ends in one clear message and exit code 2, without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        yield
+    except (ValueError, FileNotFoundError, KeyError, PermissionError) as error:
+        if os.environ.get("MURK_TRACEBACK"):
+            raise
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        typer.echo(f"murk: {text}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    sets: Sets = None,
+    name: StudyName = None,
+    storage: StorageOption = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join (auto in a submitted job).")] = None,
+    again: Again = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a study: all its phases, then its report."""
+    with _plain_errors():
+        from study.phases import run_study
+        from study.studyfile import load_study
+
+        loaded = load_study(_preset_or_path(study), sets or (), name)
+        raise typer.Exit(run_study(loaded, storage=storage, address=address, again=again, verbose=verbose))
+
+
+@app.command()
+def resume(
+    name: Annotated[str, typer.Argument(help="Name of a study that was started before.")],
+    storage: StorageOption = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to join.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Go on with a study where it stopped; finished trials are not run again."""
+    with _plain_errors():
+        from study.phases import resume_study
+
+        raise typer.Exit(resume_study(name, storage=storage, address=address, verbose=verbose))
+
+
+@app.command()
+def check(study: StudyFile, sets: Sets = None, name: StudyName = None) -> None:
+    """Validate a study file and show what it would do; starts nothing."""
+    with _plain_errors():
+        from study.plan import make_plan
+        from study.studyfile import load_study
+
+        plan = make_plan(load_study(_preset_or_path(study), sets or (), name))
+        typer.echo(plan.text())
+        if plan.lacks:
+            raise typer.Exit(BAD_INPUT)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a study file, for editors."""
+    import json
+
+    from study.config import StudyConfig
+
+    typer.echo(json.dumps(StudyConfig.model_json_schema(), indent=2))
+
+
+@app.command()
+def train(
+    preset: StudyFile = "quickstart",
+    sets: Sets = None,
+    name: StudyName = None,
+    storage: StorageOption = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train one configuration as the file and --set give it: a study of a single trial."""
+    with _plain_errors():
+        from study.phases import run_study, single_trial
+        from study.studyfile import load_study
+
+        loaded = single_trial(load_study(_preset_or_path(preset), sets or (), name), named=name is not None)
+        raise typer.Exit(run_study(loaded, storage=storage, address=None, again=False, verbose=verbose))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="STUDY/KEY, a trial's folder, model file.")],
+    data: Annotated[str | None, typer.Option(help="Other images: a class folder or a parquet file.")] = None,
+    noise: Annotated[list[str] | None, typer.Option(help="Corruptions to test under [those of the study].")] = None,
+    storage: StorageOption = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the rows here (.csv or .parquet).")] = None,
+) -> None:
+    """Accuracy of a trained model under noise, on the trial's validation images or on images of your own."""
+    with _plain_errors():
+        from study.reevaluate import evaluate_model
+
+        typer.echo(evaluate_model(model, data=data, corruptions=noise, storage=storage, out=out))
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="Study name, or the folder or URL of its records.")],
+    storage: StorageOption = None,
+    tracking: Annotated[str | None, typer.Option(help="Read from this MLflow server instead.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write into [the study's own].")] = None,
+) -> None:
+    """Write a study's report again: report.html, tables and figures."""
+    with _plain_errors():
+        from study.reporting import report_study
+
+        typer.echo(report_study(name, storage=storage, tracking=tracking, out=out))
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="Study name.")],
+    storage: StorageOption = None,
+    tracking: Annotated[str | None, typer.Option(help="MLflow server of the cluster.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to copy into.")] = Path("results"),
+) -> None:
+    """Fetch a study's records from a cluster's storage or MLflow server and write its report here."""
+    with _plain_errors():
+        from study.pull import pull_study
+
+        typer.echo(pull_study(name, storage=storage, tracking=tracking, out=out))
+
+
+@app.command()
+def sync(
+    name: Annotated[str, typer.Argument(help="Study name.")],
+    storage: StorageOption = None,
+    tracking: Annotated[str | None, typer.Option(help="MLflow server or database [the study's own].")] = None,
+) -> None:
+    """Bring MLflow up to date with a study's ledger; nothing is written twice."""
+    with _plain_errors():
+        from study.reporting import sync_study
+
+        typer.echo(sync_study(name, storage=storage, tracking=tracking))
+
+
+@app.command()
+def presets(name: Annotated[str | None, typer.Argument(help="Print this one, to start your own from.")] = None) -> None:
+    """List the study files that come with Murk, or print one."""
+    with _plain_errors():
+        if name is not None:
+            typer.echo(_preset(name).read_text(encoding="utf-8"), nl=False)
+            return
+        for path in sorted(PRESETS.glob("*.yaml")):
+            first = path.read_text(encoding="utf-8").splitlines()[0]
+            typer.echo(f"{path.stem:<16} {first.lstrip('# ')}")
+        typer.echo("\nRun one:   murk run NAME [--set KEY=VALUE]\nCopy one:  murk presets NAME > mine.yaml")
+
+
+@data_app.command("inspect")
+def data_inspect(
+    source: Annotated[str, typer.Argument(help="A study file, a preset, a class folder or a parquet file.")],
+    sets: Sets = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet here (.png).")] = None,
+) -> None:
+    """Count images by split and class, find unreadable ones, draw a contact sheet."""
+    with _plain_errors():
+        from study.reevaluate import inspect_source
+
+        typer.echo(inspect_source(source, sets=sets or (), sheet=sheet))
+
+
+@noise_app.command("preview")
+def noise_preview(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    families: Annotated[list[str] | None, typer.Option(help="Corruptions or groups [all].")] = None,
+    severities: Annotated[str, typer.Option(help="Severities, with commas.")] = "1,2,3,4,5",
+    diff: Annotated[bool, typer.Option("--diff", help="Show what the noise changes.")] = False,
+    size: Annotated[int, typer.Option(help="Shorter side to work at, in pixels.")] = 224,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("noise-preview.png"),
+) -> None:
+    """Draw a contact sheet: every corruption at every severity of one image."""
+    with _plain_errors():
+        from study.reevaluate import preview_noise
+
+        typer.echo(preview_noise(image, families=families, severities=severities, diff=diff, size=size, out=out))
+
+
+def _preset(name: str) -> Path:
+    path = PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"no preset {name!r}; there are {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")
+    return path
+
+
+def _preset_or_path(name: str) -> str:
+    """A file as given, or the preset of that name."""
+    if Path(name).exists() or Path(name).suffix in {".yaml", ".yml"}:
+        return name
+    return str(_preset(name))

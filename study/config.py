@@ -1,0 +1,504 @@
+"""The study file as one typed, frozen tree: what may be written, its bounds and its defaults.
+
+Source of the design: a study file is data, not a program. Every section is a frozen pydantic model that refuses
+unknown keys; a method's section is generated from the settings dataclass that the method itself declares, so that a
+new method needs no line here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator, model_validator
+
+from models.methods.registry import METHODS
+from noise.families import CORRUPTIONS
+from noise.training import TRAINING_ONLY
+
+NUMERICS = 1
+"""Raised by hand whenever the same settings give other numbers; part of every trial's identity."""
+
+MAX_SEARCH_IMAGES = 256
+MAX_SEARCH_CORRUPTIONS = 4
+MAX_SEARCH_SEVERITIES = 2
+
+Severity = Annotated[int, Field(ge=1, le=5)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""Names become folders and MLflow experiments: letters, digits, '.', '_' and '-', 64 at most."""
+
+
+class Section(BaseModel):
+    """A frozen section that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+class DataCommon(Section):
+    """What every image source shares."""
+
+    image_size: int = Field(default=64, ge=8, le=1024, description="Side of the square working image in pixels.")
+    validation_share: float = Field(
+        default=0.2, gt=0.0, lt=0.9, description="Share of train taken for validation, by class."
+    )
+    split_seed: int = Field(
+        default=0, ge=0, description="Seed of the validation split; the same for all trials of a study."
+    )
+    max_classes: int | None = Field(
+        default=None, ge=2, description="Keep the first classes only (in the source's order)."
+    )
+    max_per_class: int | None = Field(
+        default=None, ge=2, description="Keep at most this many training images of a class."
+    )
+    on_corrupt: Literal["refuse", "skip"] = Field(
+        default="refuse", description="What an image that cannot be read does."
+    )
+
+
+class SyntheticVehicles(DataCommon):
+    """Procedurally drawn vehicles: classes differ in shape only. No download."""
+
+    source: Literal["synthetic-vehicles"] = "synthetic-vehicles"
+    num_classes: int = Field(default=10, ge=2, le=200)
+    train_per_class: int = Field(default=60, ge=4, le=100_000)
+    test_per_class: int = Field(default=30, ge=1, le=100_000)
+    seed: int = Field(default=0, ge=0, description="Seed of the drawings.")
+
+
+class ImageFolder(DataCommon):
+    """A folder with one folder per class, or with split folders (train, val, test) that hold those."""
+
+    source: Literal["image-folder"]
+    path: str = Field(min_length=1, description="Folder; relative paths count from the study file.")
+    test_share: float = Field(
+        default=0.2, gt=0.0, lt=0.9, description="Share taken for test where no test folder exists."
+    )
+
+
+class Parquet(DataCommon):
+    """A parquet file with one image in a row."""
+
+    source: Literal["parquet"]
+    path: str = Field(min_length=1, description="File; relative paths count from the study file.")
+    image_column: str | None = Field(
+        default=None, description="Column of encoded image bytes (found by itself if left out)."
+    )
+    label_column: str | None = Field(default=None, description="Column of class labels (found by itself if left out).")
+    name_column: str | None = Field(default=None, description="Column of class names for people.")
+    split_column: str | None = Field(default=None, description="Column that says train, validation or test.")
+    test_share: float = Field(
+        default=0.2, gt=0.0, lt=0.9, description="Share taken for test where no split column exists."
+    )
+
+
+DataConfig = Annotated[SyntheticVehicles | ImageFolder | Parquet, Field(discriminator="source")]
+
+
+# --------------------------------------------------------------------------------------------------------------- model
+class ModelConfig(Section):
+    """The backbone: any timm model that gives feature maps."""
+
+    backbone: str = Field(default="resnet10t", min_length=1, description="Name of a timm model.")
+    pretrained: bool | str = Field(
+        default=False, description="true (timm's own weights), a .safetensors path, or false."
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- method
+class MethodSettings(Section):
+    """Base of the generated sections; `name` chooses the method."""
+
+    name: str
+
+
+def _bounded(hint: Any, bounds: dict[str, float]) -> Any:
+    """The type with its bounds, those of a tuple on each of its entries."""
+    if not bounds:
+        return hint
+    if get_origin(hint) is tuple:
+        return tuple[tuple(part if part is Ellipsis else Annotated[part, Field(**bounds)] for part in get_args(hint))]
+    return Annotated[hint, Field(**bounds)]
+
+
+def _method_section(name: str, settings: type) -> type[MethodSettings]:
+    hints = get_type_hints(settings)
+    fields: dict[str, Any] = {"name": (Literal[name], name)}
+    for item in dataclasses.fields(settings):
+        bounds = {k: v for k, v in item.metadata.items() if k in {"gt", "ge", "lt", "le"} and v is not None}
+        hint = _bounded(hints[item.name], bounds)
+        fields[item.name] = (hint, Field(item.default, description=item.metadata.get("doc")))
+    return create_model(f"{name.title()}Method", __base__=MethodSettings, __doc__=METHODS[name].doc, **fields)
+
+
+METHOD_SECTIONS: dict[str, type[MethodSettings]] = {
+    name: _method_section(name, spec.settings) for name, spec in METHODS.items()
+}
+
+if TYPE_CHECKING:
+    AnyMethod = MethodSettings
+else:
+    AnyMethod = Annotated[
+        METHOD_SECTIONS["plain"] if len(METHOD_SECTIONS) == 1 else Union[tuple(METHOD_SECTIONS.values())],
+        Field(discriminator="name"),
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------------- noise
+def _known(name: str, *, training: bool) -> str:
+    known = sorted(CORRUPTIONS) + (sorted(TRAINING_ONLY) if training else [])
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        raise ValueError(
+            f"must be {'a training noise' if training else 'a corruption'} that Murk has, but got {name!r}; "
+            + (f"near: {', '.join(near)}" if near else f"there are {', '.join(known)}")
+        )
+    return name
+
+
+class TrainNoise(Section):
+    """One kind of training noise and how often an image gets it."""
+
+    name: str
+    severities: tuple[Severity, ...] = Field(
+        default=(1, 2, 3), min_length=1, description="Drawn from evenly, per image."
+    )
+    probability: Probability = Field(default=0.5, description="Share of images that get this kind.")
+
+    @field_validator("name")
+    @classmethod
+    def _name_known(cls, name: str) -> str:
+        return _known(name, training=True)
+
+
+def _spelled_out(items: Any) -> Any:
+    """A bare name stands for that kind with the images shared evenly: half stay clean, but all get `pmal_pair`."""
+    if not isinstance(items, (list, tuple)):
+        return items
+    names = [item for item in items if isinstance(item, str)]
+    return [
+        {"name": item, "probability": (1.0 if item in TRAINING_ONLY else 0.5) / len(names)}
+        if isinstance(item, str)
+        else item
+        for item in items
+    ]
+
+
+TrainNoiseList = Annotated[tuple[TrainNoise, ...], BeforeValidator(_spelled_out)]
+
+
+class NoiseConfig(Section):
+    """Three lists that are not to mix: what training may draw, what the search sees, what the test reads once."""
+
+    train: TrainNoiseList | None = Field(
+        default=None, description="Training noise; left out: the method's own (pmal: pmal_pair; plain: none)."
+    )
+    validation: tuple[str, ...] = Field(
+        default=("gaussian_noise", "motion_blur"), min_length=1, max_length=MAX_SEARCH_CORRUPTIONS
+    )
+    validation_severities: tuple[Severity, ...] = Field(default=(2, 4), min_length=1, max_length=MAX_SEARCH_SEVERITIES)
+    validation_images: int = Field(MAX_SEARCH_IMAGES, ge=1, le=MAX_SEARCH_IMAGES)
+    test: tuple[str, ...] = Field(
+        default=("shot_noise", "impulse_noise", "gaussian_blur", "contrast", "jpeg_compression", "resolution"),
+        min_length=1,
+    )
+    test_severities: tuple[Severity, ...] = Field(default=(1, 2, 3, 4, 5), min_length=1)
+    held_out: tuple[str, ...] = Field(
+        default=(), description="Test corruptions that no training and no search may ever see."
+    )
+    allow_overlap: bool = Field(
+        default=False, description="Let a corruption stand in two lists; the report marks it seen."
+    )
+    scale: Literal["nearest", "imagenet", "tiny", "cifar"] = "nearest"
+    seed: int = Field(default=0, ge=0, description="Key of the evaluation noise; the same for all trials of a study.")
+
+    @field_validator("validation", "test", "held_out")
+    @classmethod
+    def _names_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            _known(name, training=False)
+        if len(set(names)) < len(names):
+            raise ValueError(f"must not name a corruption twice, but got {list(names)}")
+        return names
+
+    @field_validator("validation_severities", "test_severities")
+    @classmethod
+    def _severities_once(cls, severities: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(severities)) < len(severities):
+            raise ValueError(f"must not name a severity twice, but got {list(severities)}")
+        return severities
+
+    @model_validator(mode="after")
+    def _lists_apart(self) -> Self:
+        train = {item.name for item in self.train or ()}
+        total = sum(item.probability for item in self.train or ())
+        if total > 1.0 + 1e-9:
+            raise ValueError(f"train: probabilities must sum to at most 1, but sum to {total:g}")
+        stray = set(self.held_out) - set(self.test)
+        if stray:
+            raise ValueError(f"held_out: {sorted(stray)} must also stand in test: held-out noise is what test reads")
+        touched = set(self.held_out) & (train | set(self.validation))
+        if touched:
+            raise ValueError(f"held_out: {sorted(touched)} also stands in train or validation; take it out of one")
+        if self.allow_overlap:
+            return self
+        lists = {"train": train, "validation": set(self.validation), "test": set(self.test)}
+        for one, other in (("validation", "test"), ("train", "test"), ("train", "validation")):
+            both = lists[one] & lists[other]
+            if both:
+                raise ValueError(
+                    f"{sorted(both)} stands in both {one} and {other}; take it out of one, or set "
+                    "noise.allow_overlap: true (the report then marks it seen)"
+                )
+        return self
+
+
+# --------------------------------------------------------------------------------------------------------------- optim
+class SamConfig(Section):
+    """Sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412; adaptive: Kwon et al. 2021, 2102.11600)."""
+
+    rho: float = Field(default=0.05, ge=0.0, le=10.0, description="Radius of the ascent; 0 turns SAM off.")
+    adaptive: bool = Field(
+        default=False, description="ASAM: scale the ascent by the weights; wants about 10 times the rho."
+    )
+    eta: float = Field(
+        default=0.01, ge=0.0, le=1.0, description="Added to |w| in ASAM's scaling; read only if adaptive."
+    )
+
+    @model_validator(mode="after")
+    def _eta_has_effect(self) -> Self:
+        if "eta" in self.model_fields_set and not self.adaptive and self.eta != 0.01:
+            raise ValueError("eta has no effect without adaptive: true; set adaptive or leave eta out")
+        return self
+
+
+class OptimConfig(Section):
+    """The base optimiser, its schedule and SAM."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.05, gt=0.0, le=10.0, description="Learning rate of heads and classifier at the start.")
+    backbone_lr_scale: float = Field(default=1.0, gt=0.0, le=1.0, description="The backbone learns at lr times this.")
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="SGD's momentum, AdamW's beta1.")
+    weight_decay: float = Field(default=5e-4, ge=0.0, le=1.0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: int = Field(default=0, ge=0, description="Epochs of linear warm-up.")
+    sam: SamConfig = SamConfig()
+
+
+# --------------------------------------------------------------------------------------------------------------- train
+class AugmentConfig(Section):
+    """Crop, flip and colour, on the batch's device."""
+
+    crop_padding: int = Field(
+        default=4, ge=0, le=256, description="Random crop after padding by this many pixels; 0: none."
+    )
+    flip: Probability = Field(default=0.5, description="Probability of a left-right flip.")
+    colour: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="Strength of brightness, contrast, saturation jitter."
+    )
+
+
+class TrainConfig(Section):
+    """How long and on what batches a trial trains."""
+
+    epochs: int = Field(default=10, ge=1, le=100_000)
+    batch_size: int = Field(default=64, ge=2, le=65_536, description="Images of one update, over all workers.")
+    eval_batch_size: int = Field(default=256, ge=1, le=65_536)
+    label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0, description="eps/(N-1) on each other class.")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the GPU has it."
+    )
+    augment: AugmentConfig = AugmentConfig()
+    checkpoint_every_steps: int | None = Field(
+        default=None, ge=1, description="Also within an epoch, each so many batches."
+    )
+    reestimate_bn: bool = Field(
+        default=True, description="Re-estimate BN statistics on clean train images before the end."
+    )
+    seed: int = Field(default=0, ge=0, description="Weights, order, augmentation and training noise.")
+
+
+# -------------------------------------------------------------------------------------------------------------- search
+class Scheduler(Section):
+    """Early stopping of poor trials (ASHA, Li et al. 2020, arXiv 1810.05934)."""
+
+    name: Literal["asha"]
+    grace_epochs: int = Field(default=2, ge=1)
+    reduction_factor: int = Field(default=3, ge=2, le=16)
+
+
+class Objective(Section):
+    """A headline metric and its direction."""
+
+    metric: Literal["acc/clean", "acc/noise", "acc/worst_family", "cost/passes", "cost/seconds"] = "acc/noise"
+    goal: Literal["maximise", "minimise"] = "maximise"
+
+
+class SearchConfig(Section):
+    """What is searched and how."""
+
+    space: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Dotted key -> domain (with `when`).")
+    algorithm: Literal["tpe", "random"] = "tpe"
+    objectives: tuple[Objective, ...] = Field(default=(Objective(),), min_length=1, max_length=3)
+    trials: int = Field(default=8, ge=1, le=100_000)
+    scheduler: Scheduler | None = None
+    seed: int = Field(default=0, ge=0, description="Seed of the sampler.")
+
+    @model_validator(mode="after")
+    def _one_scalar_for_asha(self) -> Self:
+        if self.scheduler is not None and len(self.objectives) > 1:
+            raise ValueError("scheduler: asha needs a single objective; take one out of objectives or drop scheduler")
+        return self
+
+
+# ----------------------------------------------------------------------------------------------- resources and tracking
+class ResourcesConfig(Section):
+    """Where trials run."""
+
+    executor: Literal["auto", "inline", "ray_train"] = Field(
+        default="auto",
+        description="auto: one worker without GPU runs in the trial's own process, all else by Ray Train.",
+    )
+    workers_per_trial: int = Field(default=1, ge=1, le=4096)
+    cpus_per_worker: float = Field(default=1.0, gt=0.0, le=1024)
+    gpus_per_worker: float = Field(default=0.0, ge=0.0, le=16)
+    max_concurrent: int | None = Field(default=None, ge=1, description="Trials at once; left out: as many as fit.")
+    retries: int = Field(
+        default=1, ge=0, le=100, description="How often a trial that lost its process is started again."
+    )
+
+    @model_validator(mode="after")
+    def _inline_is_one_worker(self) -> Self:
+        if self.executor == "inline" and self.workers_per_trial > 1:
+            raise ValueError("executor: inline runs one worker; set workers_per_trial: 1 or executor: ray_train")
+        return self
+
+
+class TrackingConfig(Section):
+    """Where records go. Left out: a results folder beside you, with MLflow in SQLite there."""
+
+    enabled: bool = Field(default=True, description="Write to MLflow; the ledger is always written.")
+    uri: str | None = Field(default=None, description="MLflow server; left out: SQLite in the storage place.")
+    storage: str | None = Field(default=None, description="Folder or fsspec URL for records and checkpoints.")
+
+
+# -------------------------------------------------------------------------------------------------------------- phases
+class SearchPhase(Section):
+    """A search over trials, scored on validation images under validation noise."""
+
+    kind: Literal["search"]
+    name: Name
+    set: dict[str, Any] = Field(default_factory=dict, description="Dotted keys that hold in this phase only.")
+    search: SearchConfig | None = Field(default=None, description="In place of the study's `search`.")
+
+
+class TrainPhase(Section):
+    """One trial as the file stands, for each seed; reads the test split at the end."""
+
+    kind: Literal["train"]
+    name: Name
+    set: dict[str, Any] = Field(default_factory=dict)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+
+
+class ConfirmPhase(Section):
+    """The best configurations of an earlier phase, trained anew with new seeds, and only then tested."""
+
+    kind: Literal["confirm"]
+    name: Name
+    of: str = Field(description="Name of the search phase to choose from.")
+    top: int = Field(default=1, ge=1, le=100, description="How many configurations (of each value of `per`).")
+    per: str | None = Field(
+        default=None, description="Dotted key; choose the top of each of its values, such as method.name."
+    )
+    seeds: tuple[int, ...] = Field(default=(101, 102, 103), min_length=1, description="Never the search's seed.")
+    set: dict[str, Any] = Field(default_factory=dict)
+
+
+Phase = Annotated[SearchPhase | TrainPhase | ConfirmPhase, Field(discriminator="kind")]
+
+
+class ReportConfig(Section):
+    """What the report compares with."""
+
+    baseline: dict[str, Any] = Field(
+        default_factory=lambda: {"method.name": "plain"},
+        description="Dotted keys and values of the configuration that mCE is normalised by.",
+    )
+
+
+class TrialConfig(Section):
+    """Everything that decides a trial's numbers."""
+
+    data: DataConfig = SyntheticVehicles()
+    model: ModelConfig = ModelConfig()
+    method: AnyMethod = Field(default_factory=lambda: METHOD_SECTIONS["plain"](name="plain"))
+    noise: NoiseConfig = NoiseConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.method.name == "pmal" and self.noise.train == ():
+            raise ValueError(
+                "noise.train must not be empty with method.name: pmal, which learns to undo it; "
+                "leave it out for the paper's own pmal_pair, or make it conditional on the method"
+            )
+        if self.optim.warmup_epochs >= self.train.epochs:
+            raise ValueError(
+                f"optim.warmup_epochs must be below train.epochs, but got {self.optim.warmup_epochs} of "
+                f"{self.train.epochs}"
+            )
+        return self
+
+    def training_noise(self) -> tuple[TrainNoise, ...]:
+        """The noise that training draws, the method's own where none is named."""
+        if self.noise.train is not None:
+            return self.noise.train
+        return (TrainNoise(name="pmal_pair", probability=1.0),) if self.method.name == "pmal" else ()
+
+
+class StudyConfig(TrialConfig):
+    """A whole study file."""
+
+    name: Name
+    search: SearchConfig = SearchConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    report: ReportConfig = ReportConfig()
+    phases: tuple[Phase, ...] = Field(
+        default=(SearchPhase(kind="search", name="search"), ConfirmPhase(kind="confirm", name="confirm", of="search")),
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _phases_in_order(self) -> Self:
+        seen: dict[str, Any] = {}
+        for index, phase in enumerate(self.phases):
+            here = f"phases.{index}"
+            if phase.name in seen:
+                raise ValueError(f"{here}.name: must be a name of its own, but got {phase.name!r} a second time")
+            if isinstance(phase, ConfirmPhase):
+                earlier = seen.get(phase.of)
+                if not isinstance(earlier, SearchPhase):
+                    found = [n for n, p in seen.items() if isinstance(p, SearchPhase)]
+                    raise ValueError(
+                        f"{here}.of: must be the name of a search phase before it, but got {phase.of!r}; "
+                        f"there {f'are {found}' if found else 'is none'}"
+                    )
+                if self.train.seed in phase.seeds:
+                    raise ValueError(
+                        f"{here}.seeds: must not hold the search's own seed {self.train.seed} (train.seed), "
+                        f"but got {list(phase.seeds)}; take it out"
+                    )
+            seeds = getattr(phase, "seeds", ())
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"{here}.seeds: must not name a seed twice, but got {list(seeds)}")
+            seen[phase.name] = phase
+        return self
+
+    def trial(self) -> TrialConfig:
+        """The part that decides a trial's numbers."""
+        return TrialConfig.model_construct(**{name: getattr(self, name) for name in TrialConfig.model_fields})

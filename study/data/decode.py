@@ -1,0 +1,104 @@
+"""Encoded image bytes to a square RGB array."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from study.data.source import Raw
+
+CHUNK = 256
+"""Images decoded ahead of the one that is written."""
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises on broken files; SyntaxError is its word for a broken PNG."""
+
+
+class CorruptImageError(ValueError):
+    """An image cannot be decoded; the message is the reason."""
+
+
+def decode_square(content: bytes, *, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decodes, scales the image so that it just covers the square, and cuts the middle out.
+
+    Resampling is bicubic with antialiasing; an image of the working size passes unchanged.
+
+    Returns:
+        uint8 (image_size, image_size, 3) and the size (width, height) before.
+
+    Raises:
+        CorruptImageError: The bytes are no image that can be read whole.
+    """
+    if not content:
+        raise CorruptImageError("there are no bytes")
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            image = ImageOps.exif_transpose(opened)
+            image.load()
+            rgb = _to_rgb(image)
+    except UNREADABLE as error:
+        raise CorruptImageError(f"{type(error).__name__}: {error}") from error
+    return np.asarray(cover_square(rgb, image_size)), rgb.size
+
+
+def cover_square(image: Image.Image, image_size: int) -> Image.Image:
+    """The middle square of an image at the working size, in one resampling."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side)
+    if side == image_size:
+        return image.crop(box)
+    return image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+class Decoded(NamedTuple):
+    """An image at the working size, or the reason why there is none.
+
+    Attributes:
+        row: Its row in the source.
+        content: What its id is hashed from.
+        pixels: uint8 (size, size, 3), or None where it cannot be read.
+        source_size: Width and height before resizing.
+        reason: Why it cannot be read.
+    """
+
+    row: int
+    content: bytes
+    pixels: np.ndarray | None
+    source_size: tuple[int, int] = (0, 0)
+    reason: str = ""
+
+
+def decode_all(raws: Iterable[Raw], *, image_size: int) -> Iterator[Decoded]:
+    """Decodes in threads (Pillow lets go of the interpreter lock), a bounded number ahead, in the order given."""
+    waiting = iter(raws)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        while chunk := list(islice(waiting, CHUNK)):
+            yield from pool.map(partial(_decode, image_size=image_size), chunk)
+
+
+def _decode(raw: Raw, *, image_size: int) -> Decoded:
+    if raw.pixels is not None:
+        return Decoded(raw.row, raw.content, raw.pixels, (image_size, image_size))
+    try:
+        pixels, source_size = decode_square(raw.content, image_size=image_size)
+    except CorruptImageError as error:
+        return Decoded(raw.row, raw.content, None, reason=str(error))
+    return Decoded(raw.row, raw.content, pixels, source_size)

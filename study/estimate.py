@@ -1,0 +1,139 @@
+"""What a trial costs on this machine, by training the real method for two batches of random images."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from study.checkpoint import Progress
+from study.config import TrialConfig
+from study.data.image_set import ImageSet
+from study.evaluate import evaluate, grid
+from study.loop import make_optimizer, train_epochs
+from study.ranks import Ranks
+from study.trial import build_method, loop_settings
+
+MAX_IMAGES = 32
+ENOUGH_SECONDS = 4.0
+"""When the first batch takes longer than this, no second one is timed."""
+
+_TINY_LR = 1e-8
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Of one configuration.
+
+    Attributes:
+        passes: Gradient passes (a forward and backward pass of the backbone = 1) for each training image, SAM included.
+        train_s: Seconds for each training image.
+        evaluate_s: Seconds for each image under one noise.
+        parameters: Numbers that train.
+        deployed: Those of the model that is exported.
+    """
+
+    passes: float
+    train_s: float
+    evaluate_s: float
+    parameters: int
+    deployed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Images of each split."""
+
+    num_classes: int
+    train: int
+    validation: int
+    test: int
+
+
+def measure(config: TrialConfig, *, num_classes: int, device: str = "auto", threads: int = 1) -> Cost:
+    """Train and evaluate on random images, by the same loop as a trial; weights are random, nothing is downloaded.
+
+    Args:
+        threads: CPU threads of one worker.
+    """
+    ranks = Ranks(device=device)
+    plain = config.model_copy(update={"model": config.model.model_copy(update={"pretrained": False})})
+    images = _random_images(min(config.train.batch_size, MAX_IMAGES), config.data.image_size, num_classes)
+    with _threads(threads), torch.random.fork_rng():
+        method = build_method(plain, num_classes=num_classes)
+        method.network.to(ranks.torch_device())
+        settings = dataclasses.replace(
+            loop_settings(plain, ranks.torch_device()), epochs=2, batch_size=len(images), lr=_TINY_LR, warmup_epochs=0
+        )
+        progress = Progress()
+        seconds = _train_seconds(
+            train_epochs(
+                method, make_optimizer(method, settings), images, settings,
+                progress=progress, ranks=ranks, save=_forget, should_stop=_never,
+            ),
+            progress,
+        )  # fmt: skip
+        method.network.eval()
+        cells = grid(config.noise.validation, config.noise.validation_severities)
+        started = time.perf_counter()
+        evaluate(method.predict, images, cells, split="validation", seed=0, ranks=ranks, scale=config.noise.scale)
+        evaluated = time.perf_counter() - started
+    return Cost(
+        passes=progress.passes / (len(images) * progress.epoch),
+        train_s=seconds / len(images),
+        evaluate_s=evaluated / (len(images) * len(cells)),
+        parameters=sum(parameter.numel() for parameter in method.network.parameters()),
+        deployed=sum(parameter.numel() for parameter in method.deployed.parameters()),
+    )
+
+
+def trial_seconds(config: TrialConfig, cost: Cost, sizes: Sizes, *, tested: bool, workers: int = 1) -> float:
+    """Seconds of one trial: its epochs, the validation after each and at the end, and the test where it is read."""
+    noise = config.noise
+    cells = 1 + len(noise.validation) * len(noise.validation_severities)
+    validated = min(sizes.validation, noise.validation_images) * cells * (config.train.epochs + 1)
+    read = sizes.test * (1 + len(noise.test) * len(noise.test_severities)) if tested else 0
+    training = sizes.train * config.train.epochs * cost.train_s
+    return (training + (validated + read) * cost.evaluate_s) / workers
+
+
+def _train_seconds(epochs: Iterator[dict[str, float]], progress: Progress) -> float:
+    """Seconds of the last batch: the first one warms up."""
+    next(epochs)
+    if progress.seconds > ENOUGH_SECONDS:
+        return progress.seconds
+    first = progress.seconds
+    next(epochs)
+    return progress.seconds - first
+
+
+def _random_images(count: int, size: int, num_classes: int) -> ImageSet:
+    generator = np.random.default_rng(0)
+    return ImageSet(
+        images=generator.integers(0, 256, size=(count, size, size, 3), dtype=np.uint8),
+        labels=np.arange(count, dtype=np.int64) % num_classes,
+        ids=np.arange(count, dtype=np.int64),
+        class_names=tuple(str(label) for label in range(num_classes)),
+    )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _forget(progress: Progress) -> None:
+    del progress
+
+
+def _never() -> bool:
+    return False

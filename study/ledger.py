@@ -1,0 +1,212 @@
+"""The ledger: what every trial of a study was, did and gave, on any fsspec place. All else is read from it.
+
+A trial owns `<storage>/<study>/trials/<key>/` with its resolved config, an append-only `events.jsonl`, checkpoints and
+tables. Its state is never stored; it follows from the events, so no crash can make the two disagree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from study.config import NUMERICS
+from study.storage import Storage
+
+Status = Literal["finished", "pruned", "failed", "running"]
+Role = Literal["search", "train", "confirm"]
+_ENDS: dict[str, Status] = {"final": "finished", "pruned": "pruned", "failed": "failed"}
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One trial, whole: enough to run it anywhere the storage place can be reached.
+
+    Args:
+        config: `TrialConfig.model_dump(mode="json")`, with the seed in `train.seed`.
+        params: The sampled dotted keys; empty outside a search.
+        storage: Absolute path or URL that holds the study's folder.
+        cache_dir: Folder for decoded images on the machine that runs the trial.
+    """
+
+    key: str
+    study: str
+    phase: str
+    role: Role
+    number: int
+    seed: int
+    config: dict[str, Any]
+    fingerprint: str
+    storage: str
+    cache_dir: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-able dict, the inverse of `TrialSpec(**d)`."""
+        return asdict(self)
+
+
+def trial_key(config: BaseModel | dict[str, Any], *, fingerprint: str, role: Role) -> str:
+    """A trial's identity: 16 hexadecimal characters of a hash of what decides its numbers.
+
+    Where the images lie does not enter (their fingerprint does), nor does a commit hash, which would void every resume.
+
+    Args:
+        config: A `TrialConfig` or its JSON form.
+        fingerprint: Hash of the data's content and settings.
+        role: Search trials see validation rows only, so they are other trials than confirming ones.
+    """
+    tree = config.model_dump(mode="json") if isinstance(config, BaseModel) else json.loads(json.dumps(config))
+    tree["data"] = {name: value for name, value in tree["data"].items() if name != "path"}
+    weights = tree["model"]["pretrained"]
+    if isinstance(weights, str):
+        tree["model"]["pretrained"] = _file_digest(weights)
+    # Test noise is read by no search trial: naming another must not void a search.
+    if role == "search":
+        tree["noise"] = {k: v for k, v in tree["noise"].items() if not k.startswith("test") and k != "held_out"}
+    whole = {"config": tree, "fingerprint": fingerprint, "reads_test": role != "search", "numerics": NUMERICS}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Ledger:
+    """The records of one study.
+
+    Args:
+        storage: Absolute path or fsspec URL under which studies lie.
+        study: The study's name.
+    """
+
+    def __init__(self, storage: str, study: str) -> None:
+        self.storage = storage
+        self.study = study
+        self.files = Storage(f"{storage.rstrip('/')}/{study}")
+        self.root = self.files.root
+
+    def path(self, key: str, *names: str) -> str:
+        """Where a trial's file lies."""
+        return self.files.path("trials", key, *names)
+
+    def create_trial(self, spec: TrialSpec) -> bool:
+        """Write a trial's `trial.json` unless it is there; says whether it was written now."""
+        if self.files.exists("trials", spec.key, "trial.json"):
+            return False
+        record = {**spec.as_dict(), "numerics": NUMERICS, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        record.pop("storage")
+        record.pop("cache_dir")
+        self.write_bytes(spec.key, "trial.json", _json(record))
+        return True
+
+    def append(self, key: str, event: str, **fields: Any) -> None:
+        """Append one event with the time of now."""
+        self.files.append_line(_json({"event": event, "time": time.time(), **fields}, indent=None).decode(),
+                               "trials", key, "events.jsonl")  # fmt: skip
+
+    def events(self, key: str) -> list[dict[str, Any]]:
+        """All whole events of a trial; a line torn by a crash is passed over."""
+        data = self.read_bytes(key, "events.jsonl") or b""
+        return [event for line in data.splitlines() if (event := _event(line)) is not None]
+
+    def status(self, key: str) -> Status:
+        """What the last event that starts or ends the trial says; a trial without an end is `running`."""
+        state: Status = "running"
+        for event in self.events(key):
+            if event["event"] in _ENDS:
+                state = _ENDS[event["event"]]
+            elif event["event"] == "resume":
+                state = "running"
+        return state
+
+    def metrics(self, key: str) -> dict[str, float]:
+        """Metrics of the last event that has some, with `epoch`; empty when there is none."""
+        for event in reversed(self.events(key)):
+            if event.get("metrics"):
+                return {**event["metrics"], "epoch": event.get("epoch", 0)}
+        return {}
+
+    def trial(self, key: str) -> dict[str, Any]:
+        """A trial's `trial.json`.
+
+        Raises:
+            KeyError: No such trial in this study.
+        """
+        data = self.read_bytes(key, "trial.json")
+        if data is None:
+            raise KeyError(f"study {self.study!r} has no trial {key!r}")
+        return json.loads(data)
+
+    def keys(self, phase: str | None = None) -> list[str]:
+        """Keys of all trials, or of one phase's, in the order of their numbers."""
+        rows = []
+        for key in self.files.folders("trials"):
+            data = self.read_bytes(key, "trial.json")
+            if data is not None and (phase is None or json.loads(data)["phase"] == phase):
+                record = json.loads(data)
+                rows.append((record["phase"], record["number"], key))
+        return [key for _, _, key in sorted(rows)]
+
+    def read_bytes(self, key: str, name: str) -> bytes | None:
+        """A trial's file, or None."""
+        return self.files.read_bytes("trials", key, name)
+
+    def write_bytes(self, key: str, name: str, data: bytes) -> None:
+        """Write a trial's file whole."""
+        self.files.write_bytes(data, "trials", key, name)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the study itself, such as `study.json`, or None."""
+        data = self.files.read_bytes(name)
+        return None if data is None else json.loads(data)
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file of the study itself."""
+        self.files.write_bytes(_json(value), name)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the study: a second driver is refused with `StudyLockedError`."""
+        with self.files.lock("driver.lock"):
+            yield
+
+
+def _file_digest(path: str) -> str:
+    place = Path(path)
+    state = place.stat()
+    return _digest_of(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: str, _size: int, _mtime_ns: int) -> str:
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _json(value: Any, indent: int | None = 1) -> bytes:
+    return json.dumps(_finite(value), indent=indent, allow_nan=False).encode()
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: it is written as null, which readers take for missing."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(name): _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None

@@ -1,0 +1,220 @@
+"""The training loop: one plain function, the same for every method, executor and number of workers.
+
+It needs torch, the rooms `noise` and `models`, and nothing of Ray, MLflow, Optuna or pydantic.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, AdamW, Optimizer
+
+from models.methods.method import Batch, Method
+from models.methods.method import Objective as MethodObjective
+from models.sam import SamSettings, sam_step
+from noise.keyed import image_keys
+from study.checkpoint import Progress
+from study.data.augment import augment
+from study.data.image_set import ImageSet
+from study.data.loader import RawBatch, batches
+from study.ranks import Ranks
+
+_FORK_SEEDS = 2**63 - 1
+
+
+class Diverged(ValueError):
+    """The loss is no longer finite."""
+
+
+class Stopped(Exception):
+    """The trial was asked to stop and has saved where it stands."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What the loop needs of a trial's settings; see `study.config` for their meaning.
+
+    Args:
+        crop_padding: Pixels.
+        lr: Learning rate of heads and classifier; the backbone's is `lr * backbone_lr_scale`.
+        checkpoint_every_steps: Batches, or None for epochs only.
+        bf16: Autocast the forward passes to bfloat16.
+    """
+
+    epochs: int
+    batch_size: int
+    seed: int
+    optimizer: Literal["sgd", "adamw"]
+    lr: float
+    backbone_lr_scale: float
+    momentum: float
+    weight_decay: float
+    schedule: Literal["cosine", "constant"]
+    warmup_epochs: int
+    sam: SamSettings
+    crop_padding: int
+    flip: float
+    colour: float
+    checkpoint_every_steps: int | None = None
+    bf16: bool = False
+
+
+def make_optimizer(method: Method, settings: LoopSettings) -> Optimizer:
+    """One optimiser over all of a method's parameters, the backbone in a group with a rate of its own."""
+    groups = [
+        {"params": parameters, "name": name, "scale": settings.backbone_lr_scale if name == "backbone" else 1.0}
+        for name, parameters in method.parameter_groups().items()
+        if parameters
+    ]
+    shared = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "sgd":
+        return SGD(groups, momentum=settings.momentum, **shared)
+    return AdamW(groups, betas=(settings.momentum, 0.999), **shared)
+
+
+def lr_at(epoch: int, settings: LoopSettings) -> float:
+    """The learning rate of an epoch (from 0): linear warm-up, then a cosine to 0, or constant.
+
+    Source: Loshchilov & Hutter 2017 (arXiv 1608.03983), stepped per epoch as in PMAL's recipe.
+    """
+    if epoch < settings.warmup_epochs:
+        return settings.lr * (epoch + 1) / (settings.warmup_epochs + 1)
+    if settings.schedule == "constant":
+        return settings.lr
+    share = (epoch - settings.warmup_epochs) / (settings.epochs - settings.warmup_epochs)
+    return settings.lr * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def train_epochs(
+    method: Method,
+    optimizer: Optimizer,
+    images: ImageSet,
+    settings: LoopSettings,
+    *,
+    progress: Progress,
+    ranks: Ranks,
+    save: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> Iterator[dict[str, float]]:
+    """Train from where `progress` stands; yields each epoch's metrics, before the epoch counts as done.
+
+    The caller evaluates, adds to the metrics and saves; then asks for the next epoch.
+
+    Args:
+        progress: Changed in place.
+        save: Writes a checkpoint of the given progress (called within epochs; the caller saves between them).
+        should_stop: Asked after each batch; when true on any worker, all save and raise `Stopped`.
+
+    Raises:
+        Diverged: The loss of an epoch is not finite.
+        Stopped: Asked to stop; a checkpoint was written.
+    """
+    passes_per_image = method.passes_per_image() * (2.0 if settings.sam.rho > 0 else 1.0)
+    while progress.epoch < settings.epochs:
+        epoch = progress.epoch
+        lr = lr_at(epoch, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["scale"]
+        method.network.train()
+        started = time.perf_counter()
+        sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in progress.loss_sum.items()}
+        stream = batches(
+            images, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch,
+            rank=ranks.rank, world_size=ranks.world, start_step=progress.step,
+        )  # fmt: skip
+        for raw in stream:
+            count = _train_batch(method, optimizer, raw, settings, epoch, progress.step, ranks, sums)
+            progress.step += 1
+            progress.count += count
+            progress.passes += count * passes_per_image
+            stop = ranks.any(should_stop())
+            every = settings.checkpoint_every_steps
+            if stop or (every and progress.step % every == 0):
+                progress.loss_sum = {name: float(value) for name, value in sums.items()}
+                progress.seconds += time.perf_counter() - started
+                started = time.perf_counter()
+                save(progress)
+            if stop:
+                raise Stopped
+        progress.seconds += time.perf_counter() - started
+        metrics = _epoch_metrics(sums, progress, lr, ranks)
+        progress.epoch, progress.step, progress.loss_sum, progress.count = epoch + 1, 0, {}, 0
+        ranks.average_buffers(method.network)
+        yield metrics
+
+
+def device_images(images_BCHW: Tensor, device: torch.device) -> Tensor:
+    """uint8 images as float32 in [0, 1] on a device."""
+    return images_BCHW.to(device, non_blocking=True).float().div_(255.0)
+
+
+def _train_batch(
+    method: Method,
+    optimizer: Optimizer,
+    raw: RawBatch,
+    settings: LoopSettings,
+    epoch: int,
+    step: int,
+    ranks: Ranks,
+    sums: dict[str, Tensor],
+) -> int:
+    device = ranks.torch_device()
+    keys_B = image_keys(raw.ids.to(device), seed=settings.seed, salt=f"train/{epoch}")
+    images_BCHW = augment(
+        device_images(raw.images, device), keys_B, settings=settings,
+    )  # fmt: skip
+    batch = Batch(images_BCHW, raw.labels.to(device), keys_B)
+    count = len(raw.labels)
+    with _step_generator(settings.seed, epoch, step, ranks.rank, device):
+        for objective in method.objectives(batch):
+            loss = sam_step(
+                optimizer,
+                _mean_loss(objective, device, bf16=settings.bf16),
+                parameters=objective.parameters,
+                sam=settings.sam,
+                modules=method.network,
+                reduce=lambda parameters: ranks.average_gradients(parameters, count),
+            )
+            value = loss.detach().double().cpu() if device.type == "cpu" else loss.detach().double()
+            sums[objective.name] = (
+                sums.get(objective.name, torch.zeros((), dtype=torch.float64)).to(value.device) + value * count
+            )
+    return count
+
+
+def _mean_loss(objective: MethodObjective, device: torch.device, *, bf16: bool) -> Callable[[], Tensor]:
+    def closure() -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
+            part = objective.loss(slice(None))
+        return part.total / part.count
+
+    return closure
+
+
+@contextmanager
+def _step_generator(seed: int, epoch: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
+    """Give dropout inside a backbone a state of its own for each step, and leave the process's state as it was."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(hash((seed, epoch, step, rank)) % _FORK_SEEDS)
+        yield
+
+
+def _epoch_metrics(sums: dict[str, Tensor], progress: Progress, lr: float, ranks: Ranks) -> dict[str, float]:
+    names = sorted(sums)
+    packed = torch.stack([*(sums[name].cpu() for name in names), torch.tensor(float(progress.count)).double()])
+    packed = ranks.sum(packed.to(ranks.torch_device())).cpu()
+    means = {f"loss/{name}": float(value / packed[-1]) for name, value in zip(names, packed[:-1], strict=True)}
+    total = sum(means.values())
+    if not math.isfinite(total):
+        raise Diverged(
+            f"the training loss is not finite in epoch {progress.epoch + 1} ({means}); lower optim.lr or optim.sam.rho"
+        )
+    return {"loss/train": total, **means, "lr": lr}

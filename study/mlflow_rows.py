@@ -1,0 +1,147 @@
+"""What a trial looks like in MLflow: the names, tags, params and metrics of its run. Pure; knows no MLflow."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from analysis.labels import base_label, flatten
+from analysis.metrics import find_baseline, main_rows, mean_corruption_error
+from analysis.records import TrialRecord, config_id, to_frame, training_noise
+from study.places import redact
+
+MAX_METRICS_PER_BATCH = 1000
+MAX_ENTRIES_PER_BATCH = 100
+MAX_PARAM_CHARACTERS = 6000
+MAX_TAG_CHARACTERS = 5000
+
+MLFLOW_STATUS = {
+    "finished": "FINISHED",
+    "pruned": "KILLED",
+    "interrupted": "KILLED",
+    "failed": "FAILED",
+    "running": "RUNNING",
+}
+
+
+class MetricRow(NamedTuple):
+    """One value of a metric, in the order of MLflow's own `Metric`."""
+
+    key: str
+    value: float
+    timestamp_ms: int
+    step: int
+
+
+def run_name(info: Mapping[str, Any]) -> str:
+    """A short name for people: `pmal S=2 rho=0.05 seed=0`, in a search led by the trial's number."""
+    label = base_label(info["config"])
+    if info.get("role") == "search":
+        return f"{info.get('number', 0):03d} {label}"
+    return f"{label} seed={info.get('seed')}"
+
+
+def trial_tags(info: Mapping[str, Any]) -> dict[str, str]:
+    """Tags to group and filter by; `config` is shared by the seeds of one configuration."""
+    config = info["config"]
+    stages = config.get("method", {}).get("stages")
+    tags = {
+        "murk.trial": info["key"],
+        "murk.study": info["study"],
+        "murk.number": info.get("number", 0),
+        "config": f"{base_label(config)} #{config_id(config)[:4]}",
+        "phase": info["phase"],
+        "role": info.get("role", ""),
+        "method": config.get("method", {}).get("name", "unknown"),
+        "backbone": config.get("model", {}).get("backbone", "unknown"),
+        "stages": len(stages) if isinstance(stages, (list, tuple)) else stages,
+        "rho": config.get("optim", {}).get("sam", {}).get("rho"),
+        "train_noise": "+".join(training_noise(config)) or "none",
+        "seed": info.get("seed"),
+        "mlflow.source.name": f"murk run {info['study']}",
+        "mlflow.source.type": "LOCAL",
+    }
+    return {name: _tag(value) for name, value in tags.items() if value is not None}
+
+
+def phase_tags(study: str, name: str, kind: str) -> dict[str, str]:
+    """Tags of a phase's parent run."""
+    tags = {"murk.phase": name, "murk.study": study, "phase": name, "role": kind}
+    return {**tags, "mlflow.source.name": f"murk run {study}", "mlflow.source.type": "LOCAL"}
+
+
+def end_tags(status: str, events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Tags that say how a trial stands; the error of a failure that was overcome is blanked."""
+    error = next((e.get("error") for e in reversed(events) if e.get("event") == "failed"), None)
+    if error is None:
+        return {"murk.status": status}
+    return {"murk.status": status, "murk.error": _tag(error) if status == "failed" else ""}
+
+
+def params(config: Mapping[str, Any]) -> dict[str, str]:
+    """The resolved config under dotted keys; a value too long for MLflow is cut and says so."""
+    return {key: _param(value) for key, value in flatten(config).items()}
+
+
+def metric_rows(events: Iterable[Mapping[str, Any]]) -> list[MetricRow]:
+    """The metrics of some events, with the event's own time and its epoch as step; missing values are left out."""
+    rows = []
+    for event in events:
+        stamp, step = int(event["time"] * 1000), int(event.get("epoch") or 0)
+        for name, value in (event.get("metrics") or {}).items():
+            if value is not None and math.isfinite(value):
+                rows.append(MetricRow(name, float(value), stamp, step))
+    return rows
+
+
+def batches(metrics: Sequence[Any], entries: Sequence[Any]) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
+    """Metrics and entries (params or tags) in parts that MLflow's `log_batch` takes."""
+    parts = max(-(-len(metrics) // MAX_METRICS_PER_BATCH), -(-len(entries) // MAX_ENTRIES_PER_BATCH))
+    for i in range(parts):
+        yield (
+            metrics[i * MAX_METRICS_PER_BATCH : (i + 1) * MAX_METRICS_PER_BATCH],
+            entries[i * MAX_ENTRIES_PER_BATCH : (i + 1) * MAX_ENTRIES_PER_BATCH],
+        )
+
+
+def progress_text(statuses: Iterable[str]) -> str:
+    """Counts of trials by status, such as `6 finished, 2 pruned`."""
+    counts = Counter(statuses)
+    return ", ".join(f"{counts[status]} {status}" for status in MLFLOW_STATUS if counts[status]) or "no trials"
+
+
+def trial_mce(records: list[TrialRecord], study: Mapping[str, Any]) -> dict[str, float]:
+    """Key -> mean corruption error on the test split against the study's baseline; empty where it has none."""
+    if not study.get("baseline"):
+        return {}
+    try:
+        baseline = find_baseline(records, study["baseline"])
+    except LookupError:
+        return {}
+    rows = main_rows(to_frame(records, study), split="test")
+    baseline_rows = rows[rows["config_id"] == baseline]
+    found = {}
+    for key, own in rows.groupby("trial"):
+        try:
+            error = mean_corruption_error(own, baseline_rows)
+        except ValueError:  # other cells than the baseline's: not comparable
+            continue
+        if math.isfinite(error.value):
+            found[str(key)] = error.value
+    return found
+
+
+def _tag(value: Any) -> str:
+    text = redact(value if isinstance(value, str) else json.dumps(value))
+    return text if len(text) <= MAX_TAG_CHARACTERS else "[...] " + text[-MAX_TAG_CHARACTERS + 6 :]
+
+
+def _param(value: Any) -> str:
+    text = redact(value if isinstance(value, str) else json.dumps(value))
+    if len(text) <= MAX_PARAM_CHARACTERS:
+        return text
+    note = f" [... {len(text)} characters, whole in ledger/trial.json]"
+    return text[: MAX_PARAM_CHARACTERS - len(note)] + note

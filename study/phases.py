@@ -1,0 +1,279 @@
+"""A study from its file to its report: the driver that runs phase after phase."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from analysis.selection import Candidate, top_of, top_per
+from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig, TrainPhase, TrialConfig
+from study.data.image_set import DataSplits
+from study.data.prepare import prepare_data
+from study.ledger import Ledger, TrialSpec, trial_key
+from study.places import Places, redact, resolve_places
+from study.plan import refuse_what_cannot_run
+from study.reporting import closing_lines, write_study_report
+from study.search import Interrupted, PhaseSummary, Runtime, run_list, run_search, start_ray, stop_ray
+from study.space import apply, parse
+from study.studyfile import LoadedStudy, load_study_text
+from study.tracking import Tracker
+from study.trial import versions
+
+DONE, FAILED_TRIALS, INTERRUPTED = 0, 1, 130
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyRun:
+    """What every phase of a study under way shares."""
+
+    config: StudyConfig
+    ledger: Ledger
+    places: Places
+    fingerprint: str
+    runtime: Runtime
+
+    def spec(self, config: TrialConfig, phase: Phase, *, number: int, params: dict[str, Any]) -> TrialSpec:
+        """A trial of this study, named by what decides its numbers."""
+        role = phase.kind
+        return TrialSpec(
+            key=trial_key(config, fingerprint=self.fingerprint, role=role),
+            study=self.config.name,
+            phase=phase.name,
+            role=role,
+            number=number,
+            seed=config.train.seed,
+            config=config.model_dump(mode="json"),
+            fingerprint=self.fingerprint,
+            storage=str(self.places.storage),
+            cache_dir=str(self.places.cache_dir),
+            params=params,
+        )
+
+
+def run_study(
+    loaded: LoadedStudy, *, storage: str | None, address: str | None, again: bool = False, verbose: bool = False
+) -> int:
+    """Run all phases of a study and write its report; returns the exit code.
+
+    Args:
+        storage: In place of the file's `tracking.storage`.
+        address: Ray cluster to join; None for `RAY_ADDRESS` or a local Ray of its own.
+        again: Let a changed study under the same name go on, which reads the test split once more.
+
+    Raises:
+        ValueError: Bad input, found before Ray starts.
+    """
+    config = loaded.config
+    places = resolve_places(config.tracking, cwd=Path.cwd(), storage=storage)
+    refuse_what_cannot_run(config)
+    ledger = Ledger(str(places.storage), config.name)
+    with ledger.lock():
+        say(f"study {config.name}: reading the images")
+        data = prepare_data(config.data, cache_dir=places.cache_dir)
+        _open_study(ledger, loaded, data, again=again)
+        tracker = Tracker(ledger, config, places.tracking_uri) if config.tracking.enabled else None
+        runtime = start_ray(config.resources, address=address, verbose=verbose)
+        run = StudyRun(config, ledger, places, data.fingerprint, runtime)
+        try:
+            if tracker:
+                tracker.start()
+            summaries = [_run_phase(run, phase, tracker) for phase in config.phases]
+        except Interrupted:
+            say(f"stopped; what was done is kept. Go on with: murk resume {config.name}{_storage_hint(storage)}")
+            return INTERRUPTED
+        finally:
+            stop_ray(runtime)
+            if tracker:
+                tracker.close()
+        report = write_study_report(ledger, tracker)
+    typer.echo(closing_lines(ledger, report, places, config))
+    return FAILED_TRIALS if any(summary.failed for summary in summaries) else DONE
+
+
+def resume_study(name: str, *, storage: str | None, address: str | None, verbose: bool = False) -> int:
+    """Go on with a study from its ledger alone; returns the exit code.
+
+    Raises:
+        ValueError: No such study at this storage place.
+    """
+    places = resolve_places(None, cwd=Path.cwd(), storage=storage)
+    ledger = Ledger(str(places.storage), name)
+    record = ledger.read_json("study.json")
+    if record is None:
+        raise ValueError(f"no study {name!r} at {redact(str(places.storage))}; name its place with --storage")
+    loaded = load_study_text(record["config"], text=(ledger.files.read_bytes("study.yaml") or b"").decode())
+    return run_study(loaded, storage=storage, address=address, again=False, verbose=verbose)
+
+
+def single_trial(loaded: LoadedStudy, *, named: bool) -> LoadedStudy:
+    """The study of one trial that trains the file's own configuration.
+
+    Args:
+        named: Whether the user named the study; else `-train` is added to the file's name.
+    """
+    config = loaded.config
+    phase = TrainPhase(kind="train", name="train", seeds=(config.train.seed,))
+    name = config.name if named else f"{config.name}-train"
+    return dataclasses.replace(loaded, config=config.model_copy(update={"phases": (phase,), "name": name}))
+
+
+def say(text: str) -> None:
+    """A line for the person who watches, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _storage_hint(storage: str | None) -> str:
+    return f" --storage {redact(storage)}" if storage else ""
+
+
+def _open_study(ledger: Ledger, loaded: LoadedStudy, data: DataSplits, *, again: bool) -> None:
+    """Write `study.json`, or refuse a study that is there with other settings.
+
+    The test split is read once for each study: a changed study would choose and read anew.
+    """
+    config = loaded.config.model_dump(mode="json")
+    record = ledger.read_json("study.json")
+    if record is not None:
+        changed = _changed_keys(record["config"], config)
+        if record["fingerprint"] != data.fingerprint:
+            changed.append("the images themselves")
+        if changed and not again:
+            raise ValueError(
+                f"study {ledger.study!r} is there already with other settings ({', '.join(changed[:6])}); "
+                "give this one another --name, go on with the old one by `murk resume`, or, knowing that the test "
+                "split is then read again and the report says so, add --again"
+            )
+        if not changed:
+            return
+    facts = {
+        "study": ledger.study,
+        "config": config,
+        "fingerprint": data.fingerprint,
+        "data": {
+            "source": loaded.config.data.source,
+            "image_size": loaded.config.data.image_size,
+            "num_classes": len(data.class_names),
+            "num_train": len(data.train),
+            "num_validation": len(data.validation),
+            "num_test": len(data.test),
+            "num_leaked": data.num_leaked,
+        },
+        "skipped": [list(item) for item in data.skipped],
+        "baseline": loaded.config.report.baseline,
+        "versions": versions(),
+        "phases": [],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "test_reads": (record["test_reads"] if record else []),
+    }
+    ledger.write_json("study.json", facts)
+    ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
+
+
+def _changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys that decide results and differ; where and with what means a study runs may change."""
+    changed = []
+    for name in sorted(before.keys() | after.keys()):
+        if not prefix and name in {"resources", "tracking", "report"}:
+            continue
+        one, other = before.get(name), after.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            changed += _changed_keys(one, other, f"{prefix}{name}.")
+        elif one != other and f"{prefix}{name}" != "data.path":
+            changed.append(f"{prefix}{name}")
+    return changed
+
+
+def _run_phase(run: StudyRun, phase: Phase, tracker: Tracker | None) -> PhaseSummary:
+    config = apply(run.config, phase.set) if phase.set else run.config
+    _record_phase(run.ledger, phase, status="running")
+    if tracker:
+        tracker.phase_started(phase.name)
+    if isinstance(phase, SearchPhase):
+        summary = _search(run, phase, config)
+    else:
+        summary = run_list(_specs(run, phase, config), phase=phase.name, ledger=run.ledger, runtime=run.runtime)
+    _record_phase(run.ledger, phase, status="finished", trials=summary.keys)
+    if phase.kind != "search":
+        _record_test_read(run.ledger, phase)
+    return summary
+
+
+def _search(run: StudyRun, phase: SearchPhase, config: StudyConfig) -> PhaseSummary:
+    search = phase.search or config.search
+
+    def spec_of(params: dict[str, Any], number: int) -> TrialSpec:
+        return run.spec(apply(config.trial(), params), phase, number=number, params=params)
+
+    return run_search(
+        search, space=parse(search.space, config), spec_of=spec_of, phase=phase.name, ledger=run.ledger,
+        runtime=run.runtime,
+    )  # fmt: skip
+
+
+def _specs(run: StudyRun, phase: TrainPhase | ConfirmPhase, config: StudyConfig) -> list[TrialSpec]:
+    if isinstance(phase, TrainPhase):
+        settings = [(config.trial(), {})]
+    else:
+        settings = [_confirmed(run, phase, key) for key in _chosen(run, phase)]
+    seeded = [
+        (apply(setting, {"train.seed": seed}), params) for setting, params in settings for seed in phase.seeds
+    ]  # fmt: skip
+    return [run.spec(setting, phase, number=i, params=params) for i, (setting, params) in enumerate(seeded)]
+
+
+def _confirmed(run: StudyRun, phase: ConfirmPhase, key: str) -> tuple[TrialConfig, dict[str, Any]]:
+    record = run.ledger.trial(key)
+    config = TrialConfig.model_validate(record["config"])
+    return (apply(config, phase.set) if phase.set else config), record["params"]
+
+
+def _chosen(run: StudyRun, phase: ConfirmPhase) -> list[str]:
+    """The keys of the trials that an earlier search's validation figures choose, the same at every launch.
+
+    Raises:
+        ValueError: No trial of that phase finished.
+    """
+    record = run.ledger.read_json("study.json") or {}
+    known = next((item for item in record["phases"] if item["name"] == phase.name), None)
+    if known and known.get("selected"):
+        return known["selected"]
+    source = next(item for item in run.config.phases if item.name == phase.of)
+    assert isinstance(source, SearchPhase)
+    objective = (source.search or run.config.search).objectives[0]
+    candidates = [
+        Candidate(key, run.ledger.metrics(key).get(objective.metric, math.nan), record["number"], record["config"])
+        for key in run.ledger.keys(phase.of)
+        if run.ledger.status(key) == "finished" and (record := run.ledger.trial(key))
+    ]
+    if not candidates:
+        raise ValueError(f"phase {phase.name!r}: no trial of {phase.of!r} finished, so there is nothing to confirm")
+    if phase.per is None:
+        best = top_of(candidates, phase.top, goal=objective.goal)
+    else:
+        best = top_per(candidates, phase.top, key=phase.per, goal=objective.goal)
+    chosen = [candidate.key for candidate in best]
+    _record_phase(run.ledger, phase, status="running", selected=chosen)
+    return chosen
+
+
+def _record_phase(ledger: Ledger, phase: Phase, *, status: str, **fields: Any) -> None:
+    record = ledger.read_json("study.json") or {}
+    entry = {"name": phase.name, "kind": phase.kind, "trials": [], "selected": []}
+    known = {item["name"]: item for item in record["phases"]}
+    known[phase.name] = {**entry, **known.get(phase.name, {}), "status": status, **fields}
+    ledger.write_json("study.json", {**record, "phases": list(known.values())})
+
+
+def _record_test_read(ledger: Ledger, phase: Phase) -> None:
+    record = ledger.read_json("study.json") or {}
+    keys = sorted(ledger.keys(phase.name))
+    if any(read["phase"] == phase.name and read["trials"] == keys for read in record["test_reads"]):
+        return
+    read = {"phase": phase.name, "trials": keys, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    ledger.write_json("study.json", {**record, "test_reads": [*record["test_reads"], read]})

@@ -1,0 +1,288 @@
+"""What a study would do, what it would cost and what it lacks, before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from models.backbones import Stages, check_backbone, create_backbone
+from study.config import ConfirmPhase, Phase, ResourcesConfig, SearchPhase, StudyConfig, TrialConfig
+from study.data.sources import open_source
+from study.data.splits import assign_splits
+from study.estimate import Cost, Sizes, measure, trial_seconds
+from study.override import apply
+from study.plantext import plan_text
+from study.possible import networks, refuse_what_cannot_run
+from study.preflight import check_fit
+from study.problems import ProblemsError, dotted
+from study.space import Space, for_phase, parse
+from study.studyfile import LoadedStudy, StudyFileError
+
+DRAWS = 16
+MAX_MEASURED = 6
+TPE_RANDOM_TRIALS = 10
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Configurations of one method in one phase; ranges are lowest to highest."""
+
+    method: str
+    trials: float
+    passes: tuple[float, float]
+    seconds: tuple[float, float]
+    mean_seconds: float
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase.
+
+    Attributes:
+        searched: (key, values, condition) in words.
+        estimates: For each method.
+        passes: Gradient passes of all trials.
+        seconds: Of all trials, one after the other.
+        notes: What a person should know before starting.
+    """
+
+    phase: Phase
+    config: StudyConfig
+    trials: int
+    searched: tuple[tuple[str, str, str], ...] = ()
+    estimates: tuple[Estimate, ...] = ()
+    passes: float = 0.0
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone of the study."""
+
+    name: str
+    parameters: int
+    stages: Stages
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `murk check` shows.
+
+    Attributes:
+        lacks: What no trial could start without, one sentence each; empty where all is there.
+        at_once: Trials that fit at the same time.
+    """
+
+    study: LoadedStudy
+    sizes: Sizes
+    class_names: tuple[str, ...]
+    backbones: tuple[Backbone, ...]
+    phases: tuple[PhasePlan, ...]
+    available: Mapping[str, float]
+    at_once: int
+    lacks: tuple[str, ...]
+    measured: int
+
+    @property
+    def trials(self) -> int:
+        return sum(phase.trials for phase in self.phases)
+
+    @property
+    def seconds(self) -> float:
+        """As many trials at once as fit."""
+        return sum(phase.seconds / max(1, min(self.at_once, phase.trials)) for phase in self.phases)
+
+    def text(self) -> str:
+        """The plan for a person to read."""
+        return plan_text(self)
+
+
+@dataclass
+class _Costs:
+    """Measured configurations, each once."""
+
+    sizes: Sizes
+    resources: ResourcesConfig
+    known: dict[tuple[object, ...], Cost | None] = field(default_factory=dict)
+    methods: set[str] = field(default_factory=set)
+
+    def of(self, config: TrialConfig) -> Cost | None:
+        """None where enough others were measured."""
+        key = (config.model.backbone, config.method, config.optim.sam.rho > 0, config.train.batch_size,
+               config.training_noise(), config.train.precision)  # fmt: skip
+        if key not in self.known:
+            full = sum(cost is not None for cost in self.known.values()) >= MAX_MEASURED
+            new_method = config.method.name not in self.methods
+            self.known[key] = self._measure(config) if new_method or not full else None
+            self.methods.add(config.method.name)
+        return self.known[key]
+
+    def _measure(self, config: TrialConfig) -> Cost:
+        device = "auto" if self.resources.gpus_per_worker > 0 else "cpu"
+        threads = int(self.resources.cpus_per_worker)
+        return measure(config, num_classes=self.sizes.num_classes, device=device, threads=threads)
+
+
+def make_plan(study: LoadedStudy, *, available: Mapping[str, float] | None = None) -> Plan:
+    """Check a study against this machine and work out what it would do. Starts no Ray and decodes no image.
+
+    Args:
+        available: CPU and GPU counts to run on; this machine's when left out.
+
+    Raises:
+        StudyFileError: The images, a backbone or weights are not there; a ValueError.
+    """
+    config = study.config
+    try:
+        refuse_what_cannot_run(config)
+        sizes, class_names = count_images(config)
+    except ProblemsError as error:
+        places = [(study.sources.get(dotted(problem.path), study.path), problem) for problem in error.problems]
+        raise StudyFileError("\n".join(f"{place}: {problem}" for place, problem in places)) from None
+    available = machine() if available is None else available
+    costs = _Costs(sizes, config.resources)
+    at_once, lacks = fit(config.resources, available)
+    phases = tuple(_plan_phase(config, phase, costs) for phase in config.phases)
+    return Plan(
+        study=study,
+        sizes=sizes,
+        class_names=class_names,
+        backbones=_backbones(config, sizes.num_classes),
+        phases=phases,
+        available=available,
+        at_once=at_once,
+        lacks=lacks,
+        measured=sum(cost is not None for cost in costs.known.values()),
+    )
+
+
+def machine() -> dict[str, float]:
+    """CPUs and GPUs that this process may use."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"CPU": float(cpus), "GPU": float(torch.cuda.device_count())}
+
+
+def fit(resources: ResourcesConfig, available: Mapping[str, float]) -> tuple[int, tuple[str, ...]]:
+    """How many trials fit side by side, and what is lacking where not even one does."""
+    try:
+        check_fit(resources, [available])
+    except ValueError as error:
+        return 0, (str(error),)
+    alone = check_fit(resources.model_copy(update={"max_concurrent": None}), [available]).max_concurrent
+    return min(alone, resources.max_concurrent or alone), ()
+
+
+def count_images(config: StudyConfig) -> tuple[Sizes, tuple[str, ...]]:
+    """Images of each split and the names of the classes, without decoding an image."""
+    data = config.data
+    listing = open_source(data).listing()
+    names, official = listing.class_names, listing.official
+    if data.max_classes is not None and data.max_classes < len(names):
+        official = np.where(listing.labels < data.max_classes, official, "left out")
+        names = names[: data.max_classes]
+    rows = assign_splits(
+        listing.labels, official, validation_share=data.validation_share, test_share=getattr(data, "test_share", 0.0),
+        seed=data.split_seed, max_per_class=data.max_per_class,
+    )  # fmt: skip
+    sizes = Sizes(len(names), len(rows["train"]), len(rows["validation"]), len(rows["test"]))
+    return sizes, tuple(names)
+
+
+def _backbones(config: StudyConfig, num_classes: int) -> tuple[Backbone, ...]:
+    found = {}
+    for network in networks(config):
+        if network.backbone in found:
+            continue
+        with torch.device("meta"):
+            built = create_backbone(network.backbone, num_classes=num_classes, image_size=network.image_size)
+        parameters = sum(parameter.numel() for parameter in built.parameters())
+        found[network.backbone] = Backbone(
+            network.backbone, parameters, check_backbone(network.backbone, network.image_size)
+        )
+    return tuple(found.values())
+
+
+def _plan_phase(study: StudyConfig, phase: Phase, costs: _Costs) -> PhasePlan:
+    config = for_phase(study, phase)
+    if isinstance(phase, SearchPhase):
+        space = parse(config.search.space, config)
+        draws = [apply(config.trial(), params) for params in space.draws(DRAWS if space.domains else 1)]
+        shares = _by_method(draws)
+        trials = config.search.trials
+        searched = tuple(_searched(space))
+        return _estimated(PhasePlan(phase, config, trials, searched, notes=_notes(config, space)), shares, costs)
+    if isinstance(phase, ConfirmPhase):
+        return _plan_confirm(study, phase, costs)
+    return _estimated(PhasePlan(phase, config, len(phase.seeds)), _by_method([config.trial()]), costs)
+
+
+def _plan_confirm(study: StudyConfig, phase: ConfirmPhase, costs: _Costs) -> PhasePlan:
+    """A confirm phase re-runs what its search may choose, so it is estimated by draws of that search."""
+    source = for_phase(study, next(item for item in study.phases if item.name == phase.of))
+    space = parse(source.search.space, source)
+    params = space.draws(DRAWS if space.domains else 1)
+    draws = [apply(apply(source.trial(), item), phase.set) for item in params]
+    groups = 1
+    if phase.per is not None:
+        domain = next(item for item in space.domains if item.key == phase.per)
+        groups = domain.size() or 1
+    top = min(phase.top * groups, source.search.trials)
+    shares = _by_method(draws, equal=phase.per == "method.name")
+    config = for_phase(study, phase)
+    return _estimated(PhasePlan(phase, config, top * len(phase.seeds)), shares, costs)
+
+
+def _by_method(configs: list[TrialConfig], *, equal: bool = False) -> dict[str, tuple[float, list[TrialConfig]]]:
+    """Configurations by method, with the share of trials that each method has."""
+    groups: dict[str, list[TrialConfig]] = {}
+    for config in configs:
+        groups.setdefault(config.method.name, []).append(config)
+    return {
+        name: (1 / len(groups) if equal else len(items) / len(configs), items) for name, items in sorted(groups.items())
+    }
+
+
+def _estimated(plan: PhasePlan, shares: Mapping[str, tuple[float, list[TrialConfig]]], costs: _Costs) -> PhasePlan:
+    estimates, passes = [], 0.0
+    tested = plan.phase.kind != "search"
+    workers = plan.config.resources.workers_per_trial
+    for name, (share, configs) in shares.items():
+        known = [(config, cost) for config in configs if (cost := costs.of(config)) is not None]
+        seconds = [trial_seconds(config, cost, costs.sizes, tested=tested, workers=workers) for config, cost in known]
+        each = [cost.passes for _, cost in known]
+        trials = plan.trials * share
+        passes += trials * float(np.mean([cost.passes * c.train.epochs * costs.sizes.train for c, cost in known]))
+        mean = float(np.mean(seconds))
+        estimates.append(Estimate(name, trials, (min(each), max(each)), (min(seconds), max(seconds)), mean))
+    total = sum(item.trials * item.mean_seconds for item in estimates)
+    return PhasePlan(plan.phase, plan.config, plan.trials, plan.searched, tuple(estimates), passes, total, plan.notes)
+
+
+def _searched(space: Space) -> list[tuple[str, str, str]]:
+    rows = []
+    for domain in space.domains:
+        conditions = []
+        for item in domain.when:
+            values = [value.strip('"') for value in item.values]
+            conditions.append(f"{item.key} is {' or '.join(values)}")
+        rows.append((domain.key, domain.describe(), " and ".join(conditions)))
+    return rows
+
+
+def _notes(config: StudyConfig, space: Space) -> tuple[str, ...]:
+    search, notes = config.search, []
+    count = space.count()
+    if not space.domains:
+        notes.append("search.space is empty: every trial would be the same; a phase of kind train is meant for that")
+    elif count is not None and count < search.trials:
+        notes.append(f"the space has only {count} different configurations, so the search ends with those")
+    if search.algorithm == "tpe" and search.trials <= TPE_RANDOM_TRIALS and space.domains:
+        notes.append(f"tpe draws its first {TPE_RANDOM_TRIALS} trials at random, so this is a random search")
+    if search.scheduler is not None:
+        notes.append("asha stops poor trials early, so the search may take much less than estimated")
+    return tuple(notes)

@@ -1,0 +1,104 @@
+"""Refuse, before anything starts, what only the machine can tell: images, backbones and weights that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from timm.models import get_pretrained_cfg
+
+from models.backbones import check_backbone, create_backbone
+from study.config import SearchPhase, StudyConfig, TrialConfig
+from study.data.sources import open_source
+from study.override import apply
+from study.problems import Path as KeyPath
+from study.problems import Problem, ProblemsError
+from study.space import for_phase, parse
+
+
+class Network(NamedTuple):
+    """What decides whether a network can be built."""
+
+    backbone: str
+    image_size: int
+    stages: int
+    pretrained: bool | str
+
+
+def refuse_what_cannot_run(study: StudyConfig) -> None:
+    """Check every phase of a study against this machine's files and timm's models; downloads and starts nothing.
+
+    Raises:
+        ProblemsError: With a problem for each mistake; a ValueError.
+    """
+    problems = [*_data(study)]
+    for network in networks(study):
+        problems += [problem for problem in _network(network) if problem not in problems]
+    if problems:
+        raise ProblemsError(problems)
+
+
+def networks(study: StudyConfig) -> list[Network]:
+    """The networks that a study can build, as far as its searches were tried out, each once."""
+    found = []
+    for phase in study.phases:
+        config = for_phase(study, phase)
+        configs: list[TrialConfig] = [config.trial()]
+        if isinstance(phase, SearchPhase):
+            space = parse(config.search.space, config)
+            configs = [apply(config.trial(), params) for params in space.samples()]
+        elif phase.kind == "confirm":
+            continue
+        found += [_network_of(item) for item in configs]
+    return list(dict.fromkeys(found))
+
+
+def _network_of(config: TrialConfig) -> Network:
+    model = config.model
+    return Network(model.backbone, config.data.image_size, getattr(config.method, "stages", 1), model.pretrained)
+
+
+def _data(study: StudyConfig) -> Iterator[Problem]:
+    try:
+        open_source(study.data)
+    except (ValueError, OSError) as error:
+        yield _placed(str(error), ("data",))
+
+
+def _placed(text: str, path: KeyPath) -> Problem:
+    """A message that starts with a dotted key names its own place."""
+    first, _, rest = text.partition(" ")
+    if first.startswith(f"{path[0]}."):
+        return Problem(tuple(first.rstrip(":").split(".")), rest)
+    return Problem(path, text)
+
+
+def _network(network: Network) -> Iterator[Problem]:
+    try:
+        check_backbone(network.backbone, network.image_size, network.stages)
+    except ValueError as error:
+        text = str(error)
+        about_stages = text.startswith("stages ")
+        path = ("method", "stages") if about_stages else ("model", "backbone")
+        yield Problem(path, text.removeprefix("stages " if about_stages else "backbone "))
+        return
+    yield from _weights(network)
+
+
+def _weights(network: Network) -> Iterator[Problem]:
+    path, given = ("model", "pretrained"), network.pretrained
+    if given is True:
+        config = get_pretrained_cfg(network.backbone)
+        if config is None or not config.has_weights:
+            text = f"true needs published weights, but timm has none for {network.backbone!r}; give a .safetensors file"
+            yield Problem(path, f"{text}, or false")
+    elif isinstance(given, str) and not (given.endswith(".safetensors") and Path(given).is_file()):
+        yield Problem(path, f"must be true, false or a .safetensors file, but there is no such file: {given}")
+    elif isinstance(given, str):
+        try:
+            with torch.random.fork_rng():
+                create_backbone(network.backbone, num_classes=2, image_size=network.image_size, pretrained=given)
+        except (ValueError, OSError) as error:
+            yield Problem(path, str(error))

@@ -1,0 +1,95 @@
+"""The workers of one trial: who this one is, and the few sums they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This worker's place among a trial's workers.
+
+    Args:
+        rank: From 0; rank 0 writes all records.
+        world: Number of workers. Above 1 a `torch.distributed` group must be up.
+        device: A torch device, or `auto` for the GPU where there is one.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: str = "auto"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker writes."""
+        return self.rank == 0
+
+    def torch_device(self) -> torch.device:
+        """The device, `auto` resolved."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element-wise sum over workers; every worker must call it."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every worker's object, in order of rank; every worker must call it."""
+        if self.world == 1:
+            return [value]
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, value)
+        return parts
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up on some worker."""
+        if self.world == 1:
+            return flag
+        return any(self.gather(flag))
+
+    def barrier(self) -> None:
+        """Wait for all workers."""
+        if self.world > 1:
+            dist.barrier()
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter], count: int) -> None:
+        """Turn each worker's gradient of its own mean loss into the gradient of the mean over all examples.
+
+        A worker without a gradient for a parameter gives zeros, so that all workers reduce the same list.
+
+        Args:
+            parameters: The list that this update may touch, the same on every worker.
+            count: Examples in this worker's mean.
+        """
+        if self.world == 1:
+            return
+        flat = torch.cat([
+            (torch.zeros_like(p) if p.grad is None else p.grad).detach().float().flatten() for p in parameters
+        ])  # fmt: skip
+        packed = torch.cat([flat * count, flat.new_tensor([float(count)])])
+        dist.all_reduce(packed)
+        mean = packed[:-1] / packed[-1]
+        parts = mean.split([p.numel() for p in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)
+
+    def average_buffers(self, network: nn.Module) -> None:
+        """Average BatchNorm's running statistics over workers, so that all evaluate one network."""
+        if self.world == 1:
+            return
+        buffers = [b for b in network.buffers() if b.is_floating_point()]
+        if not buffers:
+            return
+        flat = torch.cat([b.detach().float().flatten() for b in buffers])
+        dist.all_reduce(flat)
+        for buffer, part in zip(buffers, (flat / self.world).split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))

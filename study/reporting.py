@@ -1,0 +1,72 @@
+"""The end of a study: its report, its figures in MLflow, and the last lines that a person reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.report import ReportPaths, write_report
+from study.config import StudyConfig
+from study.ledger import Ledger
+from study.places import Places, redact, resolve_places
+
+if TYPE_CHECKING:
+    from study.tracking import Tracker
+
+
+def study_url(storage: str, name: str) -> str:
+    """`<storage>/<name>`, local paths made absolute."""
+    place = storage if "://" in storage else str(Path(storage).expanduser().resolve())
+    return f"{place.rstrip('/')}/{name}".rstrip("/")
+
+
+def report_study(name: str, *, storage: str | None, tracking: str | None, out: Path | None) -> str:
+    """Write a study's report again; returns where it lies.
+
+    Args:
+        name: A study's name, or the folder or URL of its records.
+
+    Raises:
+        ValueError: There is no such study.
+    """
+    if tracking is not None:
+        paths = write_report(name, out=out, tracking_uri=tracking)
+    elif "/" in name or "://" in name:
+        paths = write_report(study_url(name, ""), out=out)
+    else:
+        places = resolve_places(None, cwd=Path.cwd(), storage=storage)
+        paths = write_report(study_url(str(places.storage), name), out=out)
+    return f"{paths.summary}\n\nreport  {paths.html}"
+
+
+def sync_study(name: str, *, storage: str | None, tracking: str | None) -> str:
+    """Bring MLflow up to date with a study's ledger; returns what was done, in words."""
+    from study.tracking import sync
+
+    places = resolve_places(None, cwd=Path.cwd(), storage=storage)
+    ledger = Ledger(str(places.storage), name)
+    record = ledger.read_json("study.json")
+    if record is None:
+        raise ValueError(f"no study {name!r} at {redact(str(places.storage))}; name its place with --storage")
+    own = record["config"]["tracking"]["uri"]
+    return str(sync(ledger, tracking or own or places.tracking_uri))
+
+
+def write_study_report(ledger: Ledger, tracker: Tracker | None) -> ReportPaths:
+    """Write the report into the study's folder and hand it to MLflow."""
+    paths = write_report(ledger.root)
+    if tracker is not None:
+        tracker.add_report([paths.html, *paths.figures])
+    return paths
+
+
+def closing_lines(ledger: Ledger, report: ReportPaths, places: Places, config: StudyConfig) -> str:
+    """The best trial, accuracy under noise, where the report lies, how to open MLflow."""
+    lines = [report.summary, "", f"report   {report.html}"]
+    if config.tracking.enabled:
+        uri = str(places.tracking_uri)
+        shown = redact(uri)
+        lines.append(f"mlflow   mlflow ui --backend-store-uri {shown}" if "://" in uri and uri.startswith("sqlite")
+                     else f"mlflow   {shown}")  # fmt: skip
+    lines.append(f"records  {ledger.root}")
+    return "\n".join(lines)

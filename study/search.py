@@ -1,0 +1,245 @@
+"""The phases' way to Ray Tune: a search, or a fixed list of trials, each launch anew from the ledger."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from study.config import SearchConfig
+from study.ledger import Ledger, TrialSpec
+from study.progress import Board, ProgressLine
+from study.runtime import Interrupted, Runtime, StopRequest, catch_signals, start_ray, stop_ray
+from study.searcher import ListSource, OptunaSource, Source, Space, SpecOf, course
+
+if TYPE_CHECKING:
+    from study.bridge import LedgerAsha
+
+__all__ = ["Interrupted", "PhaseSummary", "Runtime", "run_list", "run_search", "start_ray", "stop_ray"]
+
+Trainable = Callable[[dict[str, Any]], None]
+
+_TUNE_SETTINGS = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours lets running trials save
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report without the objective is a failed trial, not a failed study
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+}
+_QUIET_OUTPUT = {"RAY_AIR_NEW_OUTPUT": "0"}  # the new output prints a table even when it is to be silent
+_WATCH_INTERVAL_S = 0.2
+
+
+@dataclass(frozen=True)
+class PhaseSummary:
+    """How a phase stands.
+
+    Args:
+        keys: All its trials by number; `done`, `failed` and `pruned` are parts of it.
+        exhausted: A search that ended early, because its space gives no more new trials.
+        refusals: Messages of suggestions whose keys did not go together.
+    """
+
+    keys: list[str]
+    done: list[str]
+    failed: list[str]
+    pruned: list[str]
+    exhausted: bool = False
+    refusals: tuple[str, ...] = ()
+
+
+def run_search(
+    search: SearchConfig,
+    *,
+    space: Space,
+    spec_of: SpecOf,
+    phase: str,
+    ledger: Ledger,
+    runtime: Runtime,
+    trainable: Trainable | None = None,
+) -> PhaseSummary:
+    """Run a search phase from where the ledger stands to its number of trials.
+
+    Args:
+        spec_of: Makes the trial of (sampled dotted keys, number); raises ValueError where they do not go together.
+        trainable: What Tune runs for a trial; `study.worker.tune_trial` if left out.
+
+    Raises:
+        Interrupted: Someone asked to stop; trials under way have saved.
+        ValueError: No suggestion gives a valid trial.
+    """
+    source = OptunaSource(space, search, spec_of=spec_of, ledger=ledger, phase=phase)
+    source.feed()
+    board = _board(source, ledger, runtime, phase=phase, total=search.trials, known=list(source.known))
+    num_ended = sum(status != "running" for status in source.known.values())
+    pruned: set[str] = set()
+    if num_ended < search.trials:
+        scheduler = _asha(search, ledger, source, pruned)
+        _run(source, search.trials - num_ended, ledger=ledger, board=board, runtime=runtime, pruned=pruned,
+             scheduler=scheduler, trainable=trainable)  # fmt: skip
+    return _summary(ledger, list(source.known), exhausted=source.exhausted, refusals=tuple(source.refusals))
+
+
+def run_list(
+    specs: Sequence[TrialSpec],
+    *,
+    phase: str,
+    ledger: Ledger,
+    runtime: Runtime,
+    trainable: Trainable | None = None,
+) -> PhaseSummary:
+    """Run a fixed list of trials, except those that are finished; failed ones are tried again.
+
+    Raises:
+        Interrupted: Someone asked to stop; trials under way have saved.
+    """
+    by_key = {spec.key: spec for spec in specs}
+    left = [spec for key, spec in by_key.items() if ledger.status(key) != "finished"]
+    source = ListSource(left, ledger)
+    finished = [key for key in by_key if ledger.status(key) == "finished"]
+    board = _board(source, ledger, runtime, phase=phase, total=len(by_key), known=finished)
+    if left:
+        _run(source, len(left), ledger=ledger, board=board, runtime=runtime, pruned=set(), scheduler=None,
+             trainable=trainable)  # fmt: skip
+    return _summary(ledger, list(by_key))
+
+
+def _board(
+    source: Source, ledger: Ledger, runtime: Runtime, *, phase: str, total: int, known: Sequence[str]
+) -> Board:  # fmt: skip
+    board = Board(phase, total, source.metric, source.maximise, runtime.capacity.max_concurrent)
+    for key in known:
+        status = ledger.status(key)
+        if status != "running":
+            value = ledger.metrics(key).get(source.metric)
+            board.end(key, status, number=ledger.trial(key)["number"], value=value)
+    return board
+
+
+def _summary(ledger: Ledger, keys: list[str], **more: Any) -> PhaseSummary:
+    of: dict[str, list[str]] = {"finished": [], "failed": [], "pruned": [], "running": []}
+    for key in keys:
+        of[ledger.status(key)].append(key)
+    return PhaseSummary(keys, of["finished"], of["failed"], of["pruned"], **more)
+
+
+def _asha(search: SearchConfig, ledger: Ledger, source: OptunaSource, pruned: set[str]) -> LedgerAsha | None:
+    """The scheduler of a search, told of the epochs of earlier launches."""
+    if search.scheduler is None:
+        return None
+    from study.bridge import LedgerAsha
+
+    scheduler = LedgerAsha(search.scheduler, metric=source.metric, maximise=source.maximise, pruned=pruned)
+    for key in source.known:
+        for epoch, value in course(ledger, key, source.metric).items():
+            scheduler.learn(key, epoch, value)
+    return scheduler
+
+
+def _run(
+    source: Source,
+    count: int,
+    *,
+    ledger: Ledger,
+    board: Board,
+    runtime: Runtime,
+    pruned: set[str],
+    scheduler: LedgerAsha | None,
+    trainable: Trainable | None,
+) -> None:
+    """Run `count` trials of a source by a fresh Tuner."""
+    from ray import tune
+
+    from study.bridge import TuneSearcher
+    from study.worker import tune_trial
+
+    capacity, resources = runtime.capacity, runtime.resources
+    with (
+        tempfile.TemporaryDirectory(prefix="murk-ray-") as scratch,
+        _environment(_TUNE_SETTINGS | ({} if runtime.verbose else _QUIET_OUTPUT)),
+        catch_signals() as stop,
+        _stop_flag(stop) as flag,
+        ProgressLine(board),
+    ):
+        job = {
+            "executor": capacity.executor,
+            "workers": resources.workers_per_trial,
+            "cpus_per_worker": resources.cpus_per_worker,
+            "gpus_per_worker": resources.gpus_per_worker,
+            "retries": resources.retries,
+            "stop_flag": flag,
+            "scratch": scratch,
+        }
+        searcher = TuneSearcher(source, ledger=ledger, board=board, stop=stop, job=job, pruned=pruned)
+        tune.Tuner(
+            tune.with_resources(trainable or tune_trial, capacity.per_trial),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=count,
+                max_concurrent_trials=capacity.max_concurrent,
+                reuse_actors=capacity.executor == "inline",
+                trial_name_creator=trial_name,
+                trial_dirname_creator=trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=board.phase,
+                storage_path=scratch,
+                failure_config=tune.FailureConfig(max_failures=resources.retries),
+                verbose=1 if runtime.verbose else 0,
+            ),
+        ).fit()
+        if stop.requested:
+            raise Interrupted
+
+
+def trial_name(trial: Any) -> str:
+    """A trial's name in Tune: its key."""
+    return trial.config["spec"]["key"]
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the block."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _stop_flag(stop: StopRequest) -> Iterator[str]:
+    """An actor that shows the request to trials on any machine; gives its name.
+
+    A signal handler cannot talk to Ray, which may be in the middle of a call: a thread does.
+    """
+    from study.worker import StopFlag
+
+    name = f"murk-stop-{uuid.uuid4().hex}"
+    flag: Any = StopFlag.options(name=name).remote()
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            if stop.wait(_WATCH_INTERVAL_S):
+                flag.up.remote()
+                return
+
+    watcher = threading.Thread(target=watch, name="murk-stop", daemon=True)
+    watcher.start()
+    try:
+        yield name
+    finally:
+        ended.set()
+        watcher.join()

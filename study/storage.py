@@ -1,0 +1,123 @@
+"""Files on any fsspec place, written whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import posixpath
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+class StudyLockedError(ValueError):
+    """Another driver runs this study."""
+
+
+class Storage:
+    """A folder on a local disk, a network mount or an object store.
+
+    Args:
+        root: Absolute path or fsspec URL (`s3://bucket/murk`, `gs://...`).
+    """
+
+    def __init__(self, root: str) -> None:
+        self._fs, path = fsspec.core.url_to_fs(root)
+        self._is_local = isinstance(self._fs, LocalFileSystem)
+        self._path = path.rstrip("/")
+        self.root = root.rstrip("/")
+
+    def path(self, *names: str) -> str:
+        """The place of a file, as the file system writes it; names cannot leave the root."""
+        joined = posixpath.normpath(posixpath.join(self._path, *names))
+        if joined != self._path and not joined.startswith(self._path + "/"):
+            raise ValueError(f"a record must stay inside {self.root}, but got {'/'.join(names)!r}")
+        return joined
+
+    def exists(self, *names: str) -> bool:
+        """Whether the file or folder is there."""
+        return self._fs.exists(self.path(*names))
+
+    def folders(self, *names: str) -> list[str]:
+        """Names of the folders inside a folder, sorted; none when it is missing."""
+        place = self.path(*names)
+        if not self._fs.isdir(place):
+            return []
+        rows = self._fs.ls(place, detail=True, refresh=True) if not self._is_local else self._fs.ls(place, detail=True)
+        return sorted(posixpath.basename(row["name"].rstrip("/")) for row in rows if row["type"] == "directory")
+
+    def read_bytes(self, *names: str) -> bytes | None:
+        """The file's bytes, or None when it is not there."""
+        try:
+            return self._fs.cat_file(self.path(*names))
+        except FileNotFoundError:
+            return None
+
+    def write_bytes(self, data: bytes, *names: str) -> None:
+        """Write a whole file; a reader sees the old one or the new one, also after a crash."""
+        place = self.path(*names)
+        self._fs.makedirs(posixpath.dirname(place), exist_ok=True)
+        if not self._is_local:
+            self._fs.pipe_file(place, data)
+            return
+        with atomic_file(Path(place)) as temporary:
+            temporary.write_bytes(data)
+
+    def append_line(self, line: str, *names: str) -> None:
+        """Append one line and force it to disk; object stores, which cannot append, rewrite the file."""
+        place = self.path(*names)
+        data = line.rstrip("\n").encode() + b"\n"
+        if not self._is_local:
+            self.write_bytes((self.read_bytes(*names) or b"") + data, *names)
+            return
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(place, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(handle).st_size
+            if size and os.pread(handle, 1, size - 1) != b"\n":
+                data = b"\n" + data  # a line torn by a crash stays alone
+            os.write(handle, data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def lock(self, *names: str) -> Iterator[None]:
+        """Hold a lock that the operating system frees when this process dies.
+
+        Raises:
+            StudyLockedError: Another process holds it. Object stores have no such lock: there nothing is held.
+        """
+        if not self._is_local:
+            yield
+            return
+        place = Path(self.path(*names))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                msg = f"{place.parent} is being run by another process; wait for it or stop it, then `murk resume`"
+                raise StudyLockedError(msg) from None
+            yield
+
+
+@contextmanager
+def atomic_file(place: Path) -> Iterator[Path]:
+    """Give a temporary path beside `place` and move it there, forced to disk, when the block ends without an error."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,88 @@
+"""What a study's parts demand of each other: phases, their overrides, search spaces and the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig
+from study.keys import places
+from study.override import apply
+from study.problems import Path, Problem, ProblemsError, near_text
+from study.readable import value_problems
+from study.space import for_phase, parse
+from study.spaceread import key_problem
+
+
+def check_study(study: StudyConfig) -> list[Problem]:
+    """All problems between the parts of a study whose settings are valid one by one."""
+    problems = list(_baseline(study))
+    for index, phase in enumerate(study.phases):
+        problems += _phase(study, phase, ("phases", index))
+    if not any(isinstance(phase, SearchPhase) for phase in study.phases):
+        problems += _space(study, ("search",))
+    return problems
+
+
+def _baseline(study: StudyConfig) -> Iterator[Problem]:
+    for key, value in study.report.baseline.items():
+        path = ("report", "baseline", key)
+        if key not in places():
+            yield Problem(path, f"is no setting of a trial{near_text(key, places())}")
+        else:
+            yield from value_problems(key, value, path)
+
+
+def _phase(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
+    broken = list(_set(study, phase, (*path, "set")))
+    yield from broken
+    if broken:
+        return
+    config = for_phase(study, phase)
+    if isinstance(phase, SearchPhase):
+        where = (*path, "search") if phase.search is not None else ("search",)
+        yield from _space(config, where)
+        yield from _grace(config, where)
+    if isinstance(phase, ConfirmPhase) and phase.per is not None:
+        yield from _per(study, phase, (*path, "per"))
+
+
+def _set(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
+    """The phase's own keys: known, valid, and valid together with the rest of the study."""
+    single = []
+    for key, value in phase.set.items():
+        refused = key_problem(key)
+        if key == "train.seed" and not isinstance(phase, SearchPhase):
+            refused = "has no effect here, as the phase's seeds set it; write seeds in its place"
+        single += [Problem((*path, key), refused)] if refused else value_problems(key, value, (*path, key))
+    yield from single
+    if single:
+        return
+    try:
+        apply(study, phase.set)
+    except ProblemsError as error:
+        text = "; ".join(str(problem) for problem in error.problems)
+        yield Problem(path, f"does not go with the rest of the study: {text}")
+
+
+def _space(config: StudyConfig, where: Path) -> Iterator[Problem]:
+    try:
+        parse(config.search.space, config)
+    except ProblemsError as error:
+        for problem in error.problems:
+            yield problem._replace(path=(*where, "space", *problem.path))
+
+
+def _grace(config: StudyConfig, where: Path) -> Iterator[Problem]:
+    scheduler = config.search.scheduler
+    epochs = config.train.epochs
+    if scheduler is not None and "train.epochs" not in config.search.space and scheduler.grace_epochs >= epochs:
+        text = f"must be below train.epochs ({epochs}), or no trial is ever stopped early"
+        yield Problem((*where, "scheduler", "grace_epochs"), f"{text}, but got {scheduler.grace_epochs}")
+
+
+def _per(study: StudyConfig, phase: ConfirmPhase, path: Path) -> Iterator[Problem]:
+    source = next(item for item in study.phases if item.name == phase.of)
+    searched = ((source.search if isinstance(source, SearchPhase) else None) or study.search).space
+    if phase.per not in searched:
+        known = near_text(str(phase.per), searched) or "; it searches nothing"
+        yield Problem(path, f'must be a key that phase "{phase.of}" searches, but got "{phase.per}"{known}')

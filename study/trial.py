@@ -1,0 +1,299 @@
+"""One trial, one plain function: `run_trial` trains, evaluates and records; it resumes by itself."""
+
+from __future__ import annotations
+
+import io
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.optim import Optimizer
+
+from models.methods.method import Context, Method
+from models.methods.registry import METHODS
+from models.sam import SamSettings
+from noise.training import NoiseType, TrainingNoise
+from study import checkpoint
+from study.artifacts import example_images, export_files
+from study.config import TrialConfig
+from study.data.image_set import DataSplits
+from study.data.prepare import prepare_data
+from study.evaluate import Evaluation, evaluate, grid, headline, reestimate_bn, subset
+from study.ledger import Ledger, TrialSpec
+from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
+from study.ranks import Ranks
+
+_BN_IMAGES = 1024
+_BN_BATCH = 128
+_EXAMPLES = 4
+_VERSIONS = ("torch", "timm", "kornia", "numpy", "ray", "optuna", "mlflow")
+
+
+class Reporter(Protocol):
+    """Where a trial's figures go while it runs; every worker reports equally often."""
+
+    def report(self, metrics: dict[str, float], *, epoch: int, final: bool) -> None:
+        """Take the metrics after an epoch; `final` on a trial's last report."""
+        ...
+
+
+class NoReporter:
+    """Reports to nobody."""
+
+    def report(self, metrics: dict[str, float], *, epoch: int, final: bool) -> None:
+        """Do nothing."""
+
+
+def never() -> bool:
+    """Never asks to stop."""
+    return False
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a trial under way."""
+
+    spec: TrialSpec
+    config: TrialConfig
+    ledger: Ledger
+    data: DataSplits
+    method: Method
+    optimizer: Optimizer
+    settings: LoopSettings
+    ranks: Ranks
+    reporter: Reporter
+    should_stop: Callable[[], bool]
+
+
+def run_trial(
+    spec: TrialSpec,
+    reporter: Reporter | None = None,
+    *,
+    ranks: Ranks | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> dict[str, float]:
+    """Run a trial to its end, from its checkpoint where it has one.
+
+    A finished trial is not run again: its figures are reported and returned.
+
+    Args:
+        should_stop: Asked after each batch; when true the trial saves where it stands and raises `study.loop.Stopped`.
+
+    Returns:
+        The last metrics; accuracies in [0, 1].
+
+    Raises:
+        ValueError: The data are not those the study was planned with, or the loss is not finite.
+    """
+    ranks = ranks or Ranks()
+    reporter = reporter or NoReporter()
+    ledger = Ledger(spec.storage, spec.study)
+    if ledger.status(spec.key) == "finished":
+        metrics = ledger.metrics(spec.key)
+        epoch = int(metrics.pop("epoch", 0))
+        reporter.report(metrics, epoch=epoch, final=True)
+        return metrics
+    if ranks.is_first:
+        ledger.create_trial(spec)
+    run = prepare_run(spec, ledger, reporter=reporter, ranks=ranks, should_stop=should_stop)
+    progress = _start(run)
+    _train(run, progress)
+    return _finish(run, progress)
+
+
+def prepare_run(
+    spec: TrialSpec, ledger: Ledger, *, reporter: Reporter, ranks: Ranks, should_stop: Callable[[], bool] = never
+) -> Run:
+    """Build a trial's data, method and optimiser; nothing is trained or written."""
+    config = TrialConfig.model_validate(spec.config)
+    data = prepare_data(config.data, cache_dir=Path(spec.cache_dir))
+    if data.fingerprint != spec.fingerprint:
+        raise ValueError(
+            f"data: the images are not those that the study was planned with (fingerprint {data.fingerprint[:12]}, "
+            f"planned {spec.fingerprint[:12]}); restore them, or start a study under another name"
+        )
+    settings = loop_settings(config, ranks.torch_device())
+    method = build_method(config, num_classes=len(data.train.class_names))
+    method.network.to(ranks.torch_device())
+    return Run(spec, config, ledger, data, method, make_optimizer(method, settings), settings, ranks, reporter,
+               should_stop)  # fmt: skip
+
+
+def build_method(config: TrialConfig, *, num_classes: int) -> Method:
+    """The method that a config names, with initial weights from the training seed."""
+    noise = config.training_noise()
+    sampler = TrainingNoise(
+        [NoiseType(item.name, item.severities, item.probability) for item in noise], scale=config.noise.scale
+    )
+    spec = METHODS[config.method.name]
+    context = Context(
+        backbone=config.model.backbone,
+        num_classes=num_classes,
+        image_size=config.data.image_size,
+        pretrained=config.model.pretrained,
+        sampler=sampler if noise else None,
+        label_smoothing=config.train.label_smoothing,
+        seed=config.train.seed,
+    )
+    chosen = {name: getattr(config.method, name) for name in type(config.method).model_fields if name != "name"}
+    return spec.build(context, spec.settings(**chosen))
+
+
+def loop_settings(config: TrialConfig, device: torch.device) -> LoopSettings:
+    """The loop's plain settings from a config; `precision: auto` resolved for the device."""
+    optim, train = config.optim, config.train
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if train.precision == "bf16" and device.type == "cuda" and not has_bf16:
+        raise ValueError("train.precision: bf16 is not supported by this GPU; use auto or float32")
+    return LoopSettings(
+        epochs=train.epochs,
+        batch_size=train.batch_size,
+        seed=train.seed,
+        optimizer=optim.name,
+        lr=optim.lr,
+        backbone_lr_scale=optim.backbone_lr_scale,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        schedule=optim.schedule,
+        warmup_epochs=optim.warmup_epochs,
+        sam=SamSettings(rho=optim.sam.rho, adaptive=optim.sam.adaptive, eta=optim.sam.eta),
+        crop_padding=train.augment.crop_padding,
+        flip=train.augment.flip,
+        colour=train.augment.colour,
+        checkpoint_every_steps=train.checkpoint_every_steps,
+        bf16=train.precision == "bf16" or (train.precision == "auto" and has_bf16),
+    )
+
+
+def _start(run: Run) -> checkpoint.Progress:
+    run.ranks.barrier()
+    progress = checkpoint.restore(run.ledger, run.spec.key, network=run.method.network, optimizer=run.optimizer)
+    if run.ranks.is_first:
+        facts = {"hardware": hardware(run.ranks.torch_device()), "versions": versions(), "workers": run.ranks.world}
+        if progress is None:
+            run.ledger.append(run.spec.key, "start", **facts)
+        else:
+            run.ledger.append(run.spec.key, "resume", epoch=progress.epoch, step=progress.step, **facts)
+            _catch_up(run, progress)
+    run.ranks.barrier()
+    return progress or checkpoint.Progress()
+
+
+def _catch_up(run: Run, progress: checkpoint.Progress) -> None:
+    """Write the event of an epoch that was saved but not yet recorded when the process died."""
+    recorded = {event["epoch"] for event in run.ledger.events(run.spec.key) if event["event"] == "epoch"}
+    for number, metrics in enumerate(progress.history, start=1):
+        if number not in recorded:
+            run.ledger.append(run.spec.key, "epoch", epoch=number, step=0, metrics=metrics, final=False)
+
+
+def _train(run: Run, progress: checkpoint.Progress) -> None:
+    def save(state: checkpoint.Progress) -> None:
+        if run.ranks.is_first:
+            checkpoint.save(run.ledger, run.spec.key, network=run.method.network, optimizer=run.optimizer,
+                            progress=state)  # fmt: skip
+        run.ranks.barrier()
+
+    for metrics in train_epochs(
+        run.method, run.optimizer, run.data.train, run.settings,
+        progress=progress, ranks=run.ranks, save=save, should_stop=run.should_stop,
+    ):  # fmt: skip
+        metrics |= headline(_validate(run).cells)
+        metrics |= {"cost/passes": _total_passes(run, progress), "cost/seconds": progress.seconds}
+        progress.history.append(metrics)
+        save(progress)
+        if run.ranks.is_first:
+            run.ledger.append(run.spec.key, "epoch", epoch=progress.epoch, step=0, metrics=metrics, final=False)
+        run.reporter.report(metrics, epoch=progress.epoch, final=False)
+
+
+def _total_passes(run: Run, progress: checkpoint.Progress) -> float:
+    return float(run.ranks.sum(torch.tensor(progress.passes, dtype=torch.float64)).item())
+
+
+def _validate(run: Run) -> Evaluation:
+    noise = run.config.noise
+    run.method.network.eval()
+    positions = subset(run.data.validation, noise.validation_images, seed=run.config.data.split_seed)
+    return evaluate(
+        run.method.predict, run.data.validation, grid(noise.validation, noise.validation_severities),
+        split="validation", seed=noise.seed, ranks=run.ranks, scale=noise.scale,
+        batch_size=run.config.train.eval_batch_size, positions=positions,
+    )  # fmt: skip
+
+
+def _test(run: Run) -> Evaluation:
+    noise = run.config.noise
+    return evaluate(
+        run.method.predict, run.data.test, grid(noise.test, noise.test_severities),
+        split="test", seed=noise.seed, ranks=run.ranks, scale=noise.scale,
+        batch_size=run.config.train.eval_batch_size, keep_predictions=True,
+    )  # fmt: skip
+
+
+def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
+    before = dict(progress.history[-1])
+    done = run.config.train.reestimate_bn and reestimate_bn(
+        run.method.network, run.method.predict, _clean_batches(run), run.ranks
+    )
+    run.method.network.eval()
+    validation = _validate(run)
+    metrics = before | headline(validation.cells)
+    if done:
+        metrics |= {f"{name}_trained_bn": before[name] for name in ("acc/clean", "acc/noise") if name in before}
+    cells, predictions = validation.cells, {}
+    if run.spec.role != "search":
+        test = _test(run)
+        cells, predictions = cells + test.cells, test.predictions
+        metrics |= {name.replace("acc/", "test/"): value for name, value in headline(test.cells).items()}
+    if run.ranks.is_first:
+        table = pd.DataFrame(cells).assign(bn="reestimated" if done else "trained")
+        _write(run, metrics, table, predictions)
+    run.ranks.barrier()
+    run.reporter.report(metrics, epoch=progress.epoch, final=True)
+    return metrics
+
+
+def _clean_batches(run: Run) -> list[torch.Tensor]:
+    take = subset(run.data.train, _BN_IMAGES, seed=run.config.data.split_seed)[run.ranks.rank :: run.ranks.world]
+    parts = np.array_split(take, max(1, len(take) // _BN_BATCH))
+    stacks = [torch.from_numpy(np.ascontiguousarray(run.data.train.images[part])) for part in parts if len(part) > 1]
+    return [device_images(images.permute(0, 3, 1, 2), run.ranks.torch_device()) for images in stacks]
+
+
+def _write(run: Run, metrics: dict[str, float], cells: pd.DataFrame, predictions: dict[str, np.ndarray]) -> None:
+    """Write a finished trial's files; the final event comes last, so a trial is finished only when all are there."""
+    key = run.spec.key
+    for name, data in export_files(run.method, run.config, class_names=run.data.train.class_names).items():
+        run.ledger.write_bytes(key, name, data)
+    if run.spec.role != "search":
+        run.ledger.write_bytes(key, "predictions.parquet", parquet_bytes(pd.DataFrame(predictions)))
+        run.ledger.write_bytes(key, "examples.npz", example_images(run.method, run.config, run.data.test, _EXAMPLES))
+    run.ledger.write_bytes(key, "cells.parquet", parquet_bytes(cells))
+    run.ledger.append(key, "final", epoch=run.config.train.epochs, step=0, metrics=metrics, final=True)
+
+
+def parquet_bytes(table: pd.DataFrame) -> bytes:
+    """A frame as parquet."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def hardware(device: torch.device) -> str:
+    """What this trial runs on, in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda})"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS}
+

@@ -1,0 +1,246 @@
+"""What Tune runs for a trial: `run_trial` in the trial's own process, or a group of Ray Train workers that each run it.
+
+Both executors run the same function, write the same records and give the same numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+import traceback
+from types import TracebackType
+from typing import Any, TypedDict
+
+import ray
+import ray.train
+import ray.train.torch
+import ray.tune
+import torch
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from study.ledger import Ledger, TrialSpec
+from study.loop import Stopped
+from study.preflight import Executor
+from study.ranks import Ranks
+from study.trial import run_trial
+
+_POLL_INTERVAL_S = 0.5
+_MAX_ERROR_CHARACTERS = 2000
+
+
+class TrialJob(TypedDict):
+    """The config that Tune hands to a trial.
+
+    Args:
+        spec: `TrialSpec.as_dict()`.
+        stop_flag: Name of the actor that says when to stop.
+        scratch: Folder for Ray Train's own files, on whichever machine the trial runs; nothing of value lies there.
+    """
+
+    spec: dict[str, Any]
+    executor: Executor
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+    retries: int
+    stop_flag: str
+    scratch: str
+
+
+@ray.remote(num_cpus=0)
+class StopFlag:
+    """Says to all trials of a launch, wherever they run, whether to stop."""
+
+    def __init__(self) -> None:
+        self._is_up = False
+
+    def up(self) -> None:
+        """Ask all trials to stop."""
+        self._is_up = True
+
+    def is_up(self) -> bool:
+        """Whether to stop."""
+        return self._is_up
+
+
+class StopPoll:
+    """A trial's view of the stop flag, asked for at most twice a second.
+
+    A flag that cannot be reached means that the driver is gone, so the trial is to stop as well.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._asked = float("-inf")
+        self._answer = False
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        if not self._answer and time.monotonic() - self._asked >= _POLL_INTERVAL_S:
+            self._answer = self._ask()
+            self._asked = time.monotonic()
+        return self._answer
+
+    def _ask(self) -> bool:
+        try:
+            return bool(ray.get(ray.get_actor(self._name).is_up.remote()))
+        except (RayError, ValueError):  # get_actor knows a dead actor's name no more: ValueError
+            return True
+
+
+class TuneReporter:
+    """Reports to Tune from the trial's own process."""
+
+    def report(self, metrics: dict[str, float], *, epoch: int, final: bool) -> None:
+        """Hand the figures over; a trial that the scheduler ends is left by SystemExit here."""
+        ray.tune.report({**metrics, "epoch": epoch, "final": final})
+
+
+class TrainReporter:
+    """Reports from a Ray Train worker; every worker must report equally often."""
+
+    def report(self, metrics: dict[str, float], *, epoch: int, final: bool) -> None:
+        """Hand the figures over and wait for the other workers."""
+        ray.train.report({**metrics, "epoch": epoch, "final": final})
+
+
+class RecordFailure:
+    """Records an error of the `with` block as the trial's `failed` event and ends it there.
+
+    Tune sees such a trial end like any other, so it is not tried again: the same settings fail again. A process that is
+    lost raises nothing here; Tune starts that trial anew. `Stopped` is no failure.
+    """
+
+    def __init__(self, ledger: Ledger, key: str) -> None:
+        self._ledger = ledger
+        self._key = key
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, Stopped):
+            return True
+        if not isinstance(error, Exception):
+            return False
+        self._ledger.append(
+            self._key, "failed", error=describe_error(error), final=True,
+            traceback="".join(traceback.format_exception(error))[-4 * _MAX_ERROR_CHARACTERS :],
+        )  # fmt: skip
+        return True
+
+
+def describe_error(error: BaseException) -> str:
+    """An error in one line or few, as the ledger keeps it."""
+    return f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARACTERS]
+
+
+def tune_trial(config: dict[str, Any]) -> None:
+    """Run one trial for Tune.
+
+    Args:
+        config: A `TrialJob`.
+    """
+    spec = TrialSpec(**config["spec"])
+    poll = StopPoll(config["stop_flag"])
+    if poll():
+        return
+    with RecordFailure(Ledger(spec.storage, spec.study), spec.key):
+        if config["executor"] == "inline":
+            _run_inline(spec, poll, cpus=config["cpus_per_worker"])
+        else:
+            _run_workers(config)
+
+
+def _run_inline(spec: TrialSpec, poll: StopPoll, *, cpus: float) -> None:
+    _take_threads(cpus)
+    try:
+        run_trial(spec, TuneReporter(), should_stop=poll)
+    finally:
+        # The process is used again for the next trial.
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def _run_workers(config: dict[str, Any]) -> None:
+    """Run a trial on Ray Train workers, again when one of them was lost."""
+    for attempt in range(config["retries"] + 1):
+        error = _fit(config)
+        if error is None:
+            return
+        if attempt == config["retries"] or not is_loss(error):
+            raise error
+
+
+def _fit(config: dict[str, Any]) -> Exception | None:
+    """One run of the worker group; gives the error that lies behind Ray's own, if any."""
+    gpus = config["gpus_per_worker"]
+    needs = {"CPU": config["cpus_per_worker"]} | ({"GPU": gpus} if gpus else {})
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config=config,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config["workers"], use_gpu=bool(gpus), resources_per_worker=needs
+        ),
+        # NCCL refuses two workers on one GPU; gloo takes them.
+        torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo"),
+        run_config=ray.train.RunConfig(
+            name=f"t-{config['spec']['key']}",
+            storage_path=config["scratch"],
+            callbacks=[TuneReportCallback()],
+            failure_config=ray.train.FailureConfig(max_failures=0),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        return cause_of(error)
+    return None
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One worker's part of a trial."""
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
+    _take_threads(config["cpus_per_worker"])
+    poll = StopPoll(config["stop_flag"])
+    with contextlib.suppress(Stopped):
+        # All workers agree on the answer before each acts on it, so one of them asking is enough.
+        run_trial(TrialSpec(**config["spec"]), TrainReporter(), ranks=ranks, should_stop=poll if ranks.is_first else no)
+
+
+def no() -> bool:
+    """Does not ask to stop."""
+    return False
+
+
+def cause_of(error: Exception) -> Exception:
+    """The error that made a worker group fail: a lost worker before any other, then that of the lowest rank.
+
+    When a worker is lost, the others fail too, by their broken connection to it.
+    """
+    failures = getattr(error, "worker_failures", None)
+    if not failures:
+        return error
+    ranked = [failures[rank] for rank in sorted(failures)]
+    cause = next((item for item in ranked if is_loss(item)), ranked[0])
+    raised = getattr(cause, "_base_exc", None)
+    if raised is None:
+        return cause
+    raised.add_note(str(cause))  # the worker's own traceback
+    return raised
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether a process was lost, rather than an error raised in it."""
+    return isinstance(getattr(error, "health_check_failure", error), (RayActorError, NodeDiedError, OutOfMemoryError))
+
+
+def _take_threads(cpus: float) -> None:
+    torch.set_num_threads(max(1, int(cpus)))

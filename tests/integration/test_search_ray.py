@@ -1,0 +1,218 @@
+"""Searches and lists on a real local Ray, with trials that only play at training."""
+
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from ray import cloudpickle
+
+from study.config import Scheduler, SearchConfig
+from study.ledger import Ledger, TrialSpec
+from study.loop import Stopped
+from study.runtime import Interrupted, StopRequest
+from study.search import run_list, run_search
+from study.worker import RecordFailure, StopPoll, TuneReporter
+
+pytestmark = pytest.mark.integration
+
+# Ray's workers cannot import test modules.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+EPOCHS = 3
+
+
+class Space:
+    """A float."""
+
+    def encode(self, params):
+        return params
+
+    def suggest(self, trial):
+        return {"value": trial.suggest_float("value", 0.0, 1.0)}
+
+
+class SmallSpace:
+    """Three values."""
+
+    def encode(self, params):
+        return params
+
+    def suggest(self, trial):
+        return {"value": trial.suggest_categorical("value", [0.25, 0.5, 0.75])}
+
+
+def play(config: dict) -> None:
+    """In place of `tune_trial`: a trial that takes no time, whose score is the value it was given.
+
+    Its ways: `fail` raises, `die` ends the process (once), `slow` waits in each epoch until it is asked to stop.
+    """
+    spec = TrialSpec(**config["spec"])
+    poll = StopPoll(config["stop_flag"])
+    if poll():
+        return
+    ledger = Ledger(spec.storage, spec.study)
+    with RecordFailure(ledger, spec.key):
+        _play(spec, ledger, poll)
+
+
+def _play(spec: TrialSpec, ledger: Ledger, poll: StopPoll) -> None:
+    way = spec.config.get("way")
+    done = int(ledger.metrics(spec.key).get("epoch", 0))
+    ledger.append(spec.key, "resume" if done else "start", process=os.getpid())
+    metrics = {"acc/noise": spec.params["value"]}
+    for epoch in range(done + 1, EPOCHS + 1):
+        if way == "fail":
+            raise ValueError("value must not be played with, but it was")
+        if way == "die" and epoch == 2 and done == 0:
+            os._exit(1)
+        deadline = time.monotonic() + 60.0
+        while way == "slow" and epoch == 2 and time.monotonic() < deadline:
+            if poll():
+                raise Stopped
+            time.sleep(0.05)
+        ledger.append(spec.key, "epoch", epoch=epoch, step=0, metrics=metrics, final=False)
+        TuneReporter().report(metrics, epoch=epoch, final=False)
+    ledger.append(spec.key, "final", epoch=EPOCHS, step=0, metrics=metrics, final=True)
+    TuneReporter().report(metrics, epoch=EPOCHS, final=True)
+
+
+@pytest.fixture
+def ledger(tmp_path) -> Ledger:
+    return Ledger(str(tmp_path), "study")
+
+
+def maker(ledger: Ledger, way_of=lambda number: None, phase: str = "search"):
+    def spec_of(params: dict, number: int) -> TrialSpec:
+        key = hashlib.sha256(json.dumps([params, phase]).encode()).hexdigest()[:16]
+        config = {"train": {"epochs": EPOCHS}, "way": way_of(number)}
+        return TrialSpec(
+            key, ledger.study, phase, "search", number, 0, config, "f", ledger.storage, str(Path.cwd()), params
+        )  # fmt: skip
+
+    return spec_of
+
+
+def names_of(ledger: Ledger, key: str) -> list[str]:
+    return [event["event"] for event in ledger.events(key)]
+
+
+def search_of(ledger: Ledger, runtime, way_of=lambda number: None, space=None, **search):
+    return run_search(
+        SearchConfig(**search), space=space or Space(), spec_of=maker(ledger, way_of), phase="search", ledger=ledger,
+        runtime=runtime, trainable=play,
+    )  # fmt: skip
+
+
+def test_search_runs_its_trials_and_a_relaunch_runs_none_again(ledger, runtime_of, capfd):
+    runtime = runtime_of()
+    summary = search_of(ledger, runtime, trials=6)
+    assert len(summary.done) == 6 == len(set(summary.keys))
+    assert [ledger.trial(key)["number"] for key in summary.keys] == list(range(6))
+    assert {tuple(names_of(ledger, key)) for key in summary.keys} == {("start", *["epoch"] * EPOCHS, "final")}
+    processes = {ledger.events(key)[0]["process"] for key in summary.keys}
+    assert len(processes) <= 2, "a process serves trial after trial"
+    assert search_of(ledger, runtime, trials=6) == summary
+    more = search_of(ledger, runtime, trials=8)
+    assert more.keys[:6] == summary.keys
+    assert len(more.done) == 8
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert [line for line in printed.err.splitlines() if not line.startswith("search  ")] == []
+
+
+def test_asha_prunes_and_the_driver_records_it(ledger, runtime_of):
+    scheduler = Scheduler(name="asha", grace_epochs=1, reduction_factor=2)
+    summary = search_of(ledger, runtime_of(max_concurrent=1), trials=6, scheduler=scheduler, seed=1)
+    assert summary.pruned
+    assert summary.done
+    assert len(summary.keys) == 6
+    for key in summary.pruned:
+        assert names_of(ledger, key)[-1] == "pruned"
+        assert ledger.events(key)[-1]["metrics"] == ledger.events(key)[-2]["metrics"]
+
+
+def test_failed_trial_is_recorded_and_not_tried_again(ledger, runtime_of, capfd):
+    summary = search_of(ledger, runtime_of(retries=2), lambda number: "fail" if number == 1 else None, trials=3)
+    (key,) = summary.failed
+    assert names_of(ledger, key) == ["start", "failed"]
+    assert ledger.events(key)[-1]["error"] == "ValueError: value must not be played with, but it was"
+    assert len(summary.done) == 2
+    error = capfd.readouterr().err
+    assert f"trial 1 ({key}) failed: ValueError: value must not be played with" in error
+    assert "Traceback" not in error
+
+
+def test_lost_process_is_started_again_and_goes_on(ledger, runtime_of):
+    summary = search_of(ledger, runtime_of(retries=1), lambda number: "die" if number == 0 else None, trials=2)
+    assert len(summary.done) == 2
+    assert names_of(ledger, summary.keys[0]) == ["start", "epoch", "resume", "epoch", "epoch", "final"]
+
+
+def test_process_lost_too_often_is_a_recorded_failure(ledger, runtime_of):
+    summary = search_of(ledger, runtime_of(retries=0), lambda number: "die" if number == 0 else None, trials=2)
+    assert len(summary.failed) == 1
+    assert "process was lost" in ledger.events(summary.failed[0])[-1]["error"]
+
+
+def test_small_space_ends_early_and_says_so(ledger, runtime_of):
+    summary = search_of(ledger, runtime_of(), space=SmallSpace(), trials=8, algorithm="random")
+    assert summary.exhausted
+    assert len(summary.done) == 3
+
+
+def test_stop_lets_trials_save_and_a_relaunch_goes_on(ledger, runtime_of, monkeypatch):
+    runtime = runtime_of(max_concurrent=2)
+
+    def stop_soon(stop: StopRequest) -> None:
+        deadline = time.monotonic() + 60.0
+        while time.monotonic() < deadline and len(_with_epochs(ledger)) < 2:
+            time.sleep(0.05)
+        stop.request()
+
+    _on_start(monkeypatch, stop_soon)
+    with pytest.raises(Interrupted):
+        search_of(ledger, runtime, lambda number: "slow", trials=4)
+    keys = ledger.keys("search")
+    assert {ledger.status(key) for key in keys} == {"running"}
+    assert "pruned" not in {name for key in keys for name in names_of(ledger, key)}
+    monkeypatch.undo()
+    summary = search_of(ledger, runtime, trials=4)
+    assert summary.keys[: len(keys)] == keys
+    assert len(summary.done) == 4
+    assert "resume" in names_of(ledger, keys[0])
+
+
+def test_list_skips_the_finished_and_tries_the_failed_again(ledger, runtime_of):
+    specs = [maker(ledger, phase="confirm")({"value": value}, number) for number, value in enumerate((0.1, 0.2, 0.3))]
+    for spec, event in zip(specs, ("final", "failed"), strict=False):
+        ledger.create_trial(spec)
+        ledger.append(spec.key, event, epoch=EPOCHS, metrics={"acc/noise": 0.5})
+    summary = run_list(specs, phase="confirm", ledger=ledger, runtime=runtime_of(), trainable=play)
+    assert summary.done == [spec.key for spec in specs] == summary.keys
+    assert names_of(ledger, specs[0].key) == ["final"]
+
+
+def _with_epochs(ledger: Ledger) -> list[str]:
+    return [key for key in ledger.keys("search") if "epoch" in names_of(ledger, key)]
+
+
+def _on_start(monkeypatch, action) -> None:
+    """Run `action(stop)` in a thread of its own while a phase runs."""
+    from contextlib import contextmanager
+
+    import study.search
+
+    signals = study.search.catch_signals
+
+    @contextmanager
+    def with_action():
+        with signals() as stop:
+            threading.Thread(target=action, args=(stop,), daemon=True).start()
+            yield stop
+
+    monkeypatch.setattr(study.search, "catch_signals", with_action)

@@ -1,0 +1,185 @@
+"""The report: self-contained, escaped, its tables in agreement, honest about what population it shows."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import figures
+from analysis.load import read_study
+from analysis.report import write_report
+from analysis.scores import headline
+from analysis.tables import accuracy_table, contrast_table, count_text, trial_table
+
+
+@pytest.fixture(scope="module")
+def report(study_folder, tmp_path_factory):
+    return write_report(study_folder, out=tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def html(report):
+    return report.html.read_text()
+
+
+def test_files_are_there_and_nothing_half_written(report):
+    names = sorted(path.name for path in report.tables)
+    assert names == [f"{n}.{e}" for n in ("accuracy", "contrasts", "trials") for e in ("csv", "md", "parquet")]
+    assert sorted(p.stem for p in report.figures) == ["corruptions", "cost", "examples", "search-search", "severity"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in report.figures)
+    assert not [path for path in report.html.parent.rglob(".*")]
+
+
+def test_it_opens_without_a_network(html):
+    assert not re.findall(r"""(?:src|href|url\()\s*=?\s*["']?(?!data:)[a-z]*:?//""", html)
+    assert "<script" not in html
+    assert "<link" not in html
+    assert set(re.findall(r'src="(\w+:[\w/+]+)', html)) == {"data:image/svg+xml", "data:image/png"}
+
+
+def test_it_says_what_was_run_and_what_limits_it(html):
+    for text in (
+        "5f0c5f0c", "torch 2.15.0", "x86_64 CPU", "read once: confirm", "Skipped images", "bus/17.png",
+        "3 seeds are few", "TPE draws its first 10 trials at random", "not the ImageNet-C files", "loss is not finite",
+        "backbone: resnet10t", "stopped early", "120 test",
+    ):  # fmt: skip
+        assert text in html, text
+    assert "Validation figures" not in html
+
+
+def test_headline_is_test_rows_grouped_over_seeds(study_folder):
+    found = headline(read_study(study_folder))
+    assert found.split == "test"
+    assert [arm.rows["trial"].nunique() for arm in found.arms] == [3, 3, 3]
+    assert found.arms[0].config_id == found.baseline
+    frame = accuracy_table(found).frame
+    rows = found.arms[1].rows
+    assert frame["noise_mean"][1] == pytest.approx(rows[rows["corruption"] != "clean"]["accuracy"].mean())
+    assert frame["mce"][0] == pytest.approx(1.0)
+    assert set(found.unseen_by_all()) == {"contrast", "jpeg_compression", "resolution"}
+    assert frame["population"].unique().tolist() == ["method"]
+    assert (frame["mce_low"][1] < frame["mce"][1]) and (frame["mce"][1] < frame["mce_high"][1])
+
+
+def test_without_a_confirmation_the_figures_are_labelled_validation(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, confirm=False)
+    paths = write_report(folder)
+    html = paths.html.read_text()
+    assert paths.html == folder / "report" / "report.html"
+    assert "Validation figures" in html
+    assert "VALIDATION" in paths.summary
+    found = headline(read_study(folder))
+    assert sorted(arm.rows["method"].iloc[0] for arm in found.arms) == ["plain", "pmal"]
+    assert contrast_table(found).frame.empty
+
+
+def test_test_reads_again_are_said(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    study = json.loads((folder / "study.json").read_text())
+    study["test_reads"] *= 2
+    (folder / "study.json").write_text(json.dumps(study))
+    html = write_report(folder).html.read_text()
+    assert "READ 2 TIMES (--again)" in html
+    assert "no longer a first look" in html
+
+
+def test_hostile_names_are_text(tmp_path, write_ledger):
+    classes = ("<script>alert(1)</script>", "$x^2$", "a|b", "50 $", "狗", "f", "g", "h")
+    error = "<img src=http://evil/x onerror=alert(1)>"
+    folder = write_ledger(tmp_path, name="a&b<b>", num_images=20, classes=classes, error=error)
+    paths = write_report(folder)
+    html = paths.html.read_text()
+    assert "<script" not in html
+    assert "<img src=http" not in html
+    assert "a&amp;b&lt;b&gt;" in html
+    assert "&lt;img src=http" in html
+    assert "<img" not in (paths.html.parent / "tables" / "trials.md").read_text()
+
+
+def test_csv_parquet_and_markdown_agree(report):
+    folder = report.html.parent / "tables"
+    for name in ("accuracy", "contrasts", "trials"):
+        from_csv, from_parquet = pd.read_csv(folder / f"{name}.csv"), pd.read_parquet(folder / f"{name}.parquet")
+        assert list(from_csv.columns) == list(from_parquet.columns)
+        for column in from_parquet.select_dtypes("number"):
+            np.testing.assert_allclose(from_csv[column].astype(float), from_parquet[column].astype(float), rtol=1e-12)
+    lines = (folder / "accuracy.md").read_text().splitlines()
+    titles = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    shown = [dict(zip(titles, map(str.strip, line.strip("|").split("|")), strict=True)) for line in lines[2:5]]
+    frame = pd.read_parquet(folder / "accuracy.parquet")
+    for row, (_, numbers) in zip(shown, frame.iterrows(), strict=True):
+        for title, column in (("clean", "clean"), ("mean noise", "noise_mean"), ("shot_noise", "shot_noise")):
+            values = [float(v) for v in re.findall(r"[\d.]+", row[title])]
+            expected = [round(numbers[c] * 100, 1) for c in (column, f"{column}_low", f"{column}_high")]
+            assert values == pytest.approx(expected)
+
+
+def test_every_trial_is_in_the_table(study_folder):
+    frame = trial_table(read_study(study_folder), metric="acc/noise").frame
+    assert frame["status"].value_counts().to_dict() == {"finished": 14, "pruned": 2, "failed": 1}
+
+
+def test_terminal_text_holds_the_answer(report):
+    assert "pmal S=3 rho=0.1" in report.summary
+    assert "better" in report.summary
+    assert max(len(line) for line in report.summary.splitlines()) < 180
+
+
+def test_a_study_with_nothing_finished_still_gets_a_report(tmp_path):
+    folder = tmp_path / "young"
+    (folder / "trials").mkdir(parents=True)
+    paths = write_report(folder)
+    assert "No trial has finished yet" in paths.html.read_text()
+    assert paths.summary == "no finished trial yet"
+
+
+def test_predictions_that_disagree_with_cells_are_refused(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    place = next(folder.glob("trials/00000000000c0000/predictions.parquet"))
+    frame = pd.read_parquet(place).assign(correct=True)
+    frame.to_parquet(place, index=False)
+    with pytest.raises(ValueError, match="predictions and cells must agree"):
+        write_report(folder)
+
+
+def test_without_predictions_intervals_come_from_counts(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=40)
+    wide_before = accuracy_table(headline(read_study(folder))).frame
+    next(folder.glob("trials/00000000000c0000/predictions.parquet")).unlink()
+    found = headline(read_study(folder))
+    assert any("predictions of some trials are missing" in note for note in found.notes)
+    frame = accuracy_table(found).frame
+    np.testing.assert_allclose(frame["noise_mean"], wide_before["noise_mean"])
+    assert frame["noise_mean_low"].notna().all()
+    assert contrast_table(found).frame.empty
+
+
+def test_pictures_are_the_same_bytes_every_time(study_folder):
+    found = headline(read_study(study_folder))
+    first, second = (figures.render(figures.heat_figure(found), "svg") for _ in range(2))
+    assert first == second
+    assert not [name for name in dir(figures) if name == "plt"]
+
+
+def test_history_figure_takes_trials_without_values():
+    rows = pd.DataFrame({"number": [0, 1], "status": ["failed", "running"], "value": [np.nan, np.nan]})
+    figure = figures.history_figure(rows, metric="acc/noise", goal="maximise")
+    assert figures.render(figure, "png").startswith(b"\x89PNG")
+
+
+def test_a_remote_place_gets_the_report(study_folder):
+    import fsspec
+
+    paths = write_report(study_folder, out="memory://reports/vehicles")
+    assert paths.html == "memory://reports/vehicles/report.html"
+    assert fsspec.filesystem("memory").cat_file("/reports/vehicles/report.html").startswith(b"<!doctype html>")
+    content = fsspec.filesystem("memory").cat_file("/reports/vehicles/tables/trials.parquet")
+    assert len(pd.read_parquet(io.BytesIO(content))) == 17
+
+
+@pytest.mark.parametrize(("value", "text"), [(3.14, "3.1"), (940, "940"), (12_345, "12.3k"), (4.5e6, "4.5M")])
+def test_costs_are_short(value, text):
+    assert count_text(value) == text

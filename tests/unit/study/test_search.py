@@ -1,0 +1,534 @@
+"""A search without Ray: what Optuna is told, what is fed from the ledger, duplicates, ends, ASHA, signals."""
+
+import hashlib
+import json
+import math
+import os
+import signal
+import threading
+import types
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from study.bridge import LedgerAsha, TuneSearcher, failure, settle
+from study.config import Objective, Scheduler, SearchConfig
+from study.ledger import Ledger, TrialSpec
+from study.loop import Stopped
+from study.progress import Board
+from study.runtime import StopRequest, catch_signals
+from study.searcher import MAX_ASKS, ListSource, OptunaSource, derived_seed
+from study.worker import RecordFailure, cause_of, is_loss
+
+EPOCHS = 4
+
+
+class FloatSpace:
+    """One float and, on one of its sides, an int."""
+
+    def encode(self, params):
+        return params
+
+    def suggest(self, trial):
+        params = {"optim.lr": trial.suggest_float("optim.lr", 0.0, 1.0)}
+        if params["optim.lr"] > 0.5:
+            params["train.batch_size"] = trial.suggest_int("train.batch_size", 2, 64)
+        return params
+
+
+class SmallSpace:
+    """Three configurations."""
+
+    def encode(self, params):
+        return params
+
+    def suggest(self, trial):
+        return {"optim.name": trial.suggest_categorical("optim.name", ["a", "b", "c"])}
+
+
+@pytest.fixture
+def ledger(tmp_path) -> Ledger:
+    return Ledger(str(tmp_path), "study")
+
+
+def spec_of(params: dict, number: int, *, phase: str = "search") -> TrialSpec:
+    key = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]
+    config = {"train": {"epochs": EPOCHS}}
+    return TrialSpec(key, "study", phase, "search", number, 0, config, "f", "unused", "unused", params)
+
+
+def source_of(ledger: Ledger, space=None, *, spec_of=spec_of, **search) -> OptunaSource:
+    source = OptunaSource(space or FloatSpace(), SearchConfig(**search), spec_of=spec_of, ledger=ledger, phase="search")
+    source.feed()
+    return source
+
+
+def epoch(ledger: Ledger, key: str, number: int, value: float) -> None:
+    ledger.append(key, "epoch", epoch=number, step=0, metrics={"acc/noise": value}, final=False)
+
+
+def finish(ledger: Ledger, source: OptunaSource, key: str, **metrics: float) -> None:
+    """A trial that runs to its end, as the ledger and the source see it."""
+    ledger.append(key, "final", epoch=EPOCHS, step=0, metrics=metrics, final=True)
+    source.on_end(key, "finished", ledger.metrics(key))
+
+
+def told(source: OptunaSource) -> list:
+    return source._study.get_trials(deepcopy=False)
+
+
+# ------------------------------------------------------------------------------------------------------ what is told
+def test_finished_trial_is_complete_with_its_value(ledger):
+    source = source_of(ledger)
+    key = source.next_spec().key
+    finish(ledger, source, key, **{"acc/noise": 0.5})
+    assert [(trial.state, trial.value) for trial in told(source)] == [(TrialState.COMPLETE, 0.5)]
+
+
+def test_pruned_trial_is_pruned_with_its_last_step(ledger):
+    source = source_of(ledger)
+    key = source.next_spec().key
+    for number, value in ((1, 0.1), (2, 0.2)):
+        source.on_epoch(key, number, {"acc/noise": value})
+    source.on_end(key, "pruned", {"acc/noise": 0.2})
+    (trial,) = told(source)
+    assert trial.state == TrialState.PRUNED
+    assert trial.last_step == 2
+
+
+@pytest.mark.parametrize("metrics", [{"acc/noise": math.nan}, {"acc/noise": None}, {"acc/clean": 0.5}, {}])
+def test_end_without_a_number_is_a_failure(ledger, metrics):
+    source = source_of(ledger)
+    key = source.next_spec().key
+    source.on_end(key, "finished", metrics)
+    assert told(source)[0].state == TrialState.FAIL
+
+
+def test_failed_trial_is_a_failure(ledger):
+    source = source_of(ledger)
+    source.on_end(source.next_spec().key, "failed", {"acc/noise": 0.5})
+    assert told(source)[0].state == TrialState.FAIL
+
+
+def test_interrupted_trial_is_told_nothing(ledger):
+    source = source_of(ledger)
+    source.on_end(source.next_spec().key, "running", {})
+    assert told(source)[0].state == TrialState.RUNNING
+
+
+def test_nan_in_an_epoch_is_passed_over(ledger):
+    source = source_of(ledger)
+    key = source.next_spec().key
+    source.on_epoch(key, 1, {"acc/noise": math.nan})
+    source.on_epoch(key, 2, {"acc/noise": 0.5})
+    source.on_epoch(key, 2, {"acc/noise": 0.6})
+    source.on_end(key, "pruned", {})
+    assert told(source)[0].intermediate_values == {2: 0.5}
+
+
+def test_several_objectives_take_lists(ledger):
+    objectives = (Objective(), Objective(metric="cost/passes", goal="minimise"))
+    source = source_of(ledger, objectives=objectives)
+    key = source.next_spec().key
+    source.on_epoch(key, 1, {"acc/noise": 0.1})
+    finish(ledger, source, key, **{"acc/noise": 0.5, "cost/passes": 9.0})
+    other = source.next_spec().key
+    finish(ledger, source, other, **{"acc/noise": 0.5})
+    assert [trial.state for trial in told(source)] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert told(source)[0].values == [0.5, 9.0]
+
+
+def test_direction_follows_the_goal(ledger):
+    source = source_of(ledger, objectives=(Objective(metric="cost/seconds", goal="minimise"),))
+    assert [item.name for item in source._study.directions] == ["MINIMIZE"]
+    assert (source.metric, source.maximise) == ("cost/seconds", False)
+
+
+# -------------------------------------------------------------------------------------------------- from the ledger
+def test_relaunch_tells_every_end(ledger):
+    source = source_of(ledger)
+    keys = [source.next_spec().key for _ in range(4)]
+    epoch(ledger, keys[1], 1, 0.25)
+    ledger.append(keys[0], "final", epoch=4, metrics={"acc/noise": 0.5})
+    ledger.append(keys[1], "pruned", epoch=1, metrics={"acc/noise": 0.25})
+    ledger.append(keys[2], "failed", error="ValueError: lr")
+    again = source_of(ledger)
+    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+    assert [trial.state for trial in told(again)] == states
+    assert told(again)[0].params == source._study.trials[0].params
+    assert told(again)[1].intermediate_values == {1: 0.25}
+    assert again.known == dict(zip(keys, ["finished", "pruned", "failed", "running"], strict=True))
+
+
+def test_interrupted_trial_comes_first_with_its_own_number(ledger):
+    source = source_of(ledger)
+    first, second = source.next_spec(), source.next_spec()
+    finish(ledger, source, first.key, **{"acc/noise": 0.5})
+    epoch(ledger, second.key, 1, 0.125)
+    again = source_of(ledger)
+    assert again.next_spec() == second
+    again.on_epoch(second.key, 1, {"acc/noise": 0.125})
+    assert again.next_spec().number == 2
+    finish(ledger, again, second.key, **{"acc/noise": 0.75})
+    assert told(again)[1].params == source._study.trials[1].params
+    assert told(again)[1].value == 0.75
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_search_cut_off_anywhere_goes_on_as_if_it_were_not(tmp_path, algorithm):
+    def params_of(cuts: set[int], name: str) -> list[dict]:
+        ledger = Ledger(str(tmp_path), name)
+        source = source_of(ledger, algorithm=algorithm, seed=3)
+        drawn = []
+        for number in range(14):
+            if number in cuts:
+                source = source_of(ledger, algorithm=algorithm, seed=3)
+            spec = source.next_spec()
+            drawn.append(spec.params)
+            finish(ledger, source, spec.key, **{"acc/noise": spec.params["optim.lr"]})
+        return drawn
+
+    assert params_of({1, 5, 12}, "cut") == params_of(set(), "whole")
+
+
+def test_seed_changes_the_search(tmp_path):
+    first = [source_of(Ledger(str(tmp_path), f"s{seed}"), seed=seed).next_spec().params for seed in (0, 1)]
+    assert first[0] != first[1]
+    assert derived_seed(0, 1, 0) != derived_seed(0, 0, 1)
+
+
+def test_trials_of_other_settings_are_left_aside(ledger):
+    """A study that was changed under its name must not learn from trials of other settings."""
+    source = source_of(ledger)
+    old = source.next_spec()
+    finish(ledger, source, old.key, **{"acc/noise": 0.5})
+
+    def changed(params, number):
+        return spec_of({**params, "train.epochs": 9}, number)
+
+    again = source_of(ledger, spec_of=changed)
+    assert told(again) == []
+    assert again.known == {}
+    assert again.next_spec().number == 1, "numbers are not given twice"
+
+
+def test_trials_that_the_space_would_not_give_today_are_known_but_not_told(ledger):
+    for number, params in enumerate(({"optim.name": "gone"}, {"optim.name": "a"})):
+        spec = spec_of(params, number)
+        ledger.create_trial(spec)
+        ledger.append(spec.key, "final", epoch=4, metrics={"acc/noise": 0.5})
+    source = source_of(ledger, SmallSpace(), algorithm="random")
+    assert [trial.params for trial in told(source)] == [{"optim.name": "a"}]
+    assert len(source.known) == 2
+
+
+def test_interrupted_trial_outside_the_space_is_run_without_optuna(ledger):
+    spec = spec_of({"optim.name": "gone"}, 0)
+    ledger.create_trial(spec)
+    source = source_of(ledger, SmallSpace())
+    assert source.next_spec() == spec
+    finish(ledger, source, spec.key, **{"acc/noise": 0.5})
+    assert told(source) == []
+
+
+def test_trials_of_another_phase_are_not_told(ledger):
+    ledger.create_trial(spec_of({"optim.lr": 0.1}, 0, phase="warm-up"))
+    source = source_of(ledger)
+    assert told(source) == []
+    assert source.next_spec().number == 0
+
+
+# ------------------------------------------------------------------------------------------------------- duplicates
+def test_known_suggestion_is_answered_and_another_one_asked(ledger):
+    source = source_of(ledger, SmallSpace(), algorithm="random")
+    seen = set()
+    for value in (0.1, 0.2, 0.3):
+        spec = source.next_spec()
+        seen.add(spec.params["optim.name"])
+        finish(ledger, source, spec.key, **{"acc/noise": value})
+    assert seen == {"a", "b", "c"}
+    values = {(trial.params["optim.name"], trial.value) for trial in told(source)}
+    assert len(values) == 3, "a duplicate is told the value of the trial it repeats"
+    assert list(range(3)) == [ledger.trial(key)["number"] for key in ledger.keys("search")]
+
+
+def test_exhausted_space_ends_the_search(ledger):
+    source = source_of(ledger, SmallSpace(), algorithm="random")
+    for value in (0.1, 0.2, 0.3):
+        finish(ledger, source, source.next_spec().key, **{"acc/noise": value})
+    assert not source.exhausted
+    assert source.next_spec() is None
+    assert source.exhausted
+
+
+def test_suggestion_under_way_is_not_run_twice(ledger):
+    source = source_of(ledger, SmallSpace(), algorithm="random")
+    keys = {source.next_spec().key for _ in range(3)}
+    assert len(keys) == 3
+    assert source.next_spec() is None
+    assert {trial.state for trial in told(source)} == {TrialState.RUNNING, TrialState.FAIL}
+
+
+def test_duplicate_of_a_pruned_trial_is_told_pruned(ledger):
+    source = source_of(ledger, SmallSpace(), algorithm="random")
+    for _ in range(3):
+        key = source.next_spec().key
+        epoch(ledger, key, 1, 0.5)
+        source.on_epoch(key, 1, {"acc/noise": 0.5})
+        ledger.append(key, "pruned", epoch=1, metrics={"acc/noise": 0.5})
+        source.on_end(key, "pruned", {})
+    assert source.next_spec() is None
+    assert {(trial.state, trial.last_step) for trial in told(source)} == {(TrialState.PRUNED, 1)}
+
+
+def test_keys_that_do_not_go_together_are_passed_over(ledger):
+    def picky(params, number):
+        if params["optim.name"] == "b":
+            raise ValueError("b does not go with a")
+        return spec_of(params, number)
+
+    source = source_of(ledger, SmallSpace(), spec_of=picky, algorithm="random")
+    assert {source.next_spec().params["optim.name"] for _ in range(2)} == {"a", "c"}
+    assert source.next_spec() is None
+    assert "b does not go with a" in source.refusals
+
+
+def test_space_without_any_valid_trial_is_an_error(ledger):
+    def never_valid(params, number):
+        raise ValueError("optim.name must be sgd")
+
+    source = source_of(ledger, SmallSpace(), spec_of=never_valid)
+    with pytest.raises(ValueError, match=r"no suggestion gives a valid trial.*must be sgd"):
+        source.next_spec()
+    assert len(source.refusals) == MAX_ASKS
+
+
+# ----------------------------------------------------------------------------------------------------- Tune's searcher
+class Bench:
+    """A searcher with its surroundings."""
+
+    def __init__(self, ledger: Ledger, source=None) -> None:
+        self.ledger = ledger
+        self.source = source or source_of(ledger)
+        self.board = Board("search", 8)
+        self.stop = StopRequest()
+        self.pruned: set[str] = set()
+        self.searcher = TuneSearcher(
+            self.source, ledger=ledger, board=self.board, stop=self.stop, job={"executor": "inline"}, pruned=self.pruned
+        )
+
+    def suggest(self, trial_id: str = "t0") -> str:
+        return self.searcher.suggest(trial_id)["spec"]["key"]
+
+
+@pytest.fixture
+def bench(ledger) -> Bench:
+    return Bench(ledger)
+
+
+def test_finished_trial_is_taken_from_the_ledger(bench):
+    key = bench.suggest()
+    bench.searcher.on_trial_result("t0", {"epoch": 1, "acc/noise": 0.1, "final": False})
+    bench.ledger.append(key, "final", epoch=4, metrics={"acc/noise": 0.5})
+    bench.searcher.on_trial_complete("t0", {"epoch": 4, "acc/noise": 0.5, "final": True})
+    (trial,) = told(bench.source)
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.5, {1: 0.1})
+    assert bench.board.snapshot().best.value == 0.5
+
+
+def test_pruned_trial_gets_its_event_from_the_driver(bench):
+    key = bench.suggest()
+    for number, value in ((1, 0.3), (2, 0.1)):
+        epoch(bench.ledger, key, number, value)
+    bench.searcher.on_trial_result("t0", {"epoch": 1, "acc/noise": 0.3})
+    bench.pruned.add(key)
+    bench.searcher.on_trial_complete("t0", {"epoch": 2, "acc/noise": 0.1})
+    event = bench.ledger.events(key)[-1]
+    assert (event["event"], event["epoch"], event["metrics"]) == ("pruned", 2, {"acc/noise": 0.1})
+    (trial,) = told(bench.source)
+    assert (trial.state, trial.last_step) == (TrialState.PRUNED, 2)
+
+
+def test_trial_interrupted_is_not_pruned(bench):
+    key = bench.suggest()
+    epoch(bench.ledger, key, 1, 0.3)
+    bench.stop.request()
+    bench.searcher.on_trial_complete("t0", {"epoch": 1, "acc/noise": 0.3})
+    assert bench.ledger.status(key) == "running"
+    assert [event["event"] for event in bench.ledger.events(key)] == ["epoch"]
+    assert told(bench.source)[0].state == TrialState.RUNNING
+
+
+def test_no_trial_is_handed_out_after_a_request_to_stop(bench):
+    bench.stop.request()
+    assert bench.searcher.suggest("t0") == Searcher.FINISHED
+
+
+def test_lost_process_is_a_recorded_failure(bench):
+    key = bench.suggest()
+    bench.searcher.on_trial_complete("t0", None, error=True)
+    assert bench.ledger.status(key) == "failed"
+    assert "process was lost" in failure(bench.ledger, key)
+    assert told(bench.source)[0].state == TrialState.FAIL
+    assert any("process was lost" in note for note in bench.board.take_notes())
+
+
+def test_failure_that_the_trial_recorded_is_kept(bench):
+    key = bench.suggest()
+    bench.ledger.append(key, "failed", error="ValueError: lr must be positive\nmore")
+    bench.searcher.on_trial_complete("t0", {"epoch": 1, "acc/noise": 0.3})
+    assert len(bench.ledger.events(key)) == 1
+    assert failure(bench.ledger, key) == "ValueError: lr must be positive"
+    assert told(bench.source)[0].state == TrialState.FAIL
+
+
+def test_trial_that_just_ends_is_a_failure(bench):
+    key = bench.suggest()
+    bench.searcher.on_trial_complete("t0", {"epoch": 1, "acc/noise": 0.3})
+    assert "without its last report" in failure(bench.ledger, key)
+
+
+@pytest.mark.parametrize("event", ["final", "failed"])
+def test_settling_keeps_an_end_that_is_there(ledger, event):
+    ledger.append("k", event, epoch=4, metrics={"acc/noise": 0.5})
+    before = ledger.events("k")
+    settle(ledger, "k", is_lost=True, is_pruned=True, is_stopping=True)
+    assert ledger.events("k") == before
+
+
+def test_searcher_keeps_nothing_in_rays_files(bench, tmp_path):
+    place = tmp_path / "searcher.pkl"
+    bench.searcher.save(str(place))
+    assert not place.exists()
+    assert bench.searcher.__getstate__() == {}
+    with pytest.raises(NotImplementedError, match="murk resume"):
+        bench.searcher.restore(str(place))
+
+
+def test_list_gives_each_trial_once_and_writes_it(ledger):
+    specs = [spec_of({"optim.lr": lr}, number) for number, lr in enumerate((0.1, 0.2))]
+    bench = Bench(ledger, ListSource(specs, ledger))
+    assert [bench.suggest("t0"), bench.suggest("t1")] == [spec.key for spec in specs] == ledger.keys("search")
+    assert bench.searcher.suggest("t2") == Searcher.FINISHED
+
+
+# --------------------------------------------------------------------------------------------------------------- ASHA
+def asha(pruned: set[str] | None = None, *, maximise: bool = True) -> LedgerAsha:
+    settings = Scheduler(name="asha", grace_epochs=1, reduction_factor=2)
+    return LedgerAsha(
+        settings, metric="acc/noise", maximise=maximise, pruned=set() if pruned is None else pruned
+    )  # fmt: skip
+
+
+def tune_trial_of(key: str, epochs: int = EPOCHS) -> types.SimpleNamespace:
+    spec = {"key": key, "config": {"train": {"epochs": epochs}}}
+    return types.SimpleNamespace(trial_id=f"tune-{key}", config={"spec": spec})
+
+
+def judge(scheduler: LedgerAsha, key: str, number: int, value: float | None, **more) -> str:
+    trial = tune_trial_of(key)
+    scheduler.on_trial_add(None, trial)
+    return scheduler.on_trial_result(None, trial, {"epoch": number, "acc/noise": value, **more})
+
+
+@pytest.mark.parametrize(("maximise", "worse"), [(True, 0.1), (False, 0.9)])
+def test_worse_trial_is_stopped_and_noted(maximise, worse):
+    pruned: set[str] = set()
+    scheduler = asha(pruned, maximise=maximise)
+    assert judge(scheduler, "a", 1, 0.5) == TrialScheduler.CONTINUE
+    assert judge(scheduler, "b", 1, worse) == TrialScheduler.STOP
+    assert pruned == {"b"}
+
+
+def test_trial_with_all_its_epochs_done_is_never_stopped():
+    scheduler = asha()
+    judge(scheduler, "a", EPOCHS, 0.9)
+    assert judge(scheduler, "b", EPOCHS, 0.1) == TrialScheduler.CONTINUE
+    assert judge(scheduler, "b", EPOCHS, 0.1, final=True) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize("value", [math.nan, None])
+def test_missing_figure_is_not_judged(value):
+    scheduler = asha()
+    judge(scheduler, "a", 1, 0.5)
+    assert judge(scheduler, "b", 1, value) == TrialScheduler.CONTINUE
+    assert judge(scheduler, "c", 1, 0.1) == TrialScheduler.STOP
+
+
+def test_trials_of_earlier_launches_count():
+    scheduler = asha()
+    scheduler.learn("old", 1, 0.5)
+    assert judge(scheduler, "new", 1, 0.1) == TrialScheduler.STOP
+
+
+def test_resumed_trial_is_not_judged_again_at_a_rung_it_passed():
+    scheduler = asha()
+    for key, value in (("a", 0.5), ("b", 0.6)):
+        scheduler.learn(key, 1, value)
+    assert judge(scheduler, "a", 1, 0.5) == TrialScheduler.CONTINUE
+
+
+def test_scheduler_keeps_nothing_in_rays_files():
+    assert asha().__getstate__() == {}
+
+
+# ------------------------------------------------------------------------------------------------- failures and signals
+def test_error_becomes_a_failed_event_and_ends_there(ledger):
+    with RecordFailure(ledger, "k"):
+        raise ValueError("lr must be positive, but got -1")
+    (event,) = ledger.events("k")
+    assert event["error"] == "ValueError: lr must be positive, but got -1"
+    assert "Traceback" in event["traceback"]
+    assert ledger.status("k") == "failed"
+
+
+def test_stopping_is_no_failure(ledger):
+    with RecordFailure(ledger, "k"):
+        raise Stopped
+    assert ledger.events("k") == []
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_what_ends_a_process_passes(ledger, kind):
+    with pytest.raises(kind), RecordFailure(ledger, "k"):
+        raise kind
+    assert ledger.events("k") == []
+
+
+def test_lost_worker_comes_before_the_errors_it_causes():
+    from ray.exceptions import RayActorError
+    from ray.train import WorkerGroupError
+
+    broken = RuntimeError("Connection closed by peer")
+    lost = types.SimpleNamespace(health_check_failure=RayActorError())
+    error = WorkerGroupError("", {0: broken, 1: lost})  # pyright: ignore[reportArgumentType]
+    assert cause_of(error) is lost
+    assert is_loss(lost)  # pyright: ignore[reportArgumentType]
+    assert not is_loss(broken)
+
+
+def test_first_signal_asks_and_the_second_ends(capfd):
+    before = signal.getsignal(signal.SIGINT)
+    with catch_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "running trials save" in capfd.readouterr().err
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def inside() -> None:
+        with catch_signals():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert seen == [before]

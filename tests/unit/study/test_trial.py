@@ -1,0 +1,185 @@
+"""A trial is one plain function: it records itself, and interrupted-and-resumed equals uninterrupted to the bit."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load as load_safetensors
+
+from study import checkpoint
+from study.loop import Diverged, Stopped
+from study.ranks import Ranks
+from study.trial import NoReporter, build_method, prepare_run, run_trial
+from tests.unit.study.trials import PMAL, ledger_of, tiny_config, tiny_spec
+
+
+class Recorder:
+    """Keeps what a trial reports."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[int, bool, dict[str, float]]] = []
+
+    def report(self, metrics: dict[str, float], *, epoch: int, final: bool) -> None:
+        self.reports.append((epoch, final, metrics))
+
+
+class StopAfter:
+    """Asks to stop at the n-th batch."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def _state(spec: Any) -> tuple[dict, dict, dict]:
+    ledger = ledger_of(spec)
+    run = prepare_run(spec, ledger, reporter=NoReporter(), ranks=Ranks())
+    progress = checkpoint.restore(ledger, spec.key, network=run.method.network, optimizer=run.optimizer)
+    assert progress is not None
+    return run.method.network.state_dict(), run.optimizer.state_dict(), vars(progress)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+    return one == other
+
+
+def test_a_search_trial_writes_validation_rows_only_and_says_final_once(tmp_path: Path) -> None:
+    spec, recorder = tiny_spec(tmp_path), Recorder()
+    metrics = run_trial(spec, recorder)
+    ledger = ledger_of(spec)
+    assert [(epoch, final) for epoch, final, _ in recorder.reports] == [(1, False), (2, False), (2, True)]
+    assert [event["event"] for event in ledger.events(spec.key)] == ["start", "epoch", "epoch", "final"]
+    assert ledger.status(spec.key) == "finished"
+    cells = pd.read_parquet(io.BytesIO(ledger.read_bytes(spec.key, "cells.parquet") or b""))
+    assert set(cells["split"]) == {"validation"}
+    assert list(zip(cells["corruption"], cells["severity"], strict=True)) == [("clean", 0), ("gaussian_noise", 3)]
+    assert ledger.read_bytes(spec.key, "predictions.parquet") is None
+    assert metrics["acc/clean"] == cells["accuracy"][0]
+    assert not any(name.startswith("test/") for name in metrics)
+
+
+def test_a_train_trial_reads_the_test_split_and_keeps_a_row_for_each_image_and_cell(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, tiny_config(method=PMAL), role="train")
+    run_trial(spec)
+    ledger = ledger_of(spec)
+    cells = pd.read_parquet(io.BytesIO(ledger.read_bytes(spec.key, "cells.parquet") or b""))
+    rows = pd.read_parquet(io.BytesIO(ledger.read_bytes(spec.key, "predictions.parquet") or b""))
+    test = cells[cells["split"] == "test"]
+    assert len(rows) == 12 * len(test) == 12 * 3
+    counted = rows.groupby(["corruption", "severity"])["correct"].sum()
+    assert [counted[c, s] for c, s in zip(test["corruption"], test["severity"], strict=True)] == list(test["correct"])
+    assert (ledger.read_bytes(spec.key, "examples.npz") or b"")[:2] == b"PK"
+    weights = load_safetensors(ledger.read_bytes(spec.key, "model.safetensors") or b"")
+    assert weights
+    assert json.loads(ledger.read_bytes(spec.key, "model.json") or b"")["class_names"]
+
+
+def test_two_runs_are_equal_to_the_bit(tmp_path: Path) -> None:
+    config = tiny_config(method=PMAL)
+    one, other = tiny_spec(tmp_path, config), tiny_spec(tmp_path, config, study="again")
+    first, second = run_trial(one), run_trial(other)
+    first.pop("cost/seconds"), second.pop("cost/seconds")
+    assert first == second
+    assert _same(_state(one)[:2], _state(other)[:2])
+
+
+@pytest.mark.parametrize("method", [{"name": "plain"}, PMAL], ids=["plain", "pmal"])
+@pytest.mark.parametrize("optim", [{}, {"name": "adamw", "lr": 0.003}], ids=["sgd", "adamw"])
+def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, method: dict, optim: dict) -> None:
+    config = tiny_config(method=method, optim=optim, train={"augment": {"crop_padding": 2, "colour": 0.2}})
+    whole = tiny_spec(tmp_path, config)
+    broken = tiny_spec(tmp_path, config, study="broken")
+    expected = run_trial(whole)
+    for batches in (2, 1, 2):  # in the first epoch, again at once, and in the second epoch
+        with pytest.raises(Stopped):
+            run_trial(broken, should_stop=StopAfter(batches))
+        assert ledger_of(broken).status(broken.key) == "running"
+    found = run_trial(broken)
+    expected.pop("cost/seconds"), found.pop("cost/seconds")
+    assert found == expected
+    network, optimizer, progress = _state(whole)
+    network_again, optimizer_again, progress_again = _state(broken)
+    assert _same(network, network_again)
+    assert _same(optimizer, optimizer_again)
+    assert progress["passes"] == progress_again["passes"]
+    epochs = [event["epoch"] for event in ledger_of(broken).events(broken.key) if event["event"] == "epoch"]
+    assert epochs == [1, 2]
+
+
+def test_an_epoch_saved_but_not_recorded_is_recorded_once_on_resume(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path)
+    run_trial(spec)
+    ledger = ledger_of(spec)
+    lines = (ledger.read_bytes(spec.key, "events.jsonl") or b"").splitlines()
+    ledger.write_bytes(spec.key, "events.jsonl", b"\n".join(lines[:2]) + b"\n")  # as if killed after the second save
+    run_trial(spec)
+    assert [e["epoch"] for e in ledger.events(spec.key) if e["event"] == "epoch"] == [1, 2]
+    assert ledger.status(spec.key) == "finished"
+
+
+def test_a_finished_trial_is_not_run_again(tmp_path: Path) -> None:
+    spec, recorder = tiny_spec(tmp_path), Recorder()
+    first = run_trial(spec)
+    events = ledger_of(spec).events(spec.key)
+    assert run_trial(spec, recorder) == first
+    assert ledger_of(spec).events(spec.key) == events
+    assert [(epoch, final) for epoch, final, _ in recorder.reports] == [(2, True)]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = tiny_config()
+    spec, whole = tiny_spec(tmp_path, config), tiny_spec(tmp_path, config, study="whole")
+    expected = run_trial(whole)
+    with pytest.raises(Stopped):
+        run_trial(spec, should_stop=StopAfter(4))  # one epoch of 3 batches, then one batch
+    ledger = ledger_of(spec)
+    data = bytearray(ledger.read_bytes(spec.key, "checkpoint.pt") or b"")
+    data[len(data) // 2] ^= 0x10
+    ledger.write_bytes(spec.key, "checkpoint.pt", bytes(data))
+    found = run_trial(spec)
+    assert "checksum" in caplog.text
+    expected.pop("cost/seconds"), found.pop("cost/seconds")
+    assert found == expected
+
+
+def test_other_images_than_planned_are_refused(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path)
+    changed = {**spec.as_dict(), "fingerprint": "0" * 64}
+    with pytest.raises(ValueError, match="not those that the study was planned with"):
+        run_trial(type(spec)(**changed))
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(config: Any, *, num_classes: int) -> Any:
+        method = build_method(config, num_classes=num_classes)
+        with torch.no_grad():
+            method.parameter_groups()["heads"][0].fill_(torch.nan)
+        return method
+
+    monkeypatch.setattr("study.trial.build_method", broken)
+    spec = tiny_spec(tmp_path)
+    with pytest.raises(Diverged, match=r"not finite in epoch 1 .*lower optim\.lr"):
+        run_trial(spec)
+    assert ledger_of(spec).metrics(spec.key) == {}
+
+
+def test_nothing_global_changes(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    run_trial(tiny_spec(tmp_path))
+    assert torch.equal(before, torch.get_rng_state())
