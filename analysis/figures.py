@@ -39,7 +39,7 @@ def render(figure: Figure, form: Literal["png", "svg"]) -> bytes:
     with warnings.catch_warnings(), mpl.rc_context({"svg.hashsalt": "murk", "svg.fonttype": "path"}):
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # class names in any script
         metadata = {"Date": None} if form == "svg" else {"Software": None}
-        figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata, bbox_inches="tight", pad_inches=0.08)
+        figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -163,7 +163,7 @@ def cost_figure(found: Headline, accuracy: pd.DataFrame) -> Figure:
         axes.set_xlabel(title)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "0" if value == 0 else count_text(value)))
-    panels[0].set_ylabel("mean accuracy under noise (%)")
+    panels[0].set_ylabel("accuracy under noise (%)")
     _legend(figure, panels[0])
     return figure
 

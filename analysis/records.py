@@ -177,21 +177,25 @@ def to_frame(records: Sequence[TrialRecord], study: Mapping[str, Any]) -> pd.Dat
     """All rows of a study, in the types, the columns and the order of the contract."""
     groups = known_groups(records, study)
     labels = label_configs({(r.info["phase"], config_id(r.info["config"])): r.info["config"] for r in records})
-    parts = [_rows(record, groups, labels) for record in records]
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
-    return validate(sort_rows(frame[list(COLUMNS)].astype(COLUMNS), study))
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for record in records:
+        _add_rows(columns, record, groups, labels)
+    return validate(sort_rows(pd.DataFrame(columns).astype(COLUMNS), study))
 
 
-def _rows(record: TrialRecord, groups: Mapping[str, frozenset[str]], labels: Mapping[Any, str]) -> pd.DataFrame:
+def _add_rows(
+    columns: dict[str, list[Any]], record: TrialRecord, groups: Mapping[str, frozenset[str]], labels: Mapping[Any, str]
+) -> None:
     info, config = record.info, record.info["config"]
     types = training_noise(config)
     stages = config.get("method", {}).get("stages")
     identity = config_id(config)
     if record.cells is None or record.cells.empty:
-        rows = pd.DataFrame({name: [None] for name in (*CELL_COLUMNS, "relation")})
+        own: dict[str, list[Any]] = {name: [None] for name in (*CELL_COLUMNS, "relation")}
     else:
-        rows = record.cells[list(CELL_COLUMNS)].copy()
-        rows["relation"] = [relation(c, g, types, groups) for c, g in zip(rows.corruption, rows.group, strict=True)]
+        own = {name: record.cells[name].tolist() for name in CELL_COLUMNS}
+        pairs = zip(own["corruption"], own["group"], strict=True)
+        own["relation"] = [relation(corruption, group, types, groups) for corruption, group in pairs]
     constant = {
         "study": info["study"],
         "phase": info["phase"],
@@ -210,7 +214,9 @@ def _rows(record: TrialRecord, groups: Mapping[str, frozenset[str]], labels: Map
         "cost_passes": last_metric(record.events, "cost/passes"),
         "cost_seconds": last_metric(record.events, "cost/seconds"),
     }
-    return rows.assign(**constant).astype(COLUMNS)
+    num_rows = len(own["relation"])
+    for name, values in columns.items():
+        values.extend(own.get(name) or [constant[name]] * num_rows)
 
 
 def sort_rows(frame: pd.DataFrame, study: Mapping[str, Any]) -> pd.DataFrame:

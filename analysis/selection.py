@@ -98,26 +98,3 @@ def candidates(
             number = int(record.info.get("number", 0))
             found.append(Candidate(record.key, value, number, record.info["config"]))
     return found
-
-
-def select(
-    rows: Iterable[Mapping[str, Any]], *, metric: str, goal: Goal = "maximise", top: int = 1, per: str | None = None
-) -> list[str]:
-    """Keys of the trials to confirm, best first.
-
-    Args:
-        rows: finished trials: `key`, `metrics` (final, on validation), and `trial` (its `trial.json`).
-        top: how many, or how many of each value of `per`.
-        per: dotted key of the configuration, such as `method.name`.
-
-    Raises:
-        ValueError: no row has a finite value of the metric, or `per` is no key of any configuration.
-    """
-    pool = []
-    for row in rows:
-        trial = row.get("trial") or row.get("params") or {}
-        value = row["metrics"].get(metric)
-        number, config = int(trial.get("number", 0)), trial.get("config", trial)
-        pool.append(Candidate(row["key"], float("nan") if value is None else float(value), number, config))
-    chosen = top_of(pool, top, goal=goal) if per is None else top_per(pool, top, key=per, goal=goal)
-    return [candidate.key for candidate in chosen]

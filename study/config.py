@@ -114,7 +114,7 @@ class MethodSettings(Section):
     name: str
 
 
-def _bounded(hint: Any, bounds: dict[str, float]) -> Any:
+def _bounded(hint: Any, bounds: dict[str, Any]) -> Any:
     """The type with its bounds, those of a tuple on each of its entries."""
     if not bounds:
         return hint
@@ -141,7 +141,7 @@ if TYPE_CHECKING:
     AnyMethod = MethodSettings
 else:
     AnyMethod = Annotated[
-        METHOD_SECTIONS["plain"] if len(METHOD_SECTIONS) == 1 else Union[tuple(METHOD_SECTIONS.values())],
+        Union[tuple(METHOD_SECTIONS.values())],  # noqa: UP007
         Field(discriminator="name"),
     ]
 
@@ -199,7 +199,7 @@ class NoiseConfig(Section):
         default=("gaussian_noise", "motion_blur"), min_length=1, max_length=MAX_SEARCH_CORRUPTIONS
     )
     validation_severities: tuple[Severity, ...] = Field(default=(2, 4), min_length=1, max_length=MAX_SEARCH_SEVERITIES)
-    validation_images: int = Field(MAX_SEARCH_IMAGES, ge=1, le=MAX_SEARCH_IMAGES)
+    validation_images: int = Field(default=MAX_SEARCH_IMAGES, ge=1, le=MAX_SEARCH_IMAGES)
     test: tuple[str, ...] = Field(
         default=("shot_noise", "impulse_noise", "gaussian_blur", "contrast", "jpeg_compression", "resolution"),
         min_length=1,

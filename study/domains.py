@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 from study.keys import canonical
-from study.problems import Path, Problem, only_near, shown
+from study.problems import Path, Problem, flow, only_near, shown
 from study.readable import value_problems
 
 Kind = Literal["int", "log_int", "float", "uniform", "log_uniform", "choice", "fixed"]
@@ -103,9 +103,9 @@ class Domain:
     def describe(self) -> str:
         """In words, for the plan."""
         if self.kind == "fixed":
-            return shown(self.items[0])
+            return flow(self.items[0])
         if self.kind == "choice":
-            return " | ".join(item if isinstance(item, str) else shown(item) for item in self.items)
+            return " | ".join(map(flow, self.items))
         scale = " on a log scale" if self.log else ""
         step = f" in steps of {self.step}" if self.step > 1 else ""
         return f"{self.low:g} to {self.high:g}{step}{scale}"

@@ -89,7 +89,8 @@ def unions(root: type[BaseModel] = StudyConfig) -> dict[str, dict[str, type[Base
 @lru_cache(maxsize=512)
 def _adapter(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
     field = model.model_fields[name]
-    return TypeAdapter(Annotated[field.annotation, field])
+    annotated: Any = Annotated.__class_getitem__((field.annotation, field))  # type: ignore[attr-defined]
+    return TypeAdapter(annotated)
 
 
 def canonical(key: str, value: Any) -> Any:

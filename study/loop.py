@@ -73,10 +73,10 @@ def make_optimizer(method: Method, settings: LoopSettings) -> Optimizer:
         for name, parameters in method.parameter_groups().items()
         if parameters
     ]
-    shared = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    lr, weight_decay = settings.lr, settings.weight_decay
     if settings.optimizer == "sgd":
-        return SGD(groups, momentum=settings.momentum, **shared)
-    return AdamW(groups, betas=(settings.momentum, 0.999), **shared)
+        return SGD(groups, lr=lr, weight_decay=weight_decay, momentum=settings.momentum)
+    return AdamW(groups, lr=lr, weight_decay=weight_decay, betas=(settings.momentum, 0.999))
 
 
 def lr_at(epoch: int, settings: LoopSettings) -> float:

@@ -81,6 +81,11 @@ def end_tags(status: str, events: Sequence[Mapping[str, Any]]) -> dict[str, str]
     return {"murk.status": status, "murk.error": _tag(error) if status == "failed" else ""}
 
 
+def table_tags(artifact: str) -> dict[str, str]:
+    """The tag by which MLflow's UI knows an artifact as a table, as `MlflowClient.log_table` sets it."""
+    return {"mlflow.loggedArtifacts": json.dumps([{"path": artifact, "type": "table"}])}
+
+
 def params(config: Mapping[str, Any]) -> dict[str, str]:
     """The resolved config under dotted keys; a value too long for MLflow is cut and says so."""
     return {key: _param(value) for key, value in flatten(config).items()}
@@ -122,7 +127,7 @@ def trial_mce(records: list[TrialRecord], study: Mapping[str, Any]) -> dict[str,
     except LookupError:
         return {}
     rows = main_rows(to_frame(records, study), split="test")
-    baseline_rows = rows[rows["config_id"] == baseline]
+    baseline_rows = rows.loc[rows["config_id"] == baseline]
     found = {}
     for key, own in rows.groupby("trial"):
         try:

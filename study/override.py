@@ -97,7 +97,7 @@ def assign(tree: Any, path: Path, value: Any) -> Path:
             here.append(str(part))
             if not isinstance(tree.get(here[-1]), (dict, list)):
                 tree[here[-1]] = _fresh(dotted(tuple(here)))
-        tree = cast(Any, tree)[here[-1]]
+        tree = _step(tree, here[-1])
     if isinstance(tree, list):
         last: str | int = _index(tree, path[-1])
     else:
@@ -105,8 +105,13 @@ def assign(tree: Any, path: Path, value: Any) -> Path:
         if isinstance(value, str) and value in branches and tree.get(last) != value:
             for name in [name for name in tree if name not in branches[value].model_fields]:
                 del tree[name]
-    tree[last] = value
+    holder: Any = tree
+    holder[last] = value
     return (*here, last)
+
+
+def _step(tree: Any, part: str | int) -> Any:
+    return tree[part]
 
 
 def _index(items: list[Any], part: str | int) -> int:

@@ -16,11 +16,12 @@ from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig, TrainPha
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
 from study.ledger import Ledger, TrialSpec, trial_key
+from study.override import apply
 from study.places import Places, redact, resolve_places
 from study.plan import refuse_what_cannot_run
 from study.reporting import closing_lines, write_study_report
 from study.search import Interrupted, PhaseSummary, Runtime, run_list, run_search, start_ray, stop_ray
-from study.space import apply, parse
+from study.space import for_phase, parse
 from study.studyfile import LoadedStudy, load_study_text
 from study.tracking import Tracker
 from study.trial import versions
@@ -77,13 +78,14 @@ def run_study(
         say(f"study {config.name}: reading the images")
         data = prepare_data(config.data, cache_dir=places.cache_dir)
         _open_study(ledger, loaded, data, again=again)
-        tracker = Tracker(ledger, config, places.tracking_uri) if config.tracking.enabled else None
+        tracker = Tracker(ledger, places.tracking_uri) if config.tracking.enabled else None
         runtime = start_ray(config.resources, address=address, verbose=verbose)
         run = StudyRun(config, ledger, places, data.fingerprint, runtime)
         try:
             if tracker:
                 tracker.start()
             summaries = [_run_phase(run, phase, tracker) for phase in config.phases]
+            report = write_study_report(ledger, tracker)
         except Interrupted:
             say(f"stopped; what was done is kept. Go on with: murk resume {config.name}{_storage_hint(storage)}")
             return INTERRUPTED
@@ -91,7 +93,6 @@ def run_study(
             stop_ray(runtime)
             if tracker:
                 tracker.close()
-        report = write_study_report(ledger, tracker)
     typer.echo(closing_lines(ledger, report, places, config))
     return FAILED_TRIALS if any(summary.failed for summary in summaries) else DONE
 
@@ -190,7 +191,7 @@ def _changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = "
 
 
 def _run_phase(run: StudyRun, phase: Phase, tracker: Tracker | None) -> PhaseSummary:
-    config = apply(run.config, phase.set) if phase.set else run.config
+    config = for_phase(run.config, phase)
     _record_phase(run.ledger, phase, status="running")
     if tracker:
         tracker.phase_started(phase.name)
@@ -205,7 +206,7 @@ def _run_phase(run: StudyRun, phase: Phase, tracker: Tracker | None) -> PhaseSum
 
 
 def _search(run: StudyRun, phase: SearchPhase, config: StudyConfig) -> PhaseSummary:
-    search = phase.search or config.search
+    search = config.search
 
     def spec_of(params: dict[str, Any], number: int) -> TrialSpec:
         return run.spec(apply(config.trial(), params), phase, number=number, params=params)

@@ -71,7 +71,7 @@ def resolve_places(
     place = _absolute_storage(named or "results", cwd)
     uri = tracking.uri if tracking else None
     if uri is not None:
-        uri = _absolute_tracking(uri, cwd)
+        uri = resolve_tracking(uri, cwd)
     elif "://" not in place:
         uri = f"sqlite:///{place}/mlflow.db"
     elif tracking is not None and tracking.enabled:
@@ -90,6 +90,28 @@ def is_submitted_job(environment: Mapping[str, str], cwd: Path) -> bool:
 def redact(text: str) -> str:
     """The text with the credentials of every URI in it replaced by `***`: user and password, tokens in queries."""
     return _SECRET.sub(r"\g<name>***", _USERINFO.sub(r"\g<scheme>***@", text))
+
+
+def resolve_tracking(uri: str, cwd: Path) -> str:
+    """The tracking URI with a relative SQLite path made absolute.
+
+    Raises:
+        ValueError: It is no MLflow server or database, or a database inside a folder that Ray clears.
+    """
+    scheme, separator, _ = uri.partition("://")
+    if uri != "databricks" and (not separator or scheme.partition("+")[0] not in TRACKING_SCHEMES):
+        raise ValueError(
+            f"tracking.uri must be an MLflow server or a database ({', '.join(TRACKING_SCHEMES)}), but got "
+            f"{redact(uri)!r}; a file of your own is sqlite:///PATH/mlflow.db"
+        )
+    database = sqlite_path(uri)
+    if database is None:
+        return uri
+    if database.name in {"", ":memory:"}:
+        raise ValueError(f"tracking.uri must name a database file, sqlite:///PATH/mlflow.db, but got {uri!r}")
+    path = _absolute_path(str(database), cwd)
+    _refuse_ray_session(path, "tracking.uri")
+    return f"{scheme}:///{path}"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -119,23 +141,6 @@ def _check_protocol(scheme: str) -> None:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         raise ValueError(f"tracking.storage: {scheme}:// needs a package that is not here: {error}") from None
-
-
-def _absolute_tracking(uri: str, cwd: Path) -> str:
-    scheme, separator, _ = uri.partition("://")
-    if uri != "databricks" and (not separator or scheme.partition("+")[0] not in TRACKING_SCHEMES):
-        raise ValueError(
-            f"tracking.uri must be an MLflow server or a database ({', '.join(TRACKING_SCHEMES)}), but got "
-            f"{redact(uri)!r}; a file of your own is sqlite:///PATH/mlflow.db"
-        )
-    database = sqlite_path(uri)
-    if database is None:
-        return uri
-    if database.name in {"", ":memory:"}:
-        raise ValueError(f"tracking.uri must name a database file, sqlite:///PATH/mlflow.db, but got {uri!r}")
-    path = _absolute_path(str(database), cwd)
-    _refuse_ray_session(path, "tracking.uri")
-    return f"{scheme}:///{path}"
 
 
 def _absolute_path(named: str, cwd: Path) -> Path:

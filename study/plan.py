@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from study.space import Space, for_phase, parse
 from study.studyfile import LoadedStudy, StudyFileError
 
 DRAWS = 16
-MAX_MEASURED = 6
+MAX_MEASURED = 4
 TPE_RANDOM_TRIALS = 10
 
 
@@ -114,7 +115,7 @@ class _Costs:
     def of(self, config: TrialConfig) -> Cost | None:
         """None where enough others were measured."""
         key = (config.model.backbone, config.method, config.optim.sam.rho > 0, config.train.batch_size,
-               config.training_noise(), config.train.precision)  # fmt: skip
+               bool(config.training_noise()), config.train.precision)  # fmt: skip
         if key not in self.known:
             full = sum(cost is not None for cost in self.known.values()) >= MAX_MEASURED
             new_method = config.method.name not in self.methods
@@ -214,7 +215,7 @@ def _plan_phase(study: StudyConfig, phase: Phase, costs: _Costs) -> PhasePlan:
         draws = [apply(config.trial(), params) for params in space.draws(DRAWS if space.domains else 1)]
         shares = _by_method(draws)
         trials = config.search.trials
-        searched = tuple(_searched(space))
+        searched = tuple(_searched(space, list(config.search.space)))
         return _estimated(PhasePlan(phase, config, trials, searched, notes=_notes(config, space)), shares, costs)
     if isinstance(phase, ConfirmPhase):
         return _plan_confirm(study, phase, costs)
@@ -251,6 +252,9 @@ def _estimated(plan: PhasePlan, shares: Mapping[str, tuple[float, list[TrialConf
     estimates, passes = [], 0.0
     tested = plan.phase.kind != "search"
     workers = plan.config.resources.workers_per_trial
+    for turn in itertools.zip_longest(*(configs for _, configs in shares.values())):
+        for config in filter(None, turn):  # by turns, so that each method has its share of what is timed
+            costs.of(config)
     for name, (share, configs) in shares.items():
         known = [(config, cost) for config in configs if (cost := costs.of(config)) is not None]
         seconds = [trial_seconds(config, cost, costs.sizes, tested=tested, workers=workers) for config, cost in known]
@@ -263,9 +267,9 @@ def _estimated(plan: PhasePlan, shares: Mapping[str, tuple[float, list[TrialConf
     return PhasePlan(plan.phase, plan.config, plan.trials, plan.searched, tuple(estimates), passes, total, plan.notes)
 
 
-def _searched(space: Space) -> list[tuple[str, str, str]]:
+def _searched(space: Space, order: list[str]) -> list[tuple[str, str, str]]:
     rows = []
-    for domain in space.domains:
+    for domain in sorted(space.domains, key=lambda domain: order.index(domain.key)):
         conditions = []
         for item in domain.when:
             values = [value.strip('"') for value in item.values]

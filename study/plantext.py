@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 110
 _MAX_NAMES = 4
+_LONG = 60
 
 
 def plan_text(plan: Plan) -> str:
@@ -78,22 +79,23 @@ def _phase(plan: PhasePlan, number: int) -> list[str]:
         goals = " and ".join(
             f"the {'highest' if item.goal == 'maximise' else 'lowest'} {item.metric}" for item in search.objectives
         )
-        head = f"search for {goals}: {trials} ({search.algorithm})"
-    elif phase.kind == "confirm":
-        per = f" of each {phase.per}" if phase.per else ""
-        seeds = _counted(len(phase.seeds), "seed")
-        head = f"confirm the best {phase.top}{per} of {phase.of} with {seeds}: {trials}, then the test"
+        head = f"{trials} by {search.algorithm} in search of {goals}"
     else:
-        head = f"train the settings as they stand with {_counted(len(phase.seeds), 'seed')}: {trials}, then the test"
+        seeds = _counted(len(phase.seeds), "seed")
+        what = "the settings as they stand"
+        if phase.kind == "confirm":
+            per = f" of each {phase.per}" if phase.per else ""
+            what = f"the best {phase.top}{per} in {phase.of}" if phase.top > 1 else f"the best{per} in {phase.of}"
+        head = f"{trials}: {what}, {seeds}{' each' if phase.kind == 'confirm' else ''}; then the test split is read"
     lines = [f"Phase {number}, {phase.name}: {head}"]
     if phase.set:
         lines.append(f"    with {', '.join(f'{key}: {value}' for key, value in phase.set.items())}")
-    lines += _searched(plan)
+    width = max((len(item.method) for item in plan.estimates), default=0)
     for item in plan.estimates:
-        passes = _span(item.passes, "{:.3g}")
-        low, high = (duration(value).removeprefix("about ") for value in item.seconds)
-        span = low if low == high else f"{low} to {high}"
-        lines.append(f"    {item.method}: {passes} gradient passes for each image; {span} for each trial")
+        passes = _span([f"{value:.2g}" for value in item.passes])
+        seconds = _span([duration(value).removeprefix("about ") for value in item.seconds])
+        lines.append(f"    {item.method:<{width}}  {seconds} a trial, {passes} gradient passes an image")
+    lines += _searched(plan)
     return [*lines, *(f"    note: {note}" for note in plan.notes)]
 
 
@@ -101,40 +103,49 @@ def _searched(plan: PhasePlan) -> list[str]:
     if not plan.searched:
         return []
     width = max(len(key) for key, _, _ in plan.searched)
-    lines = []
+    lines = ["    searched:"]
     for key, values, condition in plan.searched:
         when = f"   if {condition}" if condition else ""
-        lines.append(f"    {key:<{width}}  {values}{when}")
+        options = values.split(" | ") if len(values) > _LONG else [values]
+        lines.append(f"      {key:<{width}}  {options[0]}{when if len(options) == 1 else ''}")
+        lines += [f"      {'':<{width}}  {option}" for option in options[1:]]
+        lines += [f"      {'':<{width}}{when}"] if when and len(options) > 1 else []
     return lines
 
 
 def _cost(plan: Plan) -> list[str]:
     resources = plan.study.config.resources
     passes = sum(phase.passes for phase in plan.phases)
-    have = f"{plan.available.get('CPU', 0):g} CPUs and {_counted(plan.available.get('GPU', 0), 'GPU', zero='no')}"
-    side = f"{_counted(plan.at_once, 'trial')} at a time" if plan.at_once else "not even one trial"
-    amount = f"{_counted(plan.trials, 'trial')}, {passes:,.0f} gradient passes, {duration(plan.seconds)}"
-    lines = _wrapped(
-        "Cost", f"{amount} with {side}; estimated on this machine from {_counted(plan.measured, 'measured configuration')}, reading the images and "
-        "writing the report not counted",
-    )  # fmt: skip
-    need = f"{resources.workers_per_trial * resources.cpus_per_worker:g} CPU"
+    have = f"{_counted(plan.available.get('CPU', 0), 'CPU')} and {_gpus(plan.available.get('GPU', 0))}"
+    side = f"{_counted(plan.at_once, 'trial')} at a time" if plan.at_once else "none fits"
+    together = f"with {side}" if plan.at_once > 1 else "one after the other"
+    amount = f"{_counted(plan.trials, 'trial')}, {passes:,.0f} gradient passes, {duration(plan.seconds)} {together}"
+    source = f"estimated on this machine, as busy as it is now, from {_counted(plan.measured, 'timed configuration')}"
+    lines = _wrapped("Cost", f"{amount}; {source}, reading the images and writing the report not counted")
+    need = _counted(resources.workers_per_trial * resources.cpus_per_worker, "CPU")
     gpus = resources.workers_per_trial * resources.gpus_per_worker
-    need += f" and {gpus:g} GPU" if gpus else ""
-    lines += _wrapped("Machine", f"{have}; a trial takes {need}, so {side}")
+    need += f" and {_counted(gpus, 'GPU')}" if gpus else ""
+    lines += _wrapped("Machine", f"{have}; a trial takes {need}: {side}")
     if plan.lacks:
         return [*lines, "", "It cannot run here:", *(line for lack in plan.lacks for line in _wrapped("", lack))]
     return lines
 
 
-def _counted(count: float, noun: str, *, zero: str = "0") -> str:
-    amount = zero if count == 0 else f"{count:,g}"
-    return f"{amount} {noun}{'' if count == 1 else 's'}"
+def _counted(count: float, noun: str) -> str:
+    return f"{count:,g} {noun}{'' if count == 1 else 's'}"
 
 
-def _span(values: tuple[float, float], form: str) -> str:
-    low, high = (form.format(value) for value in values)
-    return low if low == high else f"{low} to {high}"
+def _gpus(count: float) -> str:
+    return _counted(count, "GPU") if count else "no GPU"
+
+
+def _span(values: list[str]) -> str:
+    """`4.5 to 6.8 min`: the unit of the first is left out where the second has the same."""
+    low, high = values
+    if low == high:
+        return low
+    unit = high.rpartition(" ")[2]
+    return f"{low.removesuffix(f' {unit}')} to {high}"
 
 
 def _wrapped(label: str, text: str) -> list[str]:

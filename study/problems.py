@@ -47,6 +47,15 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 4]} ..."
 
 
+def flow(value: Any) -> str:
+    """A value as a person would write it in a study file, in one line."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {flow(item)}' for key, item in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(flow, value))}]"
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, default=str)
+
+
 def near(word: str, known: Iterable[str]) -> list[str]:
     """The known words that `word` may stand for, best first; dotted ones also by their last part."""
     known = sorted(key for key in set(known) if not word.startswith(f"{key}."))

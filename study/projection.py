@@ -1,81 +1,49 @@
 """One pass of the ledger into MLflow: whatever MLflow lacks is added, whatever it has is left alone.
 
-The state lies in the ledger beside what it describes: `mlflow.json` of each trial and of the study. It may be lost or be
-behind at any point: runs are found again by their tags, and MLflow drops a metric it already has (same name, time, step
-and value). So a pass that died half-way is simply repeated.
+The state lies in the ledger beside what it describes: `mlflow.json` of each trial and of the study. It may be lost or
+be behind at any point: runs are found again by their tags, and MLflow drops a metric it already has (same name, time,
+step and value). So a pass that died half-way is simply repeated.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import tempfile
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import pandas as pd
 
 from analysis.records import TrialRecord, trial_status
 from study import mlflow_rows
-from study.mlflow_rows import MLFLOW_STATUS, MetricRow
+from study.mlflow_rows import MetricRow
+from study.mlflow_runs import Counts, RunRecord, Runs
 from study.places import redact
 
 if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
     from study.ledger import Ledger
 
 STATE_FILE = "mlflow.json"
 LEDGER_FILES = ("trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "examples.npz")
 MODEL_FILES = ("model.safetensors", "model.json")
+STUDY_FILES = {"study.json": "ledger/study.json", "study.yaml": "study.yaml"}
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
 
 
-@dataclass
-class RunRecord:
-    """How far a trial or a phase has been projected.
-
-    Attributes:
-        uri: the MLflow place that the rest speaks of, without credentials.
-        run_id: its run there; empty before there is one.
-        events: events of the ledger whose metrics are there.
-        status: what the run says: a trial's status, or `interrupted`.
-        progress: a phase's counts of trials.
-        mce: the mean corruption error that is there.
-        files: artifact -> digest of the content that is there.
-    """
-
-    uri: str
-    run_id: str = ""
-    events: int = 0
-    status: str = ""
-    progress: str = ""
-    mce: float | None = None
-    files: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Counts:
-    """What one pass did; `problems` are trials that MLflow refused, with its words."""
-
-    runs: int = 0
-    metrics: int = 0
-    files: int = 0
-    problems: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
+@dataclass(frozen=True)
 class Trial:
-    """A trial as a pass sees it."""
+    """A trial as a pass sees it; `shown` is its status, or `interrupted`."""
 
     key: str
     info: Mapping[str, Any]
     events: list[dict[str, Any]]
     shown: str
+
+    @property
+    def phase(self) -> str:
+        return self.info["phase"]
 
     @property
     def start_ms(self) -> int | None:
@@ -87,29 +55,24 @@ class Trial:
 
 
 class Projection:
-    """Writes one study's ledger into one MLflow place. The only writer; not for several threads.
+    """Writes one study's ledger into its runs.
 
     Args:
         ledger: The study's records.
-        client: An `MlflowClient`.
-        uri: The client's tracking URI; recorded without credentials.
-        artifact_location: Where a new experiment keeps artifacts; None leaves it to the server.
+        runs: The study's runs in one MLflow place.
     """
 
-    def __init__(self, ledger: Ledger, client: MlflowClient, uri: str, *, artifact_location: str | None) -> None:
+    def __init__(self, ledger: Ledger, runs: Runs) -> None:
         self._ledger = ledger
-        self._client = client
-        self._uri = redact(uri)
-        self._experiment = _open_experiment(client, ledger.study, artifact_location)
-        self._runs = _known_runs(client, self._experiment)
+        self._runs = runs
         self._settled: dict[str, Trial] = {}
         self._scored: set[str] = set()
-        self._phases: dict[str, RunRecord] = {}
-        self._reports: list[str] = []
-        self._read_state()
+        state = ledger.read_json(STATE_FILE) or {}
+        self._reports: list[str] = list(state.get("reports", ()))
+        self._phases = {name: runs.record("phase", name, entry) for name, entry in state.get("phases", {}).items()}
 
     def advance(self, *, started: Iterable[str] = (), reports: Iterable[str] = (), ending: bool = False) -> Counts:
-        """Bring MLflow up to the ledger.
+        """Bring MLflow up to the ledger; returns what all passes did so far, and the problems of this one.
 
         Args:
             started: Phases that have begun, besides those that `study.json` names.
@@ -119,33 +82,32 @@ class Projection:
         Raises:
             MlflowException, OSError: The server is away; the next pass goes on from here.
         """
-        counts = Counts()
+        self._runs.counts.problems = {}
+        self._remember(reports)
         study = self._ledger.read_json("study.json") or {}
         listed = {item["name"]: item for item in study.get("phases", ())}
-        trials = self._trials(ending)
-        names = dict.fromkeys([*listed, *started, *(trial.info["phase"] for trial in trials.values())])
-        self._reports += [place for place in reports if place not in self._reports]
-        for name in names:
-            own = [trial for trial in trials.values() if trial.info["phase"] == name]
-            self._open_phase(name, listed.get(name, {}).get("kind", ""), own, counts)
+        trials = self._trials(ending=ending)
+        for name in dict.fromkeys([*listed, *started, *(trial.phase for trial in trials)]):
+            entry = listed.get(name, {})
+            own = [trial for trial in trials if trial.phase == name]
+            self._open_phase(name, entry.get("kind", own[0].info["role"] if own else ""), own)
             for trial in own:
                 if trial.key not in self._settled:
-                    self._guarded(trial, counts)
-            if listed.get(name, {}).get("status") == "finished" and not counts.problems:
-                self._score(name, own, study, counts)
-            self._close_phase(name, listed.get(name, {}).get("status", "running"), own, counts, ending=ending)
-        return counts
+                    self._guarded(trial)
+            if entry.get("status") == "finished" and not self._runs.counts.problems:
+                self._score(name, own, study)
+            still = "interrupted" if ending else "running"
+            self._close_phase(name, "finished" if entry.get("status") == "finished" else still, own)
+        return self._runs.counts
 
     # ------------------------------------------------------------------------------------------------------- one trial
-    def _trials(self, ending: bool) -> dict[str, Trial]:
-        trials = {}
-        for key in self._ledger.files.folders("trials"):
-            trial = self._settled.get(key) or self._read_trial(key, ending)
-            if trial is not None:
-                trials[key] = trial
-        return dict(sorted(trials.items(), key=lambda item: item[1].info.get("number", 0)))
+    def _trials(self, *, ending: bool) -> list[Trial]:
+        found = [
+            self._settled.get(key) or self._read(key, ending=ending) for key in self._ledger.files.folders("trials")
+        ]
+        return sorted((trial for trial in found if trial), key=lambda trial: trial.info.get("number", 0))
 
-    def _read_trial(self, key: str, ending: bool) -> Trial | None:
+    def _read(self, key: str, *, ending: bool) -> Trial | None:
         content = self._ledger.read_bytes(key, "trial.json")
         if content is None:
             return None
@@ -153,196 +115,146 @@ class Projection:
         status = trial_status(events)
         return Trial(key, json.loads(content), events, "interrupted" if status == "running" and ending else status)
 
-    def _guarded(self, trial: Trial, counts: Counts) -> None:
+    def _guarded(self, trial: Trial) -> None:
         """Project a trial; one that MLflow refuses does not hold up the others."""
         from mlflow.exceptions import MlflowException
 
         try:
-            self._project(trial, counts)
+            self._project(trial)
         except MlflowException as error:
             if error.error_code not in _REFUSALS:
                 raise
-            counts.problems[trial.key] = redact(str(error))
-            self._runs.pop(("trial", trial.key), None)
+            self._runs.counts.problems[trial.key] = redact(str(error))
+            self._runs.forget("trial", trial.key)
 
-    def _project(self, trial: Trial, counts: Counts) -> None:
+    def _project(self, trial: Trial) -> None:
         record = self._record(trial.key)
         if not record.run_id:
-            self._create(trial, record, counts)
-        rows = mlflow_rows.metric_rows(trial.events[record.events :])
-        changed = len(trial.events) > record.events
+            self._create(trial, record)
+        new = trial.events[record.events :]
+        rows = mlflow_rows.metric_rows(new)
         if rows:
-            self._log(record.run_id, metrics=rows)
-            counts.metrics += len(rows)
-        if record.status != trial.shown or (changed and trial.shown != "running"):
-            self._show(trial, record, counts)
-            changed = True
-        if changed:
-            record.events = len(trial.events)
-            self._save(trial.key, record)
-        if trial.shown in {"finished", "pruned"}:
-            self._settled[trial.key] = Trial(trial.key, trial.info, trial.events[-1:], trial.shown)
+            self._runs.log(record.run_id, metrics=rows)
+        if record.status != trial.shown or (new and trial.shown != "running"):
+            self._show(trial, record)
+        elif not new:
+            self._settle(trial)
+            return
+        record.events = len(trial.events)
+        self._save(trial.key, record)
+        self._settle(trial)
 
-    def _create(self, trial: Trial, record: RunRecord, counts: Counts) -> None:
+    def _settle(self, trial: Trial) -> None:
+        if trial.shown in {"finished", "pruned"}:
+            self._settled[trial.key] = replace(trial, events=[trial.events[0], trial.events[-1]])
+
+    def _create(self, trial: Trial, record: RunRecord) -> None:
         tags = mlflow_rows.trial_tags(trial.info) | {
             "murk.status": "running",
-            "mlflow.parentRunId": self._phases[trial.info["phase"]].run_id,
+            "mlflow.parentRunId": self._phases[trial.phase].run_id,
         }
-        name = mlflow_rows.run_name(trial.info)
-        record.run_id = self._run("trial", trial.key, tags, name, trial.start_ms, counts)
+        title = mlflow_rows.run_name(trial.info)
+        record.run_id = self._runs.open("trial", trial.key, tags=tags, title=title, start_ms=trial.start_ms)
         self._save(trial.key, record)
 
-    def _show(self, trial: Trial, record: RunRecord, counts: Counts) -> None:
-        """Give the run its status, its files and, at the very end, its state."""
+    def _show(self, trial: Trial, record: RunRecord) -> None:
+        """Give the run its files and tags and, after all else, its state."""
         if not record.status:
-            self._log(record.run_id, params=mlflow_rows.params(trial.info["config"]))
+            self._runs.log(record.run_id, params=mlflow_rows.params(trial.info["config"]))
         for name in LEDGER_FILES if trial.shown != "running" else LEDGER_FILES[:1]:
-            self._upload(record, f"ledger/{name}", self._ledger.read_bytes(trial.key, name), counts)
-        for name in MODEL_FILES if trial.shown == "finished" else ():
-            self._upload(record, f"model/{name}", self._ledger.read_bytes(trial.key, name), counts)
+            self._runs.upload(record, f"ledger/{name}", self._ledger.read_bytes(trial.key, name))
         if trial.shown == "finished":
-            self._grid(trial.key, record, counts)
-        self._log(record.run_id, tags=mlflow_rows.end_tags(trial.shown, trial.events))
-        self._set_status(record, trial.shown, trial.end_ms)
+            for name in MODEL_FILES:
+                self._runs.upload(record, f"model/{name}", self._ledger.read_bytes(trial.key, name))
+            self._show_grid(trial.key, record)
+        self._runs.log(record.run_id, tags=mlflow_rows.end_tags(trial.shown, trial.events))
+        self._runs.set_status(record, trial.shown, trial.end_ms)
 
-    def _grid(self, key: str, record: RunRecord, counts: Counts) -> None:
-        """The whole grid as a table. As `log_table`, which would append the same rows again after a crash."""
-        cells = self._ledger.read_bytes(key, "cells.parquet")
-        if cells is None:
-            return
-        table = pd.read_parquet(io.BytesIO(cells)).to_json(orient="split", index=False)
-        self._upload(record, "grid.json", table.encode(), counts)
-        self._log(record.run_id, tags={"mlflow.loggedArtifacts": '[{"path": "grid.json", "type": "table"}]'})
+    def _show_grid(self, key: str, record: RunRecord) -> None:
+        """The whole grid as a table. As `log_table`, which after a crash would append the same rows again."""
+        cells = self._cells(key)
+        if cells is not None:
+            self._runs.upload(record, "grid.json", (cells.to_json(orient="split", index=False) or "").encode())
+            self._runs.log(record.run_id, tags=mlflow_rows.table_tags("grid.json"))
 
     # ------------------------------------------------------------------------------------------------------- one phase
-    def _open_phase(self, name: str, kind: str, trials: list[Trial], counts: Counts) -> None:
-        record = self._phases.setdefault(name, RunRecord(self._uri))
+    def _open_phase(self, name: str, kind: str, trials: list[Trial]) -> None:
+        record = self._phases.setdefault(name, RunRecord(self._runs.uri))
         if not record.run_id:
             start_ms = min((trial.start_ms for trial in trials if trial.start_ms), default=None)
             tags = mlflow_rows.phase_tags(self._ledger.study, name, kind)
-            record.run_id = self._run("phase", name, tags, name, start_ms, counts)
+            record.run_id = self._runs.open("phase", name, tags=tags, title=name, start_ms=start_ms)
             self._save_state()
-        if record.status not in {"", "running"} and any(trial.key not in self._settled for trial in trials):
-            self._set_status(record, "running", None)
 
-    def _close_phase(self, name: str, status: str, trials: list[Trial], counts: Counts, *, ending: bool) -> None:
+    def _close_phase(self, name: str, status: str, trials: list[Trial]) -> None:
+        """Bring the phase's run up to date: files of the study, counts of trials, status."""
         record = self._phases[name]
         before = json.dumps(asdict(record))
-        for place in ("study.json", "study.yaml"):
+        for place, artifact in STUDY_FILES.items():
             content = self._ledger.files.read_bytes(place)
-            artifact = "ledger/study.json" if place == "study.json" else place
-            self._upload(record, artifact, None if content is None else redact(content.decode()).encode(), counts)
+            self._runs.upload(record, artifact, None if content is None else redact(content.decode()).encode())
         for place in self._reports:
-            path = Path(self._ledger.root) / place
-            self._upload(record, f"report/{PurePosixPath(place).name}", _content(path), counts)
+            self._runs.upload(record, _report_artifact(place), self._report(place))
         progress = mlflow_rows.progress_text(trial.shown for trial in trials)
-        shown = "finished" if status == "finished" else "interrupted" if ending else "running"
-        if progress != record.progress or shown != record.status:
-            self._log(record.run_id, tags={"murk.progress": progress, "murk.status": shown})
+        if progress != record.progress or status != record.status:
+            self._runs.log(record.run_id, tags={"murk.progress": progress, "murk.status": status})
             record.progress = progress
-        if shown != record.status:
-            self._set_status(record, shown, max((trial.end_ms for trial in trials if trial.end_ms), default=None))
+        if status != record.status:
+            end_ms = max((trial.end_ms for trial in trials if trial.end_ms), default=None)
+            self._runs.set_status(record, status, end_ms)
         if json.dumps(asdict(record)) != before:
             self._save_state()
 
-    def _score(self, name: str, trials: list[Trial], study: Mapping[str, Any], counts: Counts) -> None:
+    def _score(self, name: str, trials: list[Trial], study: Mapping[str, Any]) -> None:
         """Log `mce` of a finished phase that read the test split; it needs the baseline's rows, so it comes last."""
         done = [trial for trial in trials if trial.shown == "finished" and trial.info.get("role") != "search"]
         if name in self._scored or not done:
             return
-        found = mlflow_rows.trial_mce([self._trial_record(trial) for trial in done], study)
+        records = [TrialRecord(trial.info, self._ledger.events(trial.key), self._cells(trial.key)) for trial in done]
+        found = mlflow_rows.trial_mce(records, study)
         end_ms = max(trial.end_ms or 0 for trial in done)
         for trial in done:
             record = self._record(trial.key)
             if trial.key in found and record.mce != found[trial.key]:
                 step = int(trial.events[-1].get("epoch") or 0)
-                self._log(record.run_id, metrics=[MetricRow("mce", found[trial.key], end_ms, step)])
+                self._runs.log(record.run_id, metrics=[MetricRow("mce", found[trial.key], end_ms, step)])
                 record.mce = found[trial.key]
                 self._save(trial.key, record)
-                counts.metrics += 1
         self._scored.add(name)
 
-    def _trial_record(self, trial: Trial) -> TrialRecord:
-        cells = self._ledger.read_bytes(trial.key, "cells.parquet")
-        frame = None if cells is None else pd.read_parquet(io.BytesIO(cells))
-        return TrialRecord(info=trial.info, events=self._ledger.events(trial.key), cells=frame)
+    # ---------------------------------------------------------------------------------------------------------- ledger
+    def _cells(self, key: str) -> pd.DataFrame | None:
+        content = self._ledger.read_bytes(key, "cells.parquet")
+        return None if content is None else pd.read_parquet(io.BytesIO(content))
 
-    # ---------------------------------------------------------------------------------------------------------- MLflow
-    def _run(
-        self, kind: str, name: str, tags: dict[str, str], title: str, start_ms: int | None, counts: Counts
-    ) -> str:
-        """The run of a trial or phase: the one that carries its tag, or a new one."""
-        query = f"tags.`murk.{kind}` = '{name}'"
-        found = [run for run in self._client.search_runs([self._experiment], query) if _identity(run) == (kind, name)]
-        if found:
-            run = min(found, key=lambda run: run.info.start_time)
-        else:
-            start_ms = start_ms or int(time.time() * 1000)
-            run = self._client.create_run(self._experiment, start_time=start_ms, tags=tags, run_name=title)
-            counts.runs += 1
-        self._runs[kind, name] = run.info.run_id
-        return run.info.run_id
+    def _report(self, place: str) -> bytes | None:
+        is_whole = place.startswith("/") or "://" in place
+        try:
+            with fsspec.open(place if is_whole else f"{self._ledger.root}/{place}", "rb") as handle:
+                return handle.read()  # pyright: ignore[reportAttributeAccessIssue]
+        except FileNotFoundError:
+            return None
 
-    def _log(
-        self,
-        run_id: str,
-        *,
-        metrics: list[MetricRow] | None = None,
-        params: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        values = [Metric(*row) for row in metrics or ()]
-        entries = [Param(*item) for item in (params or {}).items()]
-        labels = [RunTag(*item) for item in (tags or {}).items()]
-        for part, some in mlflow_rows.batches(values, entries):
-            self._client.log_batch(run_id, metrics=part, params=some)
-        for _, some in mlflow_rows.batches((), labels):
-            self._client.log_batch(run_id, tags=some)
-
-    def _upload(self, record: RunRecord, artifact: str, content: bytes | None, counts: Counts) -> None:
-        if content is None:
-            return
-        digest = hashlib.sha256(content).hexdigest()[:16]
-        if record.files.get(artifact) == digest:
-            return
-        place = PurePosixPath(artifact)
-        with tempfile.TemporaryDirectory(prefix="murk-") as folder:
-            path = Path(folder) / place.name
-            path.write_bytes(content)
-            parent = str(place.parent)
-            self._client.log_artifact(record.run_id, str(path), None if parent == "." else parent)
-        record.files[artifact] = digest
-        counts.files += 1
-
-    def _set_status(self, record: RunRecord, shown: str, end_ms: int | None) -> None:
-        if shown == "running":
-            self._client.update_run(record.run_id, status="RUNNING")
-        else:
-            self._client.set_terminated(record.run_id, MLFLOW_STATUS[shown], end_ms)
-        record.status = shown
-
-    # ----------------------------------------------------------------------------------------------------------- state
     def _record(self, key: str) -> RunRecord:
-        return self._checked("trial", key, self._ledger.read_bytes(key, STATE_FILE))
-
-    def _checked(self, kind: str, name: str, content: bytes | None) -> RunRecord:
-        """What was recorded, if it speaks of this MLflow place and of a run that is still there."""
-        found = RunRecord(self._uri) if content is None else _parse_record(content)
-        if found.uri == self._uri and found.run_id and self._runs.get((kind, name)) == found.run_id:
-            return found
-        return RunRecord(self._uri)
+        content = self._ledger.read_bytes(key, STATE_FILE)
+        return self._runs.record("trial", key, None if content is None else json.loads(content))
 
     def _save(self, key: str, record: RunRecord) -> None:
         self._ledger.write_bytes(key, STATE_FILE, json.dumps(asdict(record), indent=1).encode())
 
-    def _read_state(self) -> None:
-        state = self._ledger.read_json(STATE_FILE) or {}
-        self._reports = list(state.get("reports", ()))
-        for name, entry in state.get("phases", {}).items():
-            self._phases[name] = self._checked("phase", name, json.dumps(entry).encode())
+    def _remember(self, reports: Iterable[str]) -> None:
+        root = self._ledger.root.rstrip("/") + "/"
+        new = [place.removeprefix(root) for place in reports]
+        if set(new) - set(self._reports):
+            self._reports = list(dict.fromkeys([*self._reports, *new]))
+            self._save_state()
 
     def _save_state(self) -> None:
         phases = {name: asdict(record) for name, record in self._phases.items()}
-        self._ledger.write_json(STATE_FILE, {"uri": self._uri, "phases": phases, "reports": self._reports})
+        self._ledger.write_json(STATE_FILE, {"uri": self._runs.uri, "phases": phases, "reports": self._reports})
+
+
+def _report_artifact(place: str) -> str:
+    if place.startswith("/") or "://" in place:
+        return f"report/{place.rsplit('/', 1)[-1]}"
+    return place if place.startswith("report/") else f"report/{place}"

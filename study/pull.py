@@ -85,7 +85,7 @@ def _from_tracking(name: str, uri: str, target: Ledger) -> int:
             return count
 
 
-def _download(client, run_id: str, path: str, place: Path) -> None:  # noqa: ANN001 - MLflow loads late
+def _download(client, run_id: str, path: str, place: Path) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

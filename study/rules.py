@@ -20,14 +20,15 @@ _WORDS = {
 
 def rule(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
     """Such as "a number from 0 to 10" or "one of sgd, adamw"; "" where nothing is known."""
-    origin, args = get_origin(annotation), get_args(annotation)
+    origin: Any = get_origin(annotation)
+    args: tuple[Any, ...] = get_args(annotation)
     if origin is Annotated:
         inner = [part for item in args[1:] for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
         return rule(args[0], (*metadata, *inner))
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(filter(None, (rule(part, metadata) for part in args))))
     if origin is Literal:
-        return f"one of {', '.join(map(str, args))}" if len(args) > 1 else str(args[0])
+        return f"{'one of ' if len(args) > 1 else ''}{', '.join(map(str, args))}"
     if origin in (tuple, list):
         return _list_rule(args, metadata)
     if origin is dict or annotation is dict:
@@ -67,5 +68,5 @@ def _list_rule(args: tuple[Any, ...], metadata: tuple[Any, ...]) -> str:
     length = f"{low} to {high} " if low is not None and high is not None else ""
     if not length and low is not None:
         length = f"at least {low} "
-    item = rule(args[0]) if args else ""
+    item = "".join(rule(part) for part in args[:1])
     return f"a list of {length}values{f', each {item}' if item and len(item) < 80 else ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
@@ -164,6 +165,7 @@ def _run(
         _environment(_TUNE_SETTINGS | ({} if runtime.verbose else _QUIET_OUTPUT)),
         catch_signals() as stop,
         _stop_flag(stop) as flag,
+        _quiet_log(is_quiet=not runtime.verbose),
         ProgressLine(board),
     ):
         job = {
@@ -219,12 +221,25 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
+def _quiet_log(*, is_quiet: bool) -> Iterator[None]:
+    """Keep Tune's log from the terminal: failed trials have their line, and errors of Tune itself are raised."""
+    log = logging.getLogger("ray.tune")
+    before = log.level
+    if is_quiet:
+        log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@contextmanager
 def _stop_flag(stop: StopRequest) -> Iterator[str]:
     """An actor that shows the request to trials on any machine; gives its name.
 
     A signal handler cannot talk to Ray, which may be in the middle of a call: a thread does.
     """
-    from study.worker import StopFlag
+    from study.stopflag import StopFlag
 
     name = f"murk-stop-{uuid.uuid4().hex}"
     flag: Any = StopFlag.options(name=name).remote()

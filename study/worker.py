@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import time
 import traceback
 from types import TracebackType
 from typing import Any, TypedDict
 
-import ray
 import ray.train
 import ray.train.torch
 import ray.tune
 import torch
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -25,9 +23,9 @@ from study.ledger import Ledger, TrialSpec
 from study.loop import Stopped
 from study.preflight import Executor
 from study.ranks import Ranks
+from study.stopflag import StopPoll
 from study.trial import run_trial
 
-_POLL_INTERVAL_S = 0.5
 _MAX_ERROR_CHARACTERS = 2000
 
 
@@ -48,47 +46,6 @@ class TrialJob(TypedDict):
     retries: int
     stop_flag: str
     scratch: str
-
-
-@ray.remote(num_cpus=0)
-class StopFlag:
-    """Says to all trials of a launch, wherever they run, whether to stop."""
-
-    def __init__(self) -> None:
-        self._is_up = False
-
-    def up(self) -> None:
-        """Ask all trials to stop."""
-        self._is_up = True
-
-    def is_up(self) -> bool:
-        """Whether to stop."""
-        return self._is_up
-
-
-class StopPoll:
-    """A trial's view of the stop flag, asked for at most twice a second.
-
-    A flag that cannot be reached means that the driver is gone, so the trial is to stop as well.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._asked = float("-inf")
-        self._answer = False
-
-    def __call__(self) -> bool:
-        """Whether to stop."""
-        if not self._answer and time.monotonic() - self._asked >= _POLL_INTERVAL_S:
-            self._answer = self._ask()
-            self._asked = time.monotonic()
-        return self._answer
-
-    def _ask(self) -> bool:
-        try:
-            return bool(ray.get(ray.get_actor(self._name).is_up.remote()))
-        except (RayError, ValueError):  # get_actor knows a dead actor's name no more: ValueError
-            return True
 
 
 class TuneReporter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from kornia.enhance import (
@@ -14,11 +14,21 @@ from torch.nn.functional import pad
 
 from noise.keyed import integers, uniform
 
-if TYPE_CHECKING:
-    from study.config import AugmentConfig
+
+class AugmentSettings(Protocol):
+    """What `augment` reads: the section `train.augment`, or anything with these."""
+
+    @property
+    def crop_padding(self) -> int: ...
+
+    @property
+    def flip(self) -> float: ...
+
+    @property
+    def colour(self) -> float: ...
 
 
-def augment(images: torch.Tensor, keys: torch.Tensor, *, settings: AugmentConfig) -> torch.Tensor:
+def augment(images: torch.Tensor, keys: torch.Tensor, *, settings: AugmentSettings) -> torch.Tensor:
     """Augmented images; the same images and keys give the same result in any batch.
 
     Crop: edges are reflected by `crop_padding` pixels (at most the image's side less one) and a window of the image's

@@ -16,7 +16,8 @@ from study.ledger import Ledger, TrialSpec
 from study.loop import Stopped
 from study.runtime import Interrupted, StopRequest
 from study.search import run_list, run_search
-from study.worker import RecordFailure, StopPoll, TuneReporter
+from study.stopflag import StopPoll
+from study.worker import RecordFailure, TuneReporter
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +50,7 @@ class SmallSpace:
 def play(config: dict) -> None:
     """In place of `tune_trial`: a trial that takes no time, whose score is the value it was given.
 
-    Its ways: `fail` raises, `die` ends the process (once), `slow` waits in each epoch until it is asked to stop.
+    Its ways: `fail` raises, `die once` and `die always` end the process, `slow` waits until it is asked to stop.
     """
     spec = TrialSpec(**config["spec"])
     poll = StopPoll(config["stop_flag"])
@@ -68,7 +69,7 @@ def _play(spec: TrialSpec, ledger: Ledger, poll: StopPoll) -> None:
     for epoch in range(done + 1, EPOCHS + 1):
         if way == "fail":
             raise ValueError("value must not be played with, but it was")
-        if way == "die" and epoch == 2 and done == 0:
+        if way == "die always" or (way == "die once" and epoch == 2 and done == 0):
             os._exit(1)
         deadline = time.monotonic() + 60.0
         while way == "slow" and epoch == 2 and time.monotonic() < deadline:
@@ -117,9 +118,6 @@ def test_search_runs_its_trials_and_a_relaunch_runs_none_again(ledger, runtime_o
     processes = {ledger.events(key)[0]["process"] for key in summary.keys}
     assert len(processes) <= 2, "a process serves trial after trial"
     assert search_of(ledger, runtime, trials=6) == summary
-    more = search_of(ledger, runtime, trials=8)
-    assert more.keys[:6] == summary.keys
-    assert len(more.done) == 8
     printed = capfd.readouterr()
     assert printed.out == ""
     assert [line for line in printed.err.splitlines() if not line.startswith("search  ")] == []
@@ -136,32 +134,28 @@ def test_asha_prunes_and_the_driver_records_it(ledger, runtime_of):
         assert ledger.events(key)[-1]["metrics"] == ledger.events(key)[-2]["metrics"]
 
 
-def test_failed_trial_is_recorded_and_not_tried_again(ledger, runtime_of, capfd):
-    summary = search_of(ledger, runtime_of(retries=2), lambda number: "fail" if number == 1 else None, trials=3)
-    (key,) = summary.failed
-    assert names_of(ledger, key) == ["start", "failed"]
-    assert ledger.events(key)[-1]["error"] == "ValueError: value must not be played with, but it was"
-    assert len(summary.done) == 2
-    error = capfd.readouterr().err
-    assert f"trial 1 ({key}) failed: ValueError: value must not be played with" in error
-    assert "Traceback" not in error
-
-
-def test_lost_process_is_started_again_and_goes_on(ledger, runtime_of):
-    summary = search_of(ledger, runtime_of(retries=1), lambda number: "die" if number == 0 else None, trials=2)
-    assert len(summary.done) == 2
-    assert names_of(ledger, summary.keys[0]) == ["start", "epoch", "resume", "epoch", "epoch", "final"]
-
-
-def test_process_lost_too_often_is_a_recorded_failure(ledger, runtime_of):
-    summary = search_of(ledger, runtime_of(retries=0), lambda number: "die" if number == 0 else None, trials=2)
-    assert len(summary.failed) == 1
-    assert "process was lost" in ledger.events(summary.failed[0])[-1]["error"]
+def test_no_failure_goes_unrecorded(ledger, runtime_of, capfd):
+    ways = {0: "fail", 1: "die once", 2: "die always"}
+    summary = search_of(ledger, runtime_of(retries=1), ways.get, trials=4)
+    raised, once, always, fine = summary.keys
+    assert (summary.failed, summary.done) == ([raised, always], [once, fine])
+    assert names_of(ledger, raised) == ["start", "failed"], "an error is not tried again"
+    assert ledger.events(raised)[-1]["error"] == "ValueError: value must not be played with, but it was"
+    assert names_of(ledger, once) == ["start", "epoch", "resume", "epoch", "epoch", "final"]
+    assert names_of(ledger, always) == ["start", "start", "failed"]
+    assert "process was lost" in ledger.events(always)[-1]["error"]
+    lines = capfd.readouterr().err.splitlines()
+    assert f"trial 0 ({raised}) failed: ValueError: value must not be played with, but it was" in lines
+    assert [line for line in lines if not line.startswith(("search  ", "trial "))] == []
 
 
 def test_small_space_ends_early_and_says_so(ledger, runtime_of):
-    summary = search_of(ledger, runtime_of(), space=SmallSpace(), trials=8, algorithm="random")
+    runtime = runtime_of()
+    first = search_of(ledger, runtime, space=SmallSpace(), trials=2, algorithm="random")
+    assert (len(first.done), first.exhausted) == (2, False)
+    summary = search_of(ledger, runtime, space=SmallSpace(), trials=8, algorithm="random")
     assert summary.exhausted
+    assert summary.keys[:2] == first.keys
     assert len(summary.done) == 3
 
 

@@ -8,7 +8,7 @@ import pytest
 from analysis.load import read_study
 from analysis.metrics import find_baseline, headline, main_rows, mean_corruption_error, trial_metrics, worst_family
 from analysis.records import config_id
-from analysis.selection import Candidate, best, candidates, ranked, select, top_of, top_per
+from analysis.selection import Candidate, best, candidates, ranked, top_of, top_per
 
 
 def rows(accuracies, trial="t"):
@@ -121,16 +121,6 @@ def test_choosing_says_what_is_wrong():
         top_per(POOL, 1, key="method.nam")
     with pytest.raises(ValueError, match="goal must be"):
         ranked(POOL, goal="maximize")  # pyright: ignore[reportArgumentType]
-
-
-def test_select_takes_rows_of_the_ledger():
-    table = [
-        {"key": c.key, "metrics": {"acc/noise": None if c.value != c.value else c.value},
-         "trial": {"number": c.number, "config": c.config}}
-        for c in POOL
-    ]  # fmt: skip
-    assert select(table, metric="acc/noise", top=2) == ["c", "b"]
-    assert select(table, metric="acc/noise", top=1, per="method.name") == ["c", "b"]
 
 
 def test_candidates_are_finished_search_trials_alone(study_folder):

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ def test_files_are_there_and_nothing_half_written(report):
     assert names == [f"{n}.{e}" for n in ("accuracy", "contrasts", "trials") for e in ("csv", "md", "parquet")]
     assert sorted(p.stem for p in report.figures) == ["corruptions", "cost", "examples", "search-search", "severity"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in report.figures)
-    assert not [path for path in report.html.parent.rglob(".*")]
+    assert not list(report.html.parent.rglob(".*"))
 
 
 def test_it_opens_without_a_network(html):
@@ -61,10 +62,10 @@ def test_headline_is_test_rows_grouped_over_seeds(study_folder):
     assert frame["mce"][0] == pytest.approx(1.0)
     assert set(found.unseen_by_all()) == {"contrast", "jpeg_compression", "resolution"}
     assert frame["population"].unique().tolist() == ["method"]
-    assert (frame["mce_low"][1] < frame["mce"][1]) and (frame["mce"][1] < frame["mce_high"][1])
+    assert frame["mce_low"][1] < frame["mce"][1] < frame["mce_high"][1]
 
 
-def test_without_a_confirmation_the_figures_are_labelled_validation(tmp_path, write_ledger):
+def test_without_a_confirmation_the_figures_are_labelled_validation(tmp_path, write_ledger, without_pictures):
     folder = write_ledger(tmp_path, confirm=False)
     paths = write_report(folder)
     html = paths.html.read_text()
@@ -76,7 +77,45 @@ def test_without_a_confirmation_the_figures_are_labelled_validation(tmp_path, wr
     assert contrast_table(found).frame.empty
 
 
-def test_test_reads_again_are_said(tmp_path, write_ledger):
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Drawing takes most of a report's time; what a test reads in the page needs none."""
+    monkeypatch.setattr("analysis.report.draw", lambda *_: [])
+
+
+def _keep_tested(folder, keys):
+    """Leave only these tested trials in the study."""
+    for place in folder.glob("trials/00000000000c*"):
+        if place.name not in keys:
+            shutil.rmtree(place)
+    study = json.loads((folder / "study.json").read_text())
+    study["phases"][1]["trials"] = list(keys)
+    (folder / "study.json").write_text(json.dumps(study))
+
+
+def test_one_network_without_a_baseline(tmp_path, write_ledger, without_pictures):
+    folder = write_ledger(tmp_path, num_images=30)
+    _keep_tested(folder, ["00000000000c0000"])
+    paths = write_report(folder)
+    html = paths.html.read_text()
+    assert "With one seed the intervals are for these trained networks" in html
+    assert "no configuration shown here matches the baseline" in html
+    frame = pd.read_parquet(next(p for p in paths.tables if p.name == "accuracy.parquet"))
+    assert frame["population"].tolist() == ["networks"]
+    assert frame["mce"].isna().all()
+
+
+def test_one_network_against_one_has_mcnemar_and_says_whom_it_speaks_of(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=60)
+    _keep_tested(folder, ["00000000000c0000", "00000000000c0006"])
+    frame = contrast_table(headline(read_study(folder))).frame
+    clean = frame[frame["endpoint"] == "clean"].iloc[0]
+    assert 0 < clean["p_mcnemar"] <= 1
+    assert frame["population"].unique().tolist() == ["networks"]
+    assert frame["verdict"].str.startswith(("better (these networks only)", "not distinguishable with 1 seed")).all()
+
+
+def test_test_reads_again_are_said(tmp_path, write_ledger, without_pictures):
     folder = write_ledger(tmp_path, num_images=20)
     study = json.loads((folder / "study.json").read_text())
     study["test_reads"] *= 2
@@ -170,7 +209,7 @@ def test_history_figure_takes_trials_without_values():
     assert figures.render(figure, "png").startswith(b"\x89PNG")
 
 
-def test_a_remote_place_gets_the_report(study_folder):
+def test_a_remote_place_gets_the_report(study_folder, without_pictures):
     import fsspec
 
     paths = write_report(study_folder, out="memory://reports/vehicles")
