@@ -15,7 +15,15 @@ MIN_SIDE = 8
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
-def corrupt(images_BCHW: Tensor, name: str, severity: int, *, keys: Tensor, scale: str = "nearest") -> Tensor:
+def corrupt(
+    images_BCHW: Tensor,
+    name: str,
+    severity: int,
+    *,
+    keys: Tensor,
+    scale: str = "nearest",
+    check_range: bool | None = None,
+) -> Tensor:
     """The images under one corruption.
 
     The noise of an image is a function of its key, the corruption and the severity: not of the batch it stands in, its
@@ -27,6 +35,8 @@ def corrupt(images_BCHW: Tensor, name: str, severity: int, *, keys: Tensor, scal
         severity: 1 to 5.
         keys: int64, (B,), from `noise.keyed.image_keys`.
         scale: `nearest` table for the shorter side, or `imagenet`, `tiny`, `cifar`.
+        check_range: whether to look if the values are in [0, 1]; by default on the CPU only, since on an accelerator
+            the host would have to wait for it.
 
     Returns:
         Of the same shape, dtype and device, in [0, 1].
@@ -35,6 +45,8 @@ def corrupt(images_BCHW: Tensor, name: str, severity: int, *, keys: Tensor, scal
         ValueError: an argument breaks the rules above.
     """
     _require_images(images_BCHW, keys)
+    if check_range if check_range is not None else images_BCHW.device.type == "cpu":
+        _require_range(images_BCHW)
     return corrupt_checked(images_BCHW, name, severity, keys=keys, scale=scale)
 
 
@@ -43,7 +55,7 @@ def corrupt_checked(images_BCHW: Tensor, name: str, severity: int, *, keys: Tens
     parameter = parameter_for(name, severity, min(images_BCHW.shape[-2:]), scale)
     if not len(images_BCHW):
         return images_BCHW.clone()
-    keys_B = fold_in(keys, f"{name}/{severity}")
+    keys_B = fold_in(keys.to(images_BCHW.device, non_blocking=True), f"{name}/{severity}")
     noisy = find(name).op(images_BCHW.float(), parameter, keys_B=keys_B)
     return noisy.clamp(0.0, 1.0).to(images_BCHW.dtype)
 
@@ -60,6 +72,9 @@ def _require_images(images_BCHW: Tensor, keys: Tensor) -> None:
             f"keys must be int64 of shape ({len(images_BCHW)},), one for each image, but got {keys.dtype} of shape "
             f"{list(keys.shape)}; make them by noise.keyed.image_keys"
         )
+
+
+def _require_range(images_BCHW: Tensor) -> None:
     if images_BCHW.numel():
         low, high = (float(bound) for bound in images_BCHW.aminmax())
         if not (low >= 0.0 and high <= 1.0):

@@ -26,41 +26,79 @@ _CHROMA = (
 # fmt: on
 
 
+# Added to magnitudes before rounding: exact halves, common in sums of whole numbers, then round away from zero on every
+# device and in every order of summing.
+_NUDGE = 2e-4
+
+
 def jpeg_compression(images_BCHW: Tensor, quality: float, *, keys_B: Tensor) -> Tensor:
-    """JPEG at a quality from 1 to 100; one channel is coded as grey, three as YCbCr with halved chroma."""
+    """JPEG at a quality from 1 to 100; one channel is coded as grey, three as YCbCr with halved chroma.
+
+    Args:
+        images_BCHW: float32 in [0, 1], rounded to 8 bits first.
+        quality: Of the Independent JPEG Group's scale, as in Pillow.
+        keys_B: Not used; nothing is random here.
+
+    Returns:
+        float32 images of the same shape, in steps of 1/255.
+    """
     height, width = images_BCHW.shape[-2:]
-    levels = images_BCHW.float().mul(255.0).round()
+    levels = _rounded(images_BCHW.float() * 255.0)
     levels = F.pad(levels, (0, -width % 16, 0, -height % 16), mode="replicate")
     if levels.shape[1] == 1:
         coded = _code(levels - 128.0, _table(_LUMA, quality, levels.device)) + 128.0
     else:
-        coded = _colour(levels, quality)
-    coded = coded[..., :height, :width].round().clamp(0.0, 255.0).div(255.0)
-    return coded.to(images_BCHW.dtype)
+        coded = _colour(levels, quality, height, width)
+    return _rounded(coded[..., :height, :width]).clamp(0.0, 255.0).div(255.0)
 
 
-def _colour(levels_BCHW: Tensor, quality: float) -> Tensor:
+def _colour(levels_BCHW: Tensor, quality: float, height: int, width: int) -> Tensor:
     red, green, blue = levels_BCHW.unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    chroma = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], dim=1).round()
-    luma = _code(luma.round()[:, None] - 128.0, _table(_LUMA, quality, luma.device)) + 128.0
-    half = _code(F.avg_pool2d(chroma, 2).round(), _table(_CHROMA, quality, chroma.device))
-    blueness, redness = F.interpolate(half, scale_factor=2, mode="bilinear", align_corners=False).unbind(1)
-    luma = luma[:, 0]
+    chroma = _rounded(torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], dim=1))
+    luma = _code(_rounded(luma)[:, None] - 128.0, _table(_LUMA, quality, luma.device))[:, 0] + 128.0
+    half = _code(_halved(chroma), _table(_CHROMA, quality, chroma.device))
+    # Cut to the true chroma size before the triangle filter, so that the last column is repeated as decoders do.
+    half = half[..., : (height + 1) // 2, : (width + 1) // 2]
+    full = F.interpolate(half, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
+    blueness, redness = full.unbind(1)
+    luma = luma[:, :height, :width]
     return torch.stack(
         [luma + 1.402 * redness, luma - 0.344136 * blueness - 0.714136 * redness, luma + 1.772 * blueness], dim=1
     )
+
+
+def _halved(chroma_BCHW: Tensor) -> Tensor:
+    """Means of 2 x 2 whole numbers, rounded down and up by turns at halves, as encoders do it."""
+    means = F.avg_pool2d(chroma_BCHW, kernel_size=2)
+    columns_W = torch.arange(means.shape[-1], device=means.device)
+    return (means + 0.25 + 0.25 * (columns_W % 2)).floor()
 
 
 def _code(levels_BCHW: Tensor, table_88: Tensor) -> Tensor:
     """Block DCT, quantisation and back; levels are centred on 0."""
     size_B, size_C, height, width = levels_BCHW.shape
     basis_88 = _basis(levels_BCHW.device)
-    blocks = levels_BCHW.view(size_B, size_C, height // 8, 8, width // 8, 8).permute(0, 1, 2, 4, 3, 5)
-    spectrum = basis_88 @ blocks @ basis_88.T
-    quantised = (spectrum / table_88).round() * table_88
-    restored = (basis_88.T @ quantised @ basis_88).round().clamp(-128.0, 127.0)
-    return restored.permute(0, 1, 2, 4, 3, 5).reshape(size_B, size_C, height, width)
+    blocks = levels_BCHW.reshape(size_B, size_C, height // 8, 8, width // 8, 8)
+    spectrum = _transform(_transform(blocks, basis_88, dim=3), basis_88, dim=5)
+    table = table_88.view(8, 1, 8)
+    quantised = _rounded(spectrum / table) * table
+    restored = _transform(_transform(quantised, basis_88.T, dim=3), basis_88.T, dim=5)
+    return _rounded(restored).clamp(-128.0, 127.0).reshape(size_B, size_C, height, width)
+
+
+def _transform(blocks: Tensor, matrix_88: Tensor, *, dim: int) -> Tensor:
+    """sum_x matrix[u, x] blocks[.., x, ..] along one axis, term by term: a matrix product may run in TF32."""
+    shape = [8 if axis == dim else 1 for axis in range(blocks.ndim)]
+    total = torch.zeros_like(blocks)
+    for x in range(8):
+        total.addcmul_(blocks.narrow(dim, x, 1), matrix_88[:, x].view(shape))
+    return total
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """To the nearest whole number, halves away from zero."""
+    return values.sign() * (values.abs() + (0.5 + _NUDGE)).floor()
 
 
 def _table(base: tuple[int, ...], quality: float, device: torch.device) -> Tensor:
@@ -71,7 +109,7 @@ def _table(base: tuple[int, ...], quality: float, device: torch.device) -> Tenso
 
 def _basis(device: torch.device) -> Tensor:
     """The orthonormal 8-point DCT-II."""
-    k = torch.arange(8, device=device, dtype=torch.float64)
+    k = torch.arange(8, dtype=torch.float64)
     basis = torch.cos((2 * k[None, :] + 1) * k[:, None] * math.pi / 16) * 0.5
     basis[0] /= math.sqrt(2.0)
-    return basis.float()
+    return basis.float().to(device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from noise import blur, digital, photometric, resolution
 
 Group = Literal["noise", "blur", "weather", "digital", "resolution", "pmal"]
 Scale = Literal["nearest", "imagenet", "tiny", "cifar"]
+GROUPS: tuple[str, ...] = get_args(Group)
 TABLE_SIDES: dict[str, int] = {"imagenet": 224, "tiny": 64, "cifar": 32}
 """Side in pixels of the images that each published table is for."""
 
@@ -99,7 +100,20 @@ CORRUPTIONS: dict[str, Corruption] = {
         scaled=blur.scaled_motion,
     ),
     "brightness": Corruption(photometric.brightness, "weather", {"imagenet": (0.1, 0.2, 0.3, 0.4, 0.5)}, _PUBLIC),
+    "saturate": Corruption(
+        photometric.saturate, "digital", {"imagenet": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))}, _PUBLIC
+    ),
     "contrast": Corruption(photometric.contrast, "digital", {"imagenet": (0.4, 0.3, 0.2, 0.1, 0.05)}, _PUBLIC),
+    "pixelate": Corruption(
+        resolution.pixelate,
+        "digital",
+        {
+            "imagenet": (0.6, 0.5, 0.4, 0.3, 0.25),
+            "tiny": (0.9, 0.8, 0.7, 0.6, 0.5),
+            "cifar": (0.95, 0.9, 0.85, 0.75, 0.65),
+        },
+        _PUBLIC,
+    ),
     "jpeg_compression": Corruption(
         digital.jpeg_compression,
         "digital",

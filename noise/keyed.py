@@ -1,6 +1,7 @@
 """Counter-based random tensors: every value is a pure function of (key, stream, position inside one image).
 
-No state and no generator: the batch an image stands in, its place there, the order of calls and the device do not matter.
+No state and no generator: the batch an image stands in, its place there, the order of calls and the device do not
+matter.
 The idea is that of Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; the mixing is built here from
 published 32- and 64-bit finalizers so that it runs as int32 tensor arithmetic, alike to the bit on every device.
 
@@ -97,7 +98,12 @@ def bits(keys_B: Tensor, count: int, *, stream: Stream) -> Tensor:
 
 
 def uniform(
-    keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, dtype: torch.dtype = torch.float32, low: float = 0.0,
+    keys_B: Tensor,
+    shape: tuple[int, ...],
+    *,
+    stream: Stream,
+    dtype: torch.dtype = torch.float32,
+    low: float = 0.0,
     high: float = 1.0,
 ) -> Tensor:
     """Uniform values in the open interval (low, high), on a grid of 2**23 steps.
@@ -119,9 +125,7 @@ def uniform(
     return unit.to(dtype)
 
 
-def normal(
-    keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def normal(keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal values by the Box-Muller transform, so that no quantile has to be looked up.
 
         z_1 = sqrt(-2 ln u_1) cos(2 pi u_2),   z_2 = sqrt(-2 ln u_1) sin(2 pi u_2);   |z| <= 5.77
@@ -180,7 +184,7 @@ def poisson(rates_BT: Tensor, keys_B: Tensor, *, max_rate: float, stream: Stream
     Args:
         rates_BT: Expected counts, non-negative, at most `max_rate`, of shape (B, ...); values outside are clamped.
         keys_B: int64 keys of shape (B).
-        max_rate: Bound of the rates, known on the host: it decides how many terms are summed, without asking the device.
+        max_rate: Bound of the rates, known on the host: it decides how many terms are summed.
         stream: Tells independent uses of one key apart.
 
     Returns:
@@ -213,8 +217,14 @@ def _poisson_by_sum(rates_BT: Tensor, unit_BT: Tensor, max_rate: float) -> Tenso
 
 
 def _furthest_count(rate: float) -> int:
-    """A count that a Poisson variable of this rate exceeds with a chance below 1e-8."""
-    return math.ceil(rate + 7.0 * math.sqrt(rate) + 8.0)
+    """A count that a Poisson variable of this rate exceeds with a chance below half a step of the uniforms."""
+    count, term = 0, math.exp(-rate)
+    tail = 1.0 - term
+    while tail > _HALF_STEP / 2:
+        count += 1
+        term *= rate / count
+        tail -= term
+    return count
 
 
 def _poisson_by_expansion(rates_BT: Tensor, unit_BT: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Corruptions that change each pixel by itself: sensor noise, brightness and contrast.
+"""Corruptions that change each pixel by itself: sensor noise, brightness, saturation and contrast.
 
 Source of the parameters' meaning: Hendrycks & Dietterich 2019 (arXiv 1903.12261).
 Shape suffixes: B batch, C channels, H height, W width. All images are in [0, 1]; results are not clamped here.
@@ -6,6 +6,7 @@ Shape suffixes: B batch, C channels, H height, W width. All images are in [0, 1]
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from noise.keyed import normal, poisson, uniform
@@ -18,12 +19,13 @@ def gaussian_noise(images_BCHW: Tensor, sigma: float, *, keys_B: Tensor) -> Tens
 
 def speckle_noise(images_BCHW: Tensor, sigma: float, *, keys_B: Tensor) -> Tensor:
     """x + x N(0, sigma^2)."""
-    return images_BCHW + images_BCHW * sigma * normal(keys_B, tuple(images_BCHW.shape[1:]), stream="field", dtype=images_BCHW.dtype)
+    field_BCHW = normal(keys_B, tuple(images_BCHW.shape[1:]), stream="field", dtype=images_BCHW.dtype)
+    return images_BCHW + images_BCHW * sigma * field_BCHW
 
 
 def shot_noise(images_BCHW: Tensor, photons: float, *, keys_B: Tensor) -> Tensor:
     """Poisson(x c) / c, with c the photons of a white value."""
-    return (poisson(images_BCHW * photons, keys_B, max_rate=float(photons), stream="counts") / photons).to(images_BCHW.dtype)
+    return poisson(images_BCHW * photons, keys_B, max_rate=float(photons), stream="counts") / photons
 
 
 def impulse_noise(images_BCHW: Tensor, share: float, *, keys_B: Tensor) -> Tensor:
@@ -39,6 +41,30 @@ def brightness(images_BCHW: Tensor, added: float, *, keys_B: Tensor) -> Tensor:
     brighter_B1HW = (value_B1HW + added).clamp(max=1.0)
     scaled = images_BCHW * (brighter_B1HW / value_B1HW.clamp(min=1e-6))
     return scaled.where(value_B1HW > 1e-6, brighter_B1HW.expand_as(images_BCHW))
+
+
+def saturate(images_BCHW: Tensor, change: tuple[float, float], *, keys_B: Tensor) -> Tensor:
+    """HSV saturation s -> min(factor s + added, 1) at equal value and hue; grey has hue 0, as in the public package.
+
+    Images of one channel have no saturation and stay as they are.
+
+    Args:
+        images_BCHW: float32.
+        change: factor and addend.
+        keys_B: Not used; nothing is random here.
+
+    Returns:
+        Images of the same shape.
+    """
+    if images_BCHW.shape[1] == 1:
+        return images_BCHW
+    factor, added = change
+    value_B1HW = images_BCHW.amax(1, keepdim=True)
+    spread_B1HW = value_B1HW - images_BCHW.amin(1, keepdim=True)
+    saturation_B1HW = (factor * spread_B1HW / value_B1HW.clamp(min=1e-6) + added).clamp(max=1.0)
+    share_BCHW = (value_B1HW - images_BCHW) / spread_B1HW.clamp(min=1e-6)
+    red_C11 = images_BCHW.new_ones(3, 1, 1).index_fill_(0, images_BCHW.new_zeros(1, dtype=torch.int64), 0.0)
+    return value_B1HW * (1.0 - saturation_B1HW * torch.where(spread_B1HW > 1e-6, share_BCHW, red_C11))
 
 
 def contrast(images_BCHW: Tensor, factor: float, *, keys_B: Tensor) -> Tensor:

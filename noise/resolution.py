@@ -1,10 +1,11 @@
-"""Low resolution: down to a fraction of the size and up again, by three kernels.
+"""Low resolution: down to a fraction of the size and up again, by three kernels; pixelation.
 
 Shape suffixes: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,6 +24,35 @@ def resolution_bilinear(images_BCHW: Tensor, divisor: float, *, keys_B: Tensor) 
 def resolution_bicubic(images_BCHW: Tensor, divisor: float, *, keys_B: Tensor) -> Tensor:
     """Bicubic down with anti-aliasing and bicubic up (may overshoot; the caller clamps)."""
     return _down_and_up(images_BCHW, divisor, "bicubic")
+
+
+def pixelate(images_BCHW: Tensor, share: float, *, keys_B: Tensor) -> Tensor:
+    """Box filter down to a share of each side, rounded down, and the nearest pixel up.
+
+    A cell is the mean of the pixels whose centres lie within half a cell of its own centre, as in Pillow; torch's area
+    mode takes every pixel that the cell touches.
+    """
+    for dim in (2, 3):
+        length = images_BCHW.shape[dim]
+        num_cells = max(1, int(length * share))
+        images_BCHW = _box_means(images_BCHW, num_cells, dim)
+        cell_of = (torch.arange(length, device=images_BCHW.device) * 2 + 1) * num_cells // (2 * length)
+        images_BCHW = images_BCHW.index_select(dim, cell_of)
+    return images_BCHW
+
+
+def _box_means(images_BCHW: Tensor, num_cells: int, dim: int) -> Tensor:
+    length = images_BCHW.shape[dim]
+    # Pixel i is in cell c when c length < (i + 1/2) cells <= (c + 1) length; doubled, so that all is in integers.
+    edges = torch.arange(num_cells + 1, device=images_BCHW.device) * 2 * length + num_cells
+    edges = edges.div(2 * num_cells, rounding_mode="floor")
+    first, size = edges[:-1], edges.diff()
+    shape = [-1 if axis == dim else 1 for axis in range(4)]
+    total = torch.zeros((), device=images_BCHW.device)
+    for step in range(-(-length // num_cells)):
+        values = images_BCHW.index_select(dim, (first + step).clamp(max=length - 1))
+        total = total + values * (step < size).view(shape)
+    return total / size.view(shape)
 
 
 def _down_and_up(images_BCHW: Tensor, divisor: float, mode: str) -> Tensor:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
+from noise.blur import gaussian_filter
 from noise.corruption import corrupt_checked
 from noise.families import find
 from noise.keyed import fold_in, integers, normal, uniform
@@ -26,7 +26,7 @@ _AFFINE_SHARE, _BLUR_SHARE, _PER_CHANNEL_SHARE = 0.2, 0.5, 0.5
 _MAX_TURN = math.radians(15.0)
 _MAX_SHIFT, _MAX_ZOOM, _MAX_BLUR = 0.2, 0.2, 3.0
 _MAX_SIGMA = 0.05 / 2  # the paper's 0.05 is for images in [-1, 1]
-_BLUR_SIZE = 2 * round(4 * _MAX_BLUR) + 1
+_BLUR_REACH = round(4 * _MAX_BLUR)
 _GREY = 0.5  # what an affine map leaves empty: 0 of images in [-1, 1]
 
 
@@ -51,7 +51,7 @@ class NoisyPair(NamedTuple):
         target_BCHW: the image to restore.
         input_BCHW: the image to see; may leave [0, 1] for `pmal_pair`.
         record: per image `kind` (index into the sampler's types, -1 for clean) and `severity` (0 where it has none),
-            int64 (B,).
+            int64 (B,), on the device of the keys.
     """
 
     target_BCHW: Tensor
@@ -89,26 +89,31 @@ class TrainingNoise:
 
         Args:
             images_BCHW: float in [0, 1].
-            keys_B: int64, (B,); an image's key must differ from epoch to epoch for its noise to do so.
+            keys_B: int64, (B,); an image's key must differ from epoch to epoch for its noise to do so. Keys on the CPU
+                let a batch on an accelerator be divided without waiting for it.
             draw: number of the pair among those drawn for one batch.
         """
         keys_B = fold_in(keys_B, f"training/{draw}")
         kind_B = self._kinds(keys_B)
         severity_B = torch.zeros_like(kind_B)
+        device = images_BCHW.device
         target, noisy = images_BCHW.clone(), images_BCHW.clone()
         for index, kind in enumerate(self.types):
             chosen = (kind_B == index).nonzero()[:, 0]
             if not len(chosen):
                 continue
             if kind.name == PMAL_PAIR:
-                target[chosen], noisy[chosen] = pmal_pair(images_BCHW[chosen], keys_B[chosen])
+                there = chosen.to(device, non_blocking=True)
+                pair = pmal_pair(images_BCHW[there], keys_B[chosen].to(device, non_blocking=True))
+                target[there], noisy[there] = pair
                 continue
             table = torch.tensor(kind.severities, device=keys_B.device)
             severity_B[chosen] = table[integers(keys_B[chosen], (1,), high=len(table), stream="severity")[:, 0]]
             for severity in sorted(set(kind.severities)):
                 some = chosen[severity_B[chosen] == severity]
-                noisy[some] = corrupt_checked(
-                    images_BCHW[some], kind.name, severity, keys=keys_B[some], scale=self.scale
+                there = some.to(device, non_blocking=True)
+                noisy[there] = corrupt_checked(
+                    images_BCHW[there], kind.name, severity, keys=keys_B[some], scale=self.scale
                 )
         return NoisyPair(target, noisy, {"kind": kind_B, "severity": severity_B})
 
@@ -126,25 +131,32 @@ def pmal_pair(images_BCHW: Tensor, keys_B: Tensor) -> tuple[Tensor, Tensor]:
     with 0.5 a Gaussian blur with sigma ~ U(0, 3) pixels. Input = target + sigma e, sigma ~ U(0, 0.025) per image, with
     probability 0.5 one field e for each channel, else one for all; not clamped.
 
+    Args:
+        images_BCHW: float in [0, 1]; the arithmetic is float32.
+        keys_B: int64, (B,), on the device of the images.
+
+    Returns:
+        Target and input, of the shape and dtype of the images. What the affine map leaves empty is grey, 0.5.
+
     Source: Liu 2024 (arXiv 2401.14336) and its public code's figures, there for images in [-1, 1].
     """
-    draw_BP = uniform(keys_B, (13,), stream="pmal")
+    dtype, images_BCHW = images_BCHW.dtype, images_BCHW.float()
+    draw_BP = uniform(keys_B, (12,), stream="pmal")
     signed_BP = draw_BP * 2 - 1
     moved = _affine(images_BCHW, signed_BP[:, 3:10])
     target = torch.where((draw_BP[:, 0] < _AFFINE_SHARE)[:, None, None, None], moved, images_BCHW)
-    sigma_B2 = (draw_BP[:, 10:11] * _MAX_BLUR).clamp(min=1e-3).expand(-1, 2)
-    blurred = gaussian_blur2d(
-        target, kernel_size=(_BLUR_SIZE, _BLUR_SIZE), sigma=sigma_B2, border_type="replicate", separable=True
-    )
+    blurred = gaussian_filter(target, draw_BP[:, 10] * _MAX_BLUR, reach=_BLUR_REACH)
     target = torch.where((draw_BP[:, 1] < _BLUR_SHARE)[:, None, None, None], blurred, target)
-    field_BCHW = normal(keys_B, tuple(target.shape[1:]), stream="field", dtype=target.dtype)
+    field_BCHW = normal(keys_B, tuple(target.shape[1:]), stream="field")
     per_channel = (draw_BP[:, 2] < _PER_CHANNEL_SHARE)[:, None, None, None]
     field_BCHW = torch.where(per_channel, field_BCHW, field_BCHW[:, :1].expand_as(field_BCHW))
-    return target, target + (draw_BP[:, 11] * _MAX_SIGMA).to(target.dtype)[:, None, None, None] * field_BCHW
+    noisy = target + (draw_BP[:, 11] * _MAX_SIGMA)[:, None, None, None] * field_BCHW
+    return target.to(dtype), noisy.to(dtype)
 
 
 def _affine(images_BCHW: Tensor, signed_BP: Tensor) -> Tensor:
-    """Affine maps about the centre from seven values in (-1, 1) for each image."""
+    """Affine maps about the centre from seven values in (-1, 1) for each image; angles are true for any H : W."""
+    height, width = images_BCHW.shape[-2:]
     turn, shear_x, shear_y = (signed_BP[:, i] * _MAX_TURN for i in range(3))
     zoom_x, zoom_y = (1 + signed_BP[:, i] * _MAX_ZOOM for i in (3, 4))
     shift_x, shift_y = (signed_BP[:, i] * _MAX_SHIFT * 2 for i in (5, 6))  # the grid goes from -1 to 1
@@ -153,6 +165,9 @@ def _affine(images_BCHW: Tensor, signed_BP: Tensor) -> Tensor:
     one = torch.ones_like(turn)
     shear = torch.stack([one, shear_x.tan(), shear_y.tan(), one], 1).view(-1, 2, 2)
     zoom = torch.diag_embed(torch.stack([1 / zoom_x, 1 / zoom_y], 1))
-    matrix = torch.cat([rotation @ shear @ zoom, -torch.stack([shift_x, shift_y], 1)[:, :, None]], dim=2)
-    grid = F.affine_grid(matrix.to(images_BCHW.dtype), list(images_BCHW.shape), align_corners=False)
+    linear = rotation @ shear @ zoom
+    # The grid's units are half a width across and half a height down.
+    linear = linear * linear.new_tensor([[1.0, height / width], [width / height, 1.0]])
+    matrix = torch.cat([linear, -torch.stack([shift_x, shift_y], 1)[:, :, None]], dim=2)
+    grid = F.affine_grid(matrix, list(images_BCHW.shape), align_corners=False)
     return F.grid_sample(images_BCHW - _GREY, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + _GREY

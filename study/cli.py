@@ -202,7 +202,8 @@ def data_inspect(
     with _plain_errors():
         from study.reevaluate import inspect_source
 
-        typer.echo(inspect_source(source, sets=sets or (), sheet=sheet))
+        place = source if Path(source).exists() else _preset_or_path(source)
+        typer.echo(inspect_source(place, sets=sets or (), sheet=sheet))
 
 
 @noise_app.command("preview")

@@ -62,6 +62,7 @@ class SyntheticVehicles(DataCommon):
     """Procedurally drawn vehicles: classes differ in shape only. No download."""
 
     source: Literal["synthetic-vehicles"] = "synthetic-vehicles"
+    image_size: int = Field(default=64, ge=16, le=512, description="Side of the square working image in pixels.")
     num_classes: int = Field(default=10, ge=2, le=200)
     train_per_class: int = Field(default=60, ge=4, le=100_000)
     test_per_class: int = Field(default=30, ge=1, le=100_000)

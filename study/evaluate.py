@@ -149,19 +149,6 @@ def _cell_row(cell: Cell, sums: Tensor, split: str, side: int, scale: str) -> di
     }
 
 
-def headline(cells: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The few figures that trials are compared by: clean, mean over noisy cells, worst group's mean; all in [0, 1]."""
-    noise = [row for row in cells if row["corruption"] != CLEAN]
-    groups: dict[str, list[float]] = {}
-    for row in noise:
-        groups.setdefault(row["group"], []).append(row["accuracy"])
-    figures = {"acc/clean": next(row["accuracy"] for row in cells if row["corruption"] == CLEAN)}
-    if noise:
-        figures["acc/noise"] = float(np.mean([row["accuracy"] for row in noise]))
-        figures["acc/worst_family"] = min(float(np.mean(values)) for values in groups.values())
-    return figures
-
-
 @torch.no_grad()
 def reestimate_bn(network: nn.Module, predict: Predict, clean_batches: Sequence[Tensor], ranks: Ranks) -> bool:
     """Replace BatchNorm's running statistics by plain averages over clean training batches.

@@ -166,14 +166,31 @@ def _item_type(annotation: Any) -> Any:
     return Any
 
 
+def near_keys(key: str, root: type[BaseModel] = TrialConfig) -> list[str]:
+    """Dotted keys that `key` may stand for: by how it is written, or by what the setting is described as."""
+    words = key.rpartition(".")[2].lower().split("_")
+    described = [
+        other
+        for other, items in places(root).items()
+        if len(words) > 1 and all(word in (items[0].field.description or "").lower() for word in words)
+    ]
+    return list(dict.fromkeys([*described, *near(key, places(root))]))[:3]
+
+
 def unknown_key(path: Path, data: Any, *, root: type[BaseModel] = StudyConfig) -> str:
     """The text for a key that is no setting where it stands."""
     key, last = dotted(path), str(path[-1])
     siblings = sorted({name for section in locate(path, data, root=root).sections for name in section.model_fields})
-    alike = near(last, siblings)
-    everywhere = [] if any(isinstance(part, int) for part in path) else near(key, places(root))
     prefix = key.removesuffix(last)
-    found = list(dict.fromkeys([*(prefix + name for name in alike), *everywhere]))[:3]
+    alike = [prefix + name for name in near(last, siblings)]
+    everywhere = [] if alike or any(isinstance(part, int) for part in path) else near_keys(key, root)
+    found = list(dict.fromkeys([*alike, *everywhere]))[:3]
     if found:
         return f"is no setting; near: {', '.join(found)}"
     return f"is no setting; {prefix.rstrip('.') or 'a study file'} has {', '.join(siblings)}"
+
+
+def unknown_trial_key(key: str) -> str:
+    """The text for a dotted key that is no setting of a trial."""
+    found = near_keys(key)
+    return f"is no setting; near: {', '.join(found)}" if found else "is no setting of a trial"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -96,7 +97,7 @@ def assign(tree: Any, path: Path, value: Any) -> Path:
         else:
             here.append(str(part))
             if not isinstance(tree.get(here[-1]), (dict, list)):
-                tree[here[-1]] = _fresh(dotted(tuple(here)))
+                tree[here[-1]] = copy.deepcopy(_fresh(dotted(tuple(here))))
         tree = _step(tree, here[-1])
     if isinstance(tree, list):
         last: str | int = _index(tree, path[-1])
@@ -125,6 +126,7 @@ def _index(items: list[Any], part: str | int) -> int:
     raise KeyError(f"no item {part!r}: there are 0 to {len(items) - 1}{f', or by name {known}' if known else ''}")
 
 
+@lru_cache(maxsize=256)
 def _fresh(key: str) -> dict[str, Any] | list[Any]:
     """A section that was not there: empty, but for the branch that its union has by default."""
     for place in places(StudyConfig).get(key, ()):

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from analysis.selection import Candidate, top_of, top_per
+from noise.families import CORRUPTIONS
 from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig, TrainPhase, TrialConfig
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
@@ -167,9 +168,10 @@ def _open_study(ledger: Ledger, loaded: LoadedStudy, data: DataSplits, *, again:
         },
         "skipped": [list(item) for item in data.skipped],
         "baseline": loaded.config.report.baseline,
+        "groups": {name: corruption.group for name, corruption in CORRUPTIONS.items()},
         "versions": versions(),
         "phases": [],
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": _now(),
         "test_reads": (record["test_reads"] if record else []),
     }
     ledger.write_json("study.json", facts)
@@ -274,7 +276,17 @@ def _record_phase(ledger: Ledger, phase: Phase, *, status: str, **fields: Any) -
 def _record_test_read(ledger: Ledger, phase: Phase) -> None:
     record = ledger.read_json("study.json") or {}
     keys = sorted(ledger.keys(phase.name))
-    if any(read["phase"] == phase.name and read["trials"] == keys for read in record["test_reads"]):
+    earlier = [read for read in record["test_reads"] if read["phase"] == phase.name]
+    if any(read["trials"] == keys for read in earlier):
         return
-    read = {"phase": phase.name, "trials": keys, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    read = {
+        "phase": phase.name,
+        "trials": keys,
+        "again": bool(earlier),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
     ledger.write_json("study.json", {**record, "test_reads": [*record["test_reads"], read]})
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

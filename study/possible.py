@@ -35,7 +35,7 @@ def refuse_what_cannot_run(study: StudyConfig) -> None:
     """
     problems = [*_data(study)]
     for network in networks(study):
-        problems += [problem for problem in _network(network) if problem not in problems]
+        problems += [problem for problem in network_problems(network) if problem not in problems]
     if problems:
         raise ProblemsError(problems)
 
@@ -75,7 +75,8 @@ def _placed(text: str, path: KeyPath) -> Problem:
     return Problem(path, text)
 
 
-def _network(network: Network) -> Iterator[Problem]:
+def network_problems(network: Network) -> Iterator[Problem]:
+    """Why a network cannot be built here."""
     try:
         check_backbone(network.backbone, network.image_size, network.stages)
     except ValueError as error:

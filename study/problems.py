@@ -61,7 +61,7 @@ def near(word: str, known: Iterable[str]) -> list[str]:
     known = sorted(key for key in set(known) if not word.startswith(f"{key}."))
     last = word.rpartition(".")[2]
     same = [key for key in known if key.rpartition(".")[2] == last and key != word]
-    alike = difflib.get_close_matches(word, known, n=_NEAR, cutoff=0.85 if same else 0.6)
+    alike = difflib.get_close_matches(word, known, n=_NEAR, cutoff=0.85 if same or "." in word else 0.6)
     if same:
         return list(dict.fromkeys([*alike, *same]))[:_NEAR]
     ends: dict[str, list[str]] = {}

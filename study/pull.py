@@ -75,7 +75,9 @@ def _from_tracking(name: str, uri: str, target: Ledger) -> int:
             place = Path(target.path(key)) if key else Path(target.root)
             found = {item.path for item in client.list_artifacts(run.info.run_id, "ledger")}
             found |= {item.path for item in client.list_artifacts(run.info.run_id, "model")} if key else set()
-            found |= set() if key else {i.path for i in client.list_artifacts(run.info.run_id) if i.path == "study.yaml"}
+            found |= (
+                set() if key else {i.path for i in client.list_artifacts(run.info.run_id) if i.path == "study.yaml"}
+            )
             for path in sorted(found):
                 if posixpath.basename(path) in (*RECORDS, "study.json", "study.yaml"):
                     _download(client, run.info.run_id, path, place)

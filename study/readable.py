@@ -26,7 +26,11 @@ def readable(
         only: The one field whose errors count.
     """
     found: dict[Path, Problem] = {}
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    wrong_inside = {tuple(item["loc"][:length]) for item in items for length in range(len(item["loc"]))}
+    for item in items:
+        if item["type"] == "too_short" and tuple(item["loc"]) in wrong_inside:
+            continue  # pydantic leaves wrong items out and then counts too few
         if only is not None and item["loc"][:1] != (only,):
             continue
         path = _path(item, data)
@@ -78,14 +82,22 @@ def _problem(kind: str, path: Path, item: Any, data: Any, root: type[BaseModel])
     if path[:2] == ("search", "space") or path[-2:-1] == ("space",):
         example = "{log_uniform: [0.01, 0.5]}"
         return Problem(path, f"must map keys to domains, such as optim.sam.rho: {example}, but got {got}")
-    if kind in {"too_short", "too_long"} and not isinstance(value_at(path, data), (list, tuple)):
-        got = shown(item.get("input"))
+    if kind == "too_long":
+        got = f"{len(value_at(path, data))}: {got}"
     spot = locate(path, data, root=root)
     words = rule(spot.annotation, spot.metadata)
     if not words:
         return Problem(path, f"{item['msg'][:1].lower()}{item['msg'][1:]}, but got {got}")
+    if kind == "model_type":
+        return Problem(path, f"must be a section: {words} below it, but got {got}{_section_hint(value_at(path, data))}")
     options = [str(option) for option in get_args(spot.annotation)] if kind == "literal_error" else []
     return Problem(path, f"must be {words}, but got {got}{only_near(str(value_at(path, data)), options)}")
+
+
+def _section_hint(value: Any) -> str:
+    if value is None:
+        return "; write its settings or take it out"
+    return "; is a space missing after ':'?" if isinstance(value, str) and ":" in value else ""
 
 
 def _extra(path: Path, data: Any, root: type[BaseModel]) -> str:
@@ -119,8 +131,9 @@ def _missing(path: Path, data: Any, root: type[BaseModel]) -> str:
     spot = locate(path, data, root=root)
     words = rule(spot.annotation, spot.metadata)
     fields = [section.model_fields[path[-1]] for section in spot.sections if path[-1] in section.model_fields]
-    why = f" ({fields[0].description.rstrip('.')})" if fields and fields[0].description else ""
-    return f"is required{': ' + words if words else ''}{why}, but is not there"
+    if fields and fields[0].description:
+        return f"is required ({fields[0].description.rstrip('.')}), but is not there"
+    return f"is required{': ' + words if words else ''}, but is not there"
 
 
 def _union(path: Path, data: Any, root: type[BaseModel]) -> Problem:
@@ -132,7 +145,7 @@ def _union(path: Path, data: Any, root: type[BaseModel]) -> Problem:
         name = discriminator.rpartition(".")[2]
     else:  # a list of unions: the phases
         name, tags = "kind", ["search", "train", "confirm"]
-        value = value_at((*path, name), data)
+    value = value_at((*path, name), data)
     where = (*path, name)
     if value is None:
         return Problem(where, f"is required: one of {', '.join(tags)}, but is not there")

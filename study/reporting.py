@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.report import ReportPaths, write_report
-from study.config import StudyConfig
+from analysis.selection import Candidate, ranked
+from study.config import SearchPhase, StudyConfig
 from study.ledger import Ledger
 from study.places import Places, redact, resolve_places
 
@@ -54,15 +56,38 @@ def sync_study(name: str, *, storage: str | None, tracking: str | None) -> str:
 
 def write_study_report(ledger: Ledger, tracker: Tracker | None) -> ReportPaths:
     """Write the report into the study's folder and hand it to MLflow."""
-    paths = write_report(ledger.root)
+    paths = write_report(ledger.root, out=ledger.root)
     if tracker is not None:
         tracker.add_report([paths.html, *paths.figures])
     return paths
 
 
+def best_line(ledger: Ledger, config: StudyConfig) -> str:
+    """The best trial of the last search phase by its objective, or nothing where there is none."""
+    searches = [phase for phase in config.phases if isinstance(phase, SearchPhase)]
+    if not searches:
+        return ""
+    objective = (searches[-1].search or config.search).objectives[0]
+    candidates = [
+        Candidate(key, ledger.metrics(key).get(objective.metric, math.nan), ledger.trial(key)["number"])
+        for key in ledger.keys(searches[-1].name)
+        if ledger.status(key) == "finished"
+    ]
+    ranking = ranked(candidates, goal=objective.goal)
+    if not ranking:
+        return "no trial of the search finished\n"
+    chosen = ranking[0]
+    params = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+                       for name, value in ledger.trial(chosen.key)["params"].items())  # fmt: skip
+    return (
+        f"best trial of {len(candidates)}: number {chosen.number} ({chosen.key}), {objective.metric} "
+        f"{chosen.value:.3f} on validation images\n  {params}\n"
+    )
+
+
 def closing_lines(ledger: Ledger, report: ReportPaths, places: Places, config: StudyConfig) -> str:
     """The best trial, accuracy under noise, where the report lies, how to open MLflow."""
-    lines = [report.summary, "", f"report   {report.html}"]
+    lines = [best_line(ledger, config), report.summary, "", f"report   {report.html}"]
     if config.tracking.enabled:
         uri = str(places.tracking_uri)
         shown = redact(uri)

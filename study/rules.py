@@ -9,6 +9,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+_MAX_SETTINGS = 4
 _WORDS = {
     int: "a whole number",
     float: "a number",
@@ -34,7 +35,7 @@ def rule(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
     if origin is dict or annotation is dict:
         return "a mapping of keys to values"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return f"a section with some of {', '.join(annotation.model_fields)}"
+        return f"settings such as {', '.join(list(annotation.model_fields)[:_MAX_SETTINGS])}"
     return _scalar_rule(annotation, metadata)
 
 
@@ -43,7 +44,7 @@ def _scalar_rule(annotation: Any, metadata: tuple[Any, ...]) -> str:
     if annotation in (int, float):
         return f"{word} {_range(metadata)}".strip()
     if annotation is str and any(getattr(item, "pattern", None) for item in metadata):
-        return "a name of letters, digits, '.', '_' and '-', 64 at most, starting with a letter or digit"
+        return "a name of at most 64 letters, digits, '.', '_' and '-', the first a letter or digit"
     if annotation is str and any(isinstance(item, annotated_types.MinLen) for item in metadata):
         return "text that is not empty"
     return word
@@ -65,8 +66,8 @@ def _list_rule(args: tuple[Any, ...], metadata: tuple[Any, ...]) -> str:
     high = next((item.max_length for item in metadata if isinstance(item, annotated_types.MaxLen)), None)
     if Ellipsis not in args and args:
         return f"a list of {len(args)} values, each {rule(args[0], metadata)}"
-    length = f"{low} to {high} " if low is not None and high is not None else ""
-    if not length and low is not None:
-        length = f"at least {low} "
+    length = f"{low} to {high} values" if low is not None and high is not None else "values"
+    if high is None and low is not None:
+        length = f"at least {'one value' if low == 1 else f'{low} values'}"
     item = "".join(rule(part) for part in args[:1])
-    return f"a list of {length}values{f', each {item}' if item and len(item) < 80 else ''}"
+    return f"a list of {length}{f', each {item}' if item and len(item) < 80 else ''}"

@@ -241,7 +241,7 @@ def _refusal(base: TrialConfig, params: Mapping[str, Any]) -> str:
 
 def _combination(base: TrialConfig, params: dict[str, Any], text: str) -> Problem:
     """A refused combination, without the keys that have no part in it."""
-    for key in list(params):
+    for key in reversed(list(params)):  # what depends on a key comes after it
         rest = {other: value for other, value in params.items() if other != key}
         if rest and _refusal(base, rest) == text:
             params = rest

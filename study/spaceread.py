@@ -9,8 +9,8 @@ from typing import Any
 
 from study.config import StudyConfig, TrialConfig
 from study.domains import Condition, Domain, frozen, read_domain
-from study.keys import places
-from study.problems import Path, Problem, near_text, shown
+from study.keys import places, unknown_trial_key
+from study.problems import Path, Problem, shown
 from study.readable import value_problems
 
 YARDSTICK = ("data", "noise.validation", "noise.validation_severities", "noise.validation_images", "noise.test",
@@ -43,7 +43,7 @@ def key_problem(key: str) -> str:
         outside = places(StudyConfig).get(key)
         if outside:
             return f"is no setting of a trial; what can be searched or set is in {', '.join(TrialConfig.model_fields)}"
-        return f"is no setting{near_text(key, places())}"
+        return unknown_trial_key(key)
     if key in YARDSTICK or key.startswith("data."):
         return (
             "is what all trials of a study are measured by, so it must stay the same in a study; "
@@ -65,7 +65,7 @@ def _conditions(entry: Mapping[str, Any], path: Path) -> tuple[tuple[Condition, 
     for key, value in when.items():
         values = value if isinstance(value, list) else [value]
         if key not in places():
-            problems.append(Problem((*path, key), f"is no setting{near_text(key, places())}"))
+            problems.append(Problem((*path, key), unknown_trial_key(key)))
             continue
         if not values:
             problems.append(Problem((*path, key), "must be a value or a list of at least one, but got []"))

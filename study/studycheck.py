@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig
-from study.keys import places
+from study.keys import places, unknown_trial_key
 from study.override import apply
 from study.problems import Path, Problem, ProblemsError, near_text
 from study.readable import value_problems
-from study.space import for_phase, parse
+from study.space import SAMPLES, for_phase, parse
 from study.spaceread import key_problem
 
 
@@ -27,7 +27,7 @@ def _baseline(study: StudyConfig) -> Iterator[Problem]:
     for key, value in study.report.baseline.items():
         path = ("report", "baseline", key)
         if key not in places():
-            yield Problem(path, f"is no setting of a trial{near_text(key, places())}")
+            yield Problem(path, unknown_trial_key(key))
         else:
             yield from value_problems(key, value, path)
 
@@ -44,6 +44,8 @@ def _phase(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
         yield from _grace(config, where)
     if isinstance(phase, ConfirmPhase) and phase.per is not None:
         yield from _per(study, phase, (*path, "per"))
+    if isinstance(phase, ConfirmPhase) and phase.set:
+        yield from _confirmed(study, phase, (*path, "set"))
 
 
 def _set(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
@@ -86,3 +88,19 @@ def _per(study: StudyConfig, phase: ConfirmPhase, path: Path) -> Iterator[Proble
     if phase.per not in searched:
         known = near_text(str(phase.per), searched) or "; it searches nothing"
         yield Problem(path, f'must be a key that phase "{phase.of}" searches, but got "{phase.per}"{known}')
+
+
+def _confirmed(study: StudyConfig, phase: ConfirmPhase, path: Path) -> Iterator[Problem]:
+    """The phase's own keys must go with whatever the search may choose."""
+    try:
+        source = for_phase(study, next(item for item in study.phases if item.name == phase.of))
+        chosen = [apply(source.trial(), params) for params in parse(source.search.space, source).draws(SAMPLES)]
+    except ProblemsError:
+        return  # told where the search stands
+    for config in chosen:
+        try:
+            apply(config, phase.set)
+        except ProblemsError as error:
+            text = "; ".join(str(problem) for problem in error.problems)
+            yield Problem(path, f"does not go with all that {phase.of} can choose: {text}")
+            return

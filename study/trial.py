@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch.optim import Optimizer
 
+from analysis.metrics import headline
 from models.methods.method import Context, Method
 from models.methods.registry import METHODS
 from models.sam import SamSettings
@@ -24,7 +25,7 @@ from study.artifacts import example_images, export_files
 from study.config import TrialConfig
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
-from study.evaluate import Evaluation, evaluate, grid, headline, reestimate_bn, subset
+from study.evaluate import Evaluation, evaluate, grid, reestimate_bn, subset
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
@@ -296,4 +297,3 @@ def hardware(device: torch.device) -> str:
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     return {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS}
-

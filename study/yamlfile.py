@@ -22,6 +22,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.reader import ReaderError
 
 from study.problems import Path, shown
 
@@ -162,7 +163,7 @@ def read_yaml(text: str, *, first_line: int = 1) -> tuple[Any, dict[Path, int]]:
         for event in YAML(typ="safe", pure=True).parse(text):
             reader.read(event)
     except YAMLError as error:
-        raise _readable(error) from None
+        raise _readable(error, text) from None
     shift = first_line - 1
     return reader.root, {path: line + shift for path, line in reader.lines.items()}
 
@@ -217,19 +218,25 @@ def _number(text: str, kind: str) -> int | float:
     return number if abs(number) < 2**63 else float("inf")
 
 
-def _readable(error: YAMLError) -> YamlError:
-    mark = getattr(error, "problem_mark", None)
+def _readable(error: Any, text: str) -> YamlError:
+    """The parser's error in words that need no knowledge of parsers."""
+    mark, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read")
-    begun = getattr(error, "context_mark", None)
-    if begun is not None and ("end of stream" in problem or "stream end" in problem):
-        mark = begun  # what is never closed is found at the end of the file, but began here
     line = mark.line + 1 if mark is not None else 0
+    if isinstance(error, ReaderError):
+        line = text[: error.position].count("\n") + 1
+        return YamlError("must be plain text, but holds control characters", line=line)
     if "\\t" in problem or "tab" in problem.split():
         return YamlError("must be indented by spaces, but has a tab", line=line)
-    if "special characters" in problem:
-        return YamlError("must be plain text, but holds control characters", line=line)
-    hint = "; is a space missing after ':', or a quote or bracket not closed?"
-    return YamlError(f"must be YAML, but {problem}{hint}", line=line)
+    if begun is not None and "',' or" in problem:
+        sign = problem.split("'")[3]
+        return YamlError(f"must close by '{sign}' the list or mapping that begins here", line=begun.line + 1)
+    if begun is not None and "quoted scalar" in str(error.context):
+        return YamlError("must close the quote that begins here", line=begun.line + 1)
+    if "mapping values" in problem:
+        text = "has a ':' where none may stand: quote a text that holds ': ', and indent the keys of a section alike"
+        return YamlError(text, line=line)
+    return YamlError(f"must be YAML, but {problem}; is a space missing after ':', or a quote not closed?", line=line)
 
 
 _RESOLVER: Any = YAML(typ="safe", pure=True).resolver

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
-import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from study.data.source import Source
 
 FORMAT = 1
 """Raised when the same settings give other pixels or files; part of the fingerprint."""
+
+STALE_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,9 @@ def memo_in(folder: Path) -> Callable[[str, Callable[[], str]], str]:
             return path.read_text()
         value = compute()
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".")
-        with os.fdopen(handle, "w") as file:
-            file.write(value)
-        Path(temporary).replace(path)
+        temporary = folder / f".{key}-{uuid4().hex}"
+        temporary.write_text(value)
+        temporary.replace(path)
         return value
 
     return memo
@@ -81,12 +82,21 @@ def write_cache(folder: Path, *, source: Source, plan: Plan, refuse: bool) -> No
         ValueError: `refuse` is set and an image cannot be read.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    _sweep(folder)
+    temporary = folder.parent / f".{folder.name}-{uuid4().hex}"
+    temporary.mkdir()
     try:
         _write_files(temporary, source=source, plan=plan, refuse=refuse)
         _publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Takes away what killed processes left behind; what is younger than a day may still be at work."""
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        if time.time() - left.stat().st_mtime > STALE_S:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _publish(temporary: Path, folder: Path) -> None:

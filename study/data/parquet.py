@@ -10,7 +10,6 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from study.data.hashing import digest
@@ -85,7 +84,7 @@ class ParquetSource:
 
     def _refuse_nulls(self, column: pa.ChunkedArray, name: str | None) -> None:
         if column.null_count:
-            row = pc.index(pc.is_null(column), True).as_py()
+            row = column.is_null().index(True).as_py()
             raise ValueError(f"column {name!r} must have a value in each row, but has none in {self.place(row)}")
 
     def _class_names(self, values: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:

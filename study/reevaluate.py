@@ -1,0 +1,226 @@
+"""Small jobs on what exists: a trained model on other images, an image set, the noise of one picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, UnidentifiedImageError
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+
+from analysis.metrics import headline
+from models.methods.method import Method
+from models.methods.registry import load_export
+from noise.families import CORRUPTIONS, find
+from noise.keyed import image_keys
+from noise.preview import contact_sheet
+from study.config import DataConfig, TrialConfig
+from study.data.image_set import ImageSet
+from study.data.inspect import inspect_data
+from study.data.prepare import prepare_data
+from study.evaluate import evaluate, grid
+from study.ledger import Ledger
+from study.places import resolve_places
+from study.ranks import Ranks
+from study.reporting import study_url
+from study.storage import Storage, atomic_file
+from study.studyfile import load_study
+
+_MODEL_FILES = ("model.safetensors", "model.json")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A deployed network with what it was trained on."""
+
+    method: Method
+    class_names: tuple[str, ...]
+    config: TrialConfig
+    place: str
+
+
+def load_model(name: str, *, storage: str | None = None) -> TrainedModel:
+    """A trial's deployed network.
+
+    Args:
+        name: `STUDY/KEY`, or the folder or URL of a trial, or its `model.safetensors`.
+        storage: Where studies lie, for `STUDY/KEY`.
+
+    Raises:
+        ValueError: There is no finished trial at the place, or its files are damaged.
+    """
+    place = _trial_place(name.removesuffix(f"/{_MODEL_FILES[0]}"), storage)
+    files = Storage(place)
+    weights, description = (files.read_bytes(file) for file in _MODEL_FILES)
+    if weights is None or description is None:
+        raise ValueError(f"{place} holds no trained model ({' and '.join(_MODEL_FILES)}); has the trial finished?")
+    try:
+        facts = json.loads(description)
+        method = load_export(load_safetensors(weights), facts)
+    except (SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
+        raise ValueError(f"the model in {place} is damaged or of another version: {error}") from error
+    return TrainedModel(method, tuple(facts["class_names"]), TrialConfig.model_validate(facts["trial"]), place)
+
+
+def _trial_place(name: str, storage: str | None) -> str:
+    if "://" in name or Path(name).is_dir():
+        return study_url(name, "")
+    study, _, key = name.rpartition("/")
+    if not study or "/" in study:
+        raise ValueError(f"the model must be STUDY/KEY or the folder of a trial, but got {name!r}")
+    ledger = Ledger(str(resolve_places(None, cwd=Path.cwd(), storage=storage).storage), study)
+    known = ledger.keys()
+    if key not in known:
+        raise ValueError(f"study {study!r} has no trial {key!r}; there are {', '.join(known[:8]) or 'none'}")
+    return ledger.path(key)
+
+
+def evaluate_model(
+    model: str, *, data: str | None, corruptions: Sequence[str] | None, storage: str | None, out: Path | None
+) -> str:
+    """Accuracy under noise of a trained model; returns a table as text.
+
+    On the trial's own validation images, or on all images of `data`. The trial's test images are not read: a study
+    reads them once, in its own report.
+
+    Raises:
+        ValueError: Unknown model, corruption or classes.
+    """
+    trained = load_model(model, storage=storage)
+    names = list(corruptions) if corruptions else [*trained.config.noise.validation, *trained.config.noise.test]
+    for name in names:
+        find(name)
+    images, source = _images(trained, data)
+    trained.method.network.to(Ranks().torch_device())
+    result = evaluate(
+        trained.method.predict, images, grid(list(dict.fromkeys(names)), (1, 2, 3, 4, 5)), split="validation",
+        seed=trained.config.noise.seed, ranks=Ranks(), scale=trained.config.noise.scale,
+        batch_size=trained.config.train.eval_batch_size,
+    )  # fmt: skip
+    table = pd.DataFrame(result.cells)
+    lines = [f"{trained.config.method.name} from {trained.place}", f"{len(images)} images: {source}", ""]
+    lines.append(_table(table))
+    figures = headline(result.cells)
+    lines.append("  ".join(f"{name} {value:.1%}" for name, value in figures.items()))
+    if out is not None:
+        _write_table(table.drop(columns="split"), out)
+        lines.append(f"rows written to {out}")
+    return "\n".join(lines)
+
+
+def _images(trained: TrainedModel, data: str | None) -> tuple[ImageSet, str]:
+    cache_dir = resolve_places(None, cwd=Path.cwd()).cache_dir
+    if data is None:
+        return prepare_data(trained.config.data, cache_dir=cache_dir).validation, "the trial's validation images"
+    config = data_config(Path(data), image_size=trained.config.data.image_size)
+    splits = prepare_data(config, cache_dir=cache_dir)
+    if splits.class_names != trained.class_names:
+        strange = sorted(set(splits.class_names) ^ set(trained.class_names))[:6]
+        raise ValueError(f"{data} must have the model's {len(trained.class_names)} classes; these differ: {strange}")
+    parts = (splits.train, splits.validation, splits.test)
+    whole = ImageSet(
+        images=np.concatenate([part.images for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        ids=np.concatenate([part.ids for part in parts]),
+        class_names=splits.class_names,
+    )
+    return whole, data
+
+
+def data_config(path: Path, *, image_size: int = 64) -> Any:
+    """The data section of a class folder or a parquet file.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if path.is_dir():
+        section = {"source": "image-folder"}
+    elif path.suffix == ".parquet" and path.is_file():
+        section = {"source": "parquet"}
+    else:
+        raise ValueError(f"images must be a class folder or a .parquet file, but got {str(path)!r}")
+    tree = {**section, "path": str(path.resolve()), "image_size": image_size}
+    return TypeAdapter(DataConfig).validate_python(tree)
+
+
+def _table(cells: pd.DataFrame) -> str:
+    wide = cells.pivot_table(index="corruption", columns="severity", values="accuracy", sort=False)
+    return (wide * 100).to_string(float_format="%.1f", na_rep="") + "\n"
+
+
+def _write_table(table: pd.DataFrame, out: Path) -> None:
+    writers = {".csv": lambda place: table.to_csv(place, index=False), ".parquet": table.to_parquet}
+    if out.suffix not in writers:
+        raise ValueError(f"--out must end in {' or '.join(writers)}, but got {str(out)!r}")
+    with atomic_file(out.resolve()) as temporary:
+        writers[out.suffix](temporary)
+
+
+def inspect_source(source: str, *, sets: Sequence[str], sheet: Path | None) -> str:
+    """Counts of a study's images, or of a class folder or parquet file; returns them as text.
+
+    Raises:
+        ValueError: The source is none of these, or cannot be read.
+    """
+    if Path(source).suffix in {".yaml", ".yml"}:
+        config = load_study(source, sets).config.data
+    else:
+        if sets:
+            raise ValueError("--set goes with a study file; a folder or parquet file is taken as it is")
+        config = data_config(Path(source))
+    return inspect_data(config, cache_dir=resolve_places(None, cwd=Path.cwd()).cache_dir, sheet=sheet)
+
+
+def preview_noise(
+    image: Path, *, families: Sequence[str] | None, severities: str, diff: bool, size: int, out: Path
+) -> str:
+    """Draw the contact sheet of one image; returns where it lies.
+
+    Args:
+        families: Names of corruptions or groups; all when None.
+
+    Raises:
+        ValueError: The image cannot be read, a name is unknown, or a severity is not 1 to 5.
+    """
+    try:
+        with Image.open(image) as opened:
+            picture = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{image} cannot be read as an image: {error}") from error
+    scale = size / min(picture.size)
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].float() / 255
+    levels = _severities(severities)
+    sheet = contact_sheet(pixels, _named(families), levels, key=image_keys([0], seed=0), diff=diff)
+    with atomic_file(out.resolve()) as temporary:
+        sheet.save(temporary, format="PNG")
+    return f"wrote {out}"
+
+
+def _named(families: Sequence[str] | None) -> list[str]:
+    if not families:
+        return list(CORRUPTIONS)
+    groups = {corruption.group for corruption in CORRUPTIONS.values()}
+    names: list[str] = []
+    for family in families:
+        if family in groups:
+            names += [name for name, corruption in CORRUPTIONS.items() if corruption.group == family]
+        else:
+            find(family)
+            names.append(family)
+    return list(dict.fromkeys(names))
+
+
+def _severities(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and 1 <= int(part) <= 5 for part in parts):
+        raise ValueError(f"severities must be numbers from 1 to 5 with commas between, but got {text!r}")
+    return [int(part) for part in parts]

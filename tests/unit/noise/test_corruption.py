@@ -1,0 +1,101 @@
+"""The public call: errors, tables by size, keys."""
+
+import pytest
+import torch
+
+from noise.corruption import corrupt
+from noise.families import CORRUPTIONS, GROUPS, parameter_for, table_for
+from noise.keyed import image_keys
+from noise.preview import contact_sheet
+from tests.unit.noise.pictures import scenes
+
+_IMAGES_BCHW = scenes(3, 32, 32)
+_KEYS_3 = image_keys(range(3), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (_IMAGES_BCHW[0], r"images must be \(B, 1 or 3, H, W\), but got the shape \[3, 32, 32\]"),
+        (_IMAGES_BCHW[:, :2], "1 or 3"),
+        ((_IMAGES_BCHW * 255).byte(), "float32 or bfloat16 in .*, but got torch.uint8"),
+        (_IMAGES_BCHW.double(), "torch.float64"),
+        (_IMAGES_BCHW[..., :7], r"sides from 8 up, but got \[32, 7\]"),
+        (_IMAGES_BCHW * 2 - 1, r"must lie in \[0, 1\], but go from -.* divide uint8 by 255"),
+        (_IMAGES_BCHW * float("nan"), "nan"),
+    ],
+)
+def test_wrong_images_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        corrupt(images, "contrast", 1, keys=_KEYS_3)
+
+
+@pytest.mark.parametrize("keys", [_KEYS_3[:2], _KEYS_3.int(), _KEYS_3[:, None]])
+def test_wrong_keys_are_refused(keys):
+    with pytest.raises(ValueError, match=r"keys must be int64 of shape \(3,\).*image_keys"):
+        corrupt(_IMAGES_BCHW, "contrast", 1, keys=keys)
+
+
+def test_wrong_name_severity_and_scale_are_refused():
+    with pytest.raises(ValueError, match=r"'gausian_noise'; near: gaussian_noise.*; there are brightness,"):
+        corrupt(_IMAGES_BCHW, "gausian_noise", 1, keys=_KEYS_3)
+    with pytest.raises(ValueError, match="severity must be 1 to 5, but got 6"):
+        corrupt(_IMAGES_BCHW, "contrast", 6, keys=_KEYS_3)
+    with pytest.raises(ValueError, match="scale must be nearest, imagenet, tiny, cifar, but got 'big'"):
+        corrupt(_IMAGES_BCHW, "contrast", 1, keys=_KEYS_3, scale="big")
+
+
+def test_the_range_check_can_be_left_out():
+    noisy = corrupt(_IMAGES_BCHW * 3, "contrast", 1, keys=_KEYS_3, check_range=False)
+    assert noisy.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("side", "table"), [(8, "cifar"), (48, "cifar"), (49, "tiny"), (144, "tiny"), (145, "imagenet"), (600, "imagenet")]
+)
+def test_nearest_table_of_the_shorter_side(side, table):
+    assert table_for("gaussian_noise", side) == table
+    expected = CORRUPTIONS["gaussian_noise"].severities[table][2]
+    assert parameter_for("gaussian_noise", 3, side) == expected
+
+
+def test_lengths_without_a_table_follow_the_side():
+    assert table_for("motion_blur", 224) == "imagenet"
+    assert table_for("motion_blur", 64) == "scaled"
+    assert table_for("motion_blur", 64, "imagenet") == "imagenet"
+    assert parameter_for("motion_blur", 5, 112) == pytest.approx((10, 7.5))
+    assert parameter_for("motion_blur", 1, 32) == pytest.approx((10 * 32 / 224, 1))
+    assert parameter_for("motion_blur", 5, 500, "cifar") == pytest.approx((20 * 32 / 224, 15 * 32 / 224))
+    assert parameter_for("motion_blur", 5, 32, "imagenet") == (20, 15)
+
+
+def test_amplitudes_without_a_table_stay():
+    assert table_for("contrast", 32) == table_for("contrast", 32, "tiny") == "imagenet"
+    assert parameter_for("contrast", 2, 32) == 0.3
+
+
+def test_the_shorter_side_decides():
+    wide_BCHW = scenes(1, 32, 400)
+    keys_1 = _KEYS_3[:1]
+    nearest = corrupt(wide_BCHW, "gaussian_noise", 5, keys=keys_1)
+    assert torch.equal(nearest, corrupt(wide_BCHW, "gaussian_noise", 5, keys=keys_1, scale="cifar"))
+
+
+def test_names_and_severities_have_noise_of_their_own():
+    flat_BCHW = torch.full((1, 3, 64, 64), 0.5)
+    fields = [
+        corrupt(flat_BCHW, name, severity, keys=_KEYS_3[:1], scale="cifar").flatten() - 0.5
+        for name, severity in (("gaussian_noise", 1), ("gaussian_noise", 2), ("speckle_noise", 1), ("pmal_gaussian", 1))
+    ]
+    assert torch.corrcoef(torch.stack(fields)).fill_diagonal_(0).abs().max() < 0.05
+
+
+def test_every_group_is_known():
+    assert {corruption.group for corruption in CORRUPTIONS.values()} <= set(GROUPS)
+
+
+def test_contact_sheet_has_a_row_for_each_name():
+    one = contact_sheet(_IMAGES_BCHW[:1], ["contrast"], [1, 5], key=_KEYS_3[:1])
+    two = contact_sheet(_IMAGES_BCHW[:1], ["contrast", "jpeg_compression"], [1, 5], key=_KEYS_3[:1], diff=True)
+    assert one.width == two.width
+    assert two.height > one.height + 90
