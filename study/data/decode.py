@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from study.data.source import Raw
 
@@ -44,6 +44,8 @@ def decode_square(content: bytes, *, image_size: int) -> tuple[np.ndarray, tuple
             image = ImageOps.exif_transpose(opened)
             image.load()
             rgb = _to_rgb(image)
+    except UnidentifiedImageError as error:  # its own text holds the address of a buffer
+        raise CorruptImageError("the bytes are no image of a known format") from error
     except UNREADABLE as error:
         raise CorruptImageError(f"{type(error).__name__}: {error}") from error
     return np.asarray(cover_square(rgb, image_size)), rgb.size

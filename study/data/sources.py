@@ -11,7 +11,7 @@ from typing import Any
 from study.data.image_folder import ImageFolderSource
 from study.data.parquet import ParquetSource
 from study.data.source import Source
-from study.data.synthetic import SyntheticSource, check_size
+from study.data.synthetic import SyntheticSource
 
 
 def _image_folder(data: Any) -> Source:
@@ -29,7 +29,6 @@ def _parquet(data: Any) -> Source:
 
 
 def _synthetic_vehicles(data: Any) -> Source:
-    check_size(data.image_size)
     return SyntheticSource(
         num_classes=data.num_classes,
         train_per_class=data.train_per_class,

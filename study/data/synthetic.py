@@ -60,14 +60,7 @@ def draw_vehicle(label: int, number: int, *, image_size: int, seed: int, split: 
 
     The same for every number of classes and of pictures, so a larger data set holds the smaller one.
     """
-    check_size(image_size)
+    if not MIN_SIZE <= image_size <= MAX_SIZE:
+        raise ValueError(f"image_size of a drawn vehicle must be from {MIN_SIZE} to {MAX_SIZE}, but got {image_size}")
     key = hash64("synthetic-vehicles", seed, split, label, number)
     return draw_scene(vehicle_shape(label), image_size=image_size, key=key)
-
-
-def check_size(image_size: int) -> None:
-    """Raises ValueError for a size that vehicles cannot be drawn at."""
-    if not MIN_SIZE <= image_size <= MAX_SIZE:
-        raise ValueError(
-            f"data.image_size of synthetic-vehicles must be from {MIN_SIZE} to {MAX_SIZE}, but got {image_size}"
-        )

@@ -49,7 +49,8 @@ def test_seed_and_epoch_decide_the_order():
     assert epoch_ids(50, batch_size=8) == epoch_ids(50, batch_size=8)
     orders = [str(epoch_ids(50, batch_size=8, seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)]
     assert len(set(orders)) == 4
-    assert sum(epoch_ids(50, batch_size=8, seed=9, shuffle=False), []) == image_set(50).ids.tolist()
+    stored = epoch_ids(50, batch_size=8, seed=9, shuffle=False)
+    assert [number for batch in stored for number in batch] == image_set(50).ids.tolist()
 
 
 def test_the_order_is_that_of_earlier_versions():

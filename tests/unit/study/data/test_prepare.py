@@ -1,4 +1,4 @@
-"""From files to splits: the cache is written once and whole, fingerprints follow the content, broken images are named."""
+"""From files to splits: one whole cache, fingerprints that follow the content, broken images named."""
 
 import io
 import json

@@ -38,8 +38,9 @@ def test_real_parquet(name, tmp_path):
 
 def test_the_same_images_as_a_class_folder(tmp_path):
     path = real("stanford-cars-64.parquet")
-    table = pq.read_table(path, columns=["class_id", "split", "jpeg"], filters=[("class_id", "<=", 3)]).to_pylist()
-    for number, row in enumerate(table):
+    table = pq.read_table(path, columns=["class_id", "split", "jpeg"]).to_pylist()
+    classes = sorted({row["class_id"] for row in table})[:3]
+    for number, row in enumerate(row for row in table if row["class_id"] in classes):
         file = tmp_path / "cars" / row["split"] / f"{row['class_id']:03}" / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(row["jpeg"])

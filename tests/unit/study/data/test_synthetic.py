@@ -36,9 +36,9 @@ def test_every_size_shows_the_same_scene(image_size):
 
 
 @pytest.mark.parametrize("image_size", [15, 513])
-def test_a_size_out_of_bounds_is_refused_before_anything_is_drawn(image_size):
+def test_a_size_out_of_bounds_is_refused(image_size):
     with pytest.raises(ValueError, match=f"must be from 16 to 512, but got {image_size}"):
-        open_source(SyntheticVehicles(image_size=image_size))
+        draw_vehicle(0, 0, image_size=image_size, seed=0)
 
 
 def test_all_classes_differ_in_shape_and_name():

@@ -1,0 +1,56 @@
+"""Real trials by both executors: in the trial's own process, and by Ray Train workers with gloo."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from study.ledger import Ledger, TrialSpec
+from study.search import PhaseSummary, run_list
+from study.trial import run_trial
+from tests.unit.study.trials import tiny_config, tiny_spec
+
+pytestmark = pytest.mark.integration
+
+TIMES = ("cost/seconds",)
+
+
+@pytest.fixture
+def spec(tmp_path) -> TrialSpec:
+    return tiny_spec(tmp_path / "plain", tiny_config(optim={"sam": {"rho": 0.0}}))
+
+
+def run_at(place: Path, specs: list[TrialSpec], runtime) -> tuple[Ledger, PhaseSummary]:
+    """The same trials with records of their own."""
+    moved = [replace(spec, storage=str(place)) for spec in specs]
+    ledger = Ledger(str(place), specs[0].study)
+    return ledger, run_list(moved, phase="search", ledger=ledger, runtime=runtime)
+
+
+def figures(ledger: Ledger, key: str) -> dict[str, float]:
+    return {name: value for name, value in ledger.metrics(key).items() if name not in TIMES}
+
+
+def names_of(ledger: Ledger, key: str) -> list[str]:
+    return [event["event"] for event in ledger.events(key)]
+
+
+def test_trial_in_tunes_process_equals_the_plain_function(spec, tmp_path, runtime_of):
+    run_trial(spec)
+    ledger, summary = run_at(tmp_path / "inline", [spec], runtime_of(max_concurrent=1))
+    assert summary.done == [spec.key]
+    assert figures(ledger, spec.key) == figures(Ledger(spec.storage, spec.study), spec.key)
+
+
+def test_two_workers_train_one_trial(spec, tmp_path, runtime_of):
+    """Every CPU of the machine goes to the workers, and a trial that cannot run is recorded, not tried again."""
+    broken = replace(spec, key="0" * 16, number=1, fingerprint="0" * 16)
+    ledger, summary = run_at(tmp_path / "workers", [spec, broken], runtime_of(workers_per_trial=2, retries=2))
+    assert summary.done == [spec.key]
+    assert names_of(ledger, spec.key) == ["start", "epoch", "epoch", "final"]
+    assert ledger.events(spec.key)[0]["workers"] == 2
+    assert figures(ledger, spec.key)["cost/passes"] > 0
+    assert summary.failed == [broken.key]
+    (event,) = [event for event in ledger.events(broken.key) if event["event"] == "failed"]
+    assert event["error"].startswith("ValueError: data: the images are not those that the study was planned with")
+    assert "study/trial.py" in event["traceback"]
