@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -134,6 +135,19 @@ def failure(ledger: Ledger, key: str) -> str:
     """The first line of a failed trial's error."""
     errors = [event.get("error") or "" for event in ledger.events(key) if event["event"] == "failed"]
     return (errors[-1].splitlines() or [""])[0] if errors else ""
+
+
+class SilentProgress(TrialProgressCallback):
+    """In place of Tune's own, which prints a line for a trial without a report however quiet it is to be."""
+
+    def on_trial_result(self, *args: Any, **info: Any) -> None:
+        """Say nothing."""
+
+    def on_trial_error(self, *args: Any, **info: Any) -> None:
+        """Say nothing."""
+
+    def on_trial_complete(self, *args: Any, **info: Any) -> None:
+        """Say nothing."""
 
 
 class _Named(NamedTuple):

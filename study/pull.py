@@ -35,7 +35,7 @@ def pull_study(name: str, *, storage: str | None, tracking: str | None, out: Pat
         count = _from_tracking(name, tracking, target)
     else:
         raise ValueError("name where the cluster keeps its records: --storage FOLDER_OR_URL, or --tracking MLFLOW_URL")
-    report = write_report(target.root)
+    report = write_report(target.root, out=target.root)
     source = redact(storage or tracking or "")
     return f"{count} trials of {name} from {source}\nrecords  {target.root}\nreport   {report.html}"
 

@@ -156,7 +156,7 @@ def _run(
     """Run `count` trials of a source by a fresh Tuner."""
     from ray import tune
 
-    from study.bridge import TuneSearcher
+    from study.bridge import SilentProgress, TuneSearcher
     from study.worker import tune_trial
 
     capacity, resources = runtime.capacity, runtime.resources
@@ -194,6 +194,7 @@ def _run(
                 storage_path=scratch,
                 failure_config=tune.FailureConfig(max_failures=resources.retries),
                 verbose=1 if runtime.verbose else 0,
+                callbacks=None if runtime.verbose else [SilentProgress()],
             ),
         ).fit()
         if stop.requested:

@@ -1,0 +1,130 @@
+"""The cluster's own path: `ray job submit` with a token, Ray Train, an MLflow server and storage elsewhere; then pull."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.load import load
+from tests.e2e.studies import ROOT, SMALL, environment, murk
+
+pytestmark = pytest.mark.e2e
+BIN = Path(sys.executable).parent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def _process(command: list[str], log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen]:
+    """A process group of our own, ended with the block."""
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=env, start_new_session=True)
+        try:
+            yield process
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait_for(url: str, process: subprocess.Popen, log: Path, timeout_s: float = 120) -> None:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(url, timeout=2)
+        except urllib.error.HTTPError:
+            return  # it answers: a token is wanted
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError(f"nothing answers at {url}: {log.read_text()[-2000:]}")
+
+
+@contextmanager
+def _head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A Ray head that only this machine can reach, with a token; gives its job address and the environment to use."""
+    port, dashboard, client = _free_port(), _free_port(), _free_port()
+    env = environment(
+        PATH=f"{BIN}:{os.environ['PATH']}", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(tmp_path / "token")
+    )
+    (tmp_path / "token").write_text("t" * 64)
+    command = [
+        str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1",
+        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        "--num-cpus=2", "--object-store-memory=200000000", "--disable-usage-stats",
+    ]  # fmt: skip
+    log = tmp_path / "ray.log"
+    with _process(command, log, env) as process:
+        address = f"http://127.0.0.1:{dashboard}"
+        _wait_for(f"{address}/api/version", process, log)
+        yield address, env
+
+
+@contextmanager
+def _mlflow(tmp_path: Path) -> Iterator[str]:
+    port, log = _free_port(), tmp_path / "mlflow.log"
+    command = [
+        str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "artifacts"),
+    ]  # fmt: skip
+    with _process(command, log, environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")) as process:
+        _wait_for(f"http://127.0.0.1:{port}/health", process, log)
+        yield f"http://127.0.0.1:{port}"
+
+
+def _submit(address: str, env: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", ".", "--",
+        "python", "-m", "murk", "run", *args,
+    ]  # fmt: skip
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=580, check=False)
+
+
+def test_a_submitted_study_leaves_whole_records_that_another_folder_can_pull(tmp_path: Path) -> None:
+    study, storage, elsewhere = tmp_path / "small.yaml", tmp_path / "storage", tmp_path / "elsewhere"
+    study.write_text(SMALL)
+    elsewhere.mkdir()
+    few = ["--set", "search.trials=2", "--set", "train.epochs=2", "--set", "phases.confirm.seeds=[101]",
+           "--set", "phases.confirm.per=null", "--set", "resources.executor=ray_train"]  # fmt: skip
+    with _mlflow(tmp_path) as tracking, _head(tmp_path) as (address, env):
+        refused = _submit(address, env, str(study), *few)
+        assert refused.returncode != 0
+        assert "tracking.storage must be named in a submitted Ray job" in refused.stdout + refused.stderr
+
+        done = _submit(address, env, str(study), *few, "--set", f"tracking.storage={storage}",
+                       "--set", f"tracking.uri={tracking}")  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "succeeded" in done.stdout + done.stderr
+
+        from_server = load("small", tracking_uri=tracking)
+        pulled = murk("pull", "small", "--tracking", tracking, "--out", "from-server", cwd=elsewhere)
+        assert pulled.returncode == 0, pulled.stderr
+    pulled = murk("pull", "small", "--storage", str(storage), cwd=elsewhere)
+    assert pulled.returncode == 0, pulled.stderr
+
+    frame = load(elsewhere / "results" / "small")
+    assert frame["trial"].nunique() == 3
+    assert set(frame["status"]) == {"finished"}
+    assert set(frame["split"]) == {"validation", "test"}
+    pd.testing.assert_frame_equal(frame, load(storage / "small"))
+    pd.testing.assert_frame_equal(frame, from_server)
+    pd.testing.assert_frame_equal(frame, load(elsewhere / "from-server" / "small"))
+    for place in ("results", "from-server"):
+        assert "<html" in (elsewhere / place / "small" / "report.html").read_text()[:500].lower()
