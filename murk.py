@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOMS = ("noise", "models", "study", "analysis", "cluster")
+ROOMS = ("noise", "models", "study", "analysis")
 
 
 def check_rooms() -> None:

@@ -8,19 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("noise", "models", "study", "analysis", "cluster")
+ROOMS = ("noise", "models", "study", "analysis")
 ALLOWED_ROOMS = {
     "noise": set(),
     "models": set(),
     "analysis": set(),
-    "cluster": set(),
     "study": {"noise", "models", "analysis"},
 }
 FORBIDDEN = {
     "noise": {"ray", "mlflow", "optuna", "pandas", "pydantic"},
     "models": {"ray", "mlflow", "optuna", "pandas", "pydantic", "kornia"},
     "analysis": {"torch", "ray", "optuna"},
-    "cluster": {"torch", "ray", "mlflow"},
     "study": set(),
 }
 FILES = [(room, path) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]

@@ -1,1 +1,0 @@
-"""Manifests and job submission for Ray clusters."""
