@@ -13,13 +13,14 @@ study: $(READY)  ## set up, run the quick-start study, write its report
 	$(BIN)/murk run study/presets/quickstart.yaml --name $(NAME)
 
 test: $(READY)  ## set up, run the tests (unit, contract, golden, integration)
-	$(BIN)/python -m pytest tests/unit tests/contract tests/golden tests/integration
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not integration" tests/unit tests/contract tests/golden
+	$(BIN)/python -m pytest -m integration tests/unit tests/integration
 
 test-all: test  ## and the slow end-to-end ones
-	$(BIN)/python -m pytest tests/e2e tests/unit tests/integration -m e2e
+	$(BIN)/python -m pytest -m e2e tests
 
 unit: $(READY)  ## the quick tests only
-	$(BIN)/python -m pytest tests/unit tests/contract tests/golden -m "not e2e"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not integration" tests/unit tests/contract tests/golden
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -128,6 +128,7 @@ def _keep(rows: dict[str, list[np.ndarray]], cell: Cell, ids_B: Tensor, labels_B
 
 def _gathered(rows: dict[str, list[np.ndarray]], ranks: Ranks) -> dict[str, np.ndarray]:
     parts = ranks.gather({name: np.concatenate(values) for name, values in rows.items()})
+    parts = [part for part in parts if part]  # a worker without images has no columns
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.lexsort((whole["image_id"], whole["severity"], whole["corruption"].astype(str)))
     return {name: values[order] for name, values in whole.items()}
@@ -157,16 +158,17 @@ def reestimate_bn(network: nn.Module, predict: Predict, clean_batches: Sequence[
     methods on the same footing before they are compared.
 
     Args:
-        predict: Must not change the mode of the network's modules.
+        predict: Must not change the mode of the network's modules. Layers that it does not use keep their statistics.
         clean_batches: float images in [0, 1], (B, C, H, W).
 
     Returns:
-        Whether the network has such statistics at all.
+        Whether it was done: not without such layers, nor when some worker has no images.
     """
     layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    if not layers or not clean_batches:
-        return False
+    if not layers or ranks.any(not clean_batches):
+        return False  # on all workers alike, since the others would wait for one that has no images
     momenta = [layer.momentum for layer in layers]
+    before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     network.eval()
     for layer in layers:
         layer.reset_running_stats()
@@ -174,8 +176,10 @@ def reestimate_bn(network: nn.Module, predict: Predict, clean_batches: Sequence[
         layer.train()
     for images_BCHW in clean_batches:
         predict(images_BCHW)
-    for layer, momentum in zip(layers, momenta, strict=True):
+    for layer, momentum, kept in zip(layers, momenta, before, strict=True):
         layer.momentum = momentum
+        if not layer.num_batches_tracked:  # a prediction does not pass through it
+            layer.load_state_dict(kept, strict=False)
     network.eval()
     ranks.average_buffers(network)
     return True

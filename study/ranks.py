@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,12 @@ class Ranks:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def sum(self, values: Tensor) -> Tensor:
-        """Element-wise sum over workers; every worker must call it."""
-        if self.world > 1:
-            dist.all_reduce(values)
-        return values
+        """Element-wise sum over workers, on the device of `values`; every worker must call it."""
+        if self.world == 1:
+            return values
+        total = values.to(self.torch_device(), copy=True)  # NCCL takes no tensor of the CPU
+        dist.all_reduce(total)
+        return total.to(values.device)
 
     def gather(self, value: Any) -> list[Any]:
         """Every worker's object, in order of rank; every worker must call it."""
@@ -64,7 +67,8 @@ class Ranks:
     def average_gradients(self, parameters: Sequence[nn.Parameter], count: int) -> None:
         """Turn each worker's gradient of its own mean loss into the gradient of the mean over all examples.
 
-        A worker without a gradient for a parameter gives zeros, so that all workers reduce the same list.
+        A worker without a gradient for a parameter gives zeros, so that all workers reduce the same list. A parameter
+        that no worker has a gradient for keeps none: zeros would let momentum and weight decay move it.
 
         Args:
             parameters: The list that this update may touch, the same on every worker.
@@ -75,18 +79,22 @@ class Ranks:
         flat = torch.cat([
             (torch.zeros_like(p) if p.grad is None else p.grad).detach().float().flatten() for p in parameters
         ])  # fmt: skip
-        packed = torch.cat([flat * count, flat.new_tensor([float(count)])])
+        has_gradient = [p.grad is not None for p in parameters]
+        packed = torch.cat([flat * count, flat.new_tensor([*has_gradient, count], dtype=torch.float32)])
         dist.all_reduce(packed)
-        mean = packed[:-1] / packed[-1]
+        mean = packed[: len(flat)] / packed[-1]
+        if not all(has_gradient):  # else no worker's answer is needed, nor waiting for the device
+            has_gradient = (packed[len(flat) : -1] > 0).tolist()
         parts = mean.split([p.numel() for p in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter).to(parameter.dtype)
+        for parameter, part, is_reached in zip(parameters, parts, has_gradient, strict=True):
+            parameter.grad = part.view_as(parameter).to(parameter.dtype) if is_reached else None
 
     def average_buffers(self, network: nn.Module) -> None:
         """Average BatchNorm's running statistics over workers, so that all evaluate one network."""
         if self.world == 1:
             return
-        buffers = [b for b in network.buffers() if b.is_floating_point()]
+        norms = [module for module in network.modules() if isinstance(module, _NormBase)]
+        buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
         if not buffers:
             return
         flat = torch.cat([b.detach().float().flatten() for b in buffers])

@@ -187,10 +187,8 @@ def cause_of(error: Exception) -> Exception:
         return error
     ranked = [failures[rank] for rank in sorted(failures)]
     cause = next((item for item in ranked if is_loss(item)), ranked[0])
-    raised = getattr(cause, "_base_exc", None)
-    if raised is None:
-        return cause
-    raised.add_note(str(cause))  # the worker's own traceback
+    raised = getattr(cause, "_base_exc", cause)
+    raised.add_note(str(error))  # the worker's own traceback, which pickling took from the error itself
     return raised
 
 

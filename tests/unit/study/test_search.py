@@ -6,10 +6,13 @@ import math
 import os
 import signal
 import threading
+import traceback
 import types
 
 import pytest
 from optuna.trial import TrialState
+from ray.exceptions import RayActorError
+from ray.train import WorkerGroupError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -497,16 +500,24 @@ def test_what_ends_a_process_passes(ledger, kind):
     assert ledger.events("k") == []
 
 
-def test_lost_worker_comes_before_the_errors_it_causes():
-    from ray.exceptions import RayActorError
-    from ray.train import WorkerGroupError
+class WorkerLost(Exception):
+    """As Ray Train says that a worker no longer answers."""
 
-    broken = RuntimeError("Connection closed by peer")
-    lost = types.SimpleNamespace(health_check_failure=RayActorError())
-    error = WorkerGroupError("", {0: broken, 1: lost})  # pyright: ignore[reportArgumentType]
-    assert cause_of(error) is lost
-    assert is_loss(lost)  # pyright: ignore[reportArgumentType]
+    health_check_failure = RayActorError()
+
+
+def test_lost_worker_comes_before_the_errors_it_causes():
+    broken, lost = RuntimeError("Connection closed by peer"), WorkerLost()
+    assert cause_of(WorkerGroupError("", {0: broken, 1: lost})) is lost
+    assert is_loss(lost)
     assert not is_loss(broken)
+
+
+def test_error_of_the_lowest_rank_is_the_cause_and_carries_the_text_of_all():
+    errors: dict[int, Exception] = {1: ValueError("second"), 0: ValueError("first")}
+    cause = cause_of(WorkerGroupError("in run_trial", errors))
+    assert cause is errors[0]
+    assert "in run_trial" in "".join(traceback.format_exception(cause))
 
 
 def test_first_signal_asks_and_the_second_ends(capfd):

@@ -1,0 +1,122 @@
+"""The command line: what it prints, its exit codes, and that bad input ends in one line without a traceback."""
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from study.cli import BAD_INPUT, app
+from study.trial import run_trial
+from tests.unit.study.trials import PMAL, tiny_config, tiny_spec
+
+
+def _murk(*args: str) -> Result:
+    return CliRunner().invoke(app, list(args))
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_presets_are_listed_and_printed() -> None:
+    listed = _murk("presets")
+    assert listed.exit_code == 0
+    assert {"quickstart", "real-cars", "gpu-cluster"} <= {line.split()[0] for line in listed.stdout.splitlines() if line}
+    assert _murk("presets", "quickstart").stdout.startswith("# Quick start")
+    unknown = _murk("presets", "nope")
+    assert unknown.exit_code == BAD_INPUT
+    assert "no preset 'nope'" in unknown.stderr
+
+
+def test_schema_is_json_and_names_the_sections() -> None:
+    schema = json.loads(_murk("schema").stdout)
+    sections = {"data", "model", "method", "noise", "optim", "train", "search", "resources", "tracking", "phases"}
+    assert sections <= set(schema["properties"])
+
+
+def test_a_wrong_study_ends_with_2_and_names_file_line_and_key() -> None:
+    Path("bad.yaml").write_text("name: bad\noptim:\n  lr: 0.1\n  mometum: 0.9\n")
+    for command in ("run", "check", "train"):
+        answer = _murk(command, "bad.yaml")
+        assert answer.exit_code == BAD_INPUT, answer.output
+        assert "bad.yaml:4" in answer.stderr
+        assert "momentum" in answer.stderr
+    assert not Path("results").exists()
+
+
+def test_resume_and_report_of_an_unknown_study_say_so() -> None:
+    for command in ("resume", "report", "sync"):
+        answer = _murk(command, "nobody")
+        assert answer.exit_code == BAD_INPUT, answer.output
+        assert "nobody" in answer.stderr
+
+
+def test_noise_preview_draws_a_sheet_and_refuses_what_it_cannot_draw() -> None:
+    Image.new("RGB", (40, 30), "teal").save("a.png")
+    done = _murk("noise", "preview", "a.png", "--families", "blur", "--severities", "1,5", "--size", "32")
+    assert done.exit_code == 0, done.output
+    with Image.open("noise-preview.png") as sheet:
+        assert sheet.width > 3 * 96
+    Path("no.png").write_bytes(b"not an image")
+    for args, said in (
+        (["no.png"], "cannot be read as an image"),
+        (["a.png", "--families", "gausian_noise"], "gaussian_noise"),
+        (["a.png", "--severities", "1,9"], "severities must be numbers from 1 to 5"),
+    ):
+        answer = _murk("noise", "preview", *args)
+        assert answer.exit_code == BAD_INPUT
+        assert said in answer.stderr
+
+
+def test_inspect_counts_a_presets_images() -> None:
+    done = _murk("data", "inspect", "quickstart", "--set", "data.num_classes=2", "--set", "data.train_per_class=5",
+                 "--sheet", "sheet.png")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "in 2 classes" in done.stdout
+    assert Path("sheet.png").is_file()
+    answer = _murk("data", "inspect", "missing-folder")
+    assert answer.exit_code == BAD_INPUT
+
+
+def test_evaluate_gives_the_trials_own_figures_on_its_validation_images(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, tiny_config(method=PMAL, noise={"validation_severities": [2, 4]}))
+    metrics = run_trial(spec)
+    done = _murk("evaluate", f"{spec.study}/{spec.key}", "--storage", spec.storage, "--noise", "gaussian_noise",
+                 "--out", "rows.csv")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    rows = pd.read_csv("rows.csv").set_index(["corruption", "severity"])["accuracy"]
+    assert rows["clean", 0] == pytest.approx(metrics["acc/clean"])
+    assert (rows["gaussian_noise", 2] + rows["gaussian_noise", 4]) / 2 == pytest.approx(metrics["acc/noise"])
+    folder = Path(spec.storage) / spec.study / "trials" / spec.key
+    for model, said in (
+        (f"{spec.study}/nothere", "has no trial 'nothere'"),
+        (str(tmp_path), "holds no trained model"),
+        ("just-a-word", "must be STUDY/KEY"),
+    ):
+        answer = _murk("evaluate", model, "--storage", spec.storage)
+        assert answer.exit_code == BAD_INPUT
+        assert said in answer.stderr
+    (folder / "model.safetensors").write_bytes(b"\x08\x00\x00\x00garbage")
+    damaged = _murk("evaluate", str(folder))
+    assert damaged.exit_code == BAD_INPUT
+    assert "damaged" in damaged.stderr
+
+
+def test_evaluate_on_images_of_ones_own_wants_the_models_classes(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path)
+    run_trial(spec)
+    for name in ("cat", "dog"):
+        for number in range(6):
+            place = tmp_path / "pets" / name / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            data = io.BytesIO()
+            Image.new("RGB", (40, 40), (number * 20, 90, 30 if name == "cat" else 200)).save(data, format="PNG")
+            place.write_bytes(data.getvalue())
+    answer = _murk("evaluate", f"{spec.study}/{spec.key}", "--storage", spec.storage, "--data", "pets")
+    assert answer.exit_code == BAD_INPUT
+    assert "must have the model's 3 classes" in answer.stderr

@@ -1,0 +1,120 @@
+"""Evaluation: the same pixels in any batch and on any number of workers, and batch norms' statistics taken anew."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from study.data.image_set import ImageSet
+from study.evaluate import evaluate, grid, reestimate_bn, subset
+from study.ranks import Ranks
+from tests.unit.study.workers import run_workers
+
+CELLS = grid(["gaussian_noise", "motion_blur"], [2, 5])
+CLASSES = ("a", "b", "c")
+
+
+def image_set(count: int) -> ImageSet:
+    rng = np.random.default_rng(0)
+    return ImageSet(
+        images=rng.integers(0, 256, (count, 12, 10, 3), dtype=np.uint8),
+        labels=rng.integers(0, 3, count),
+        ids=rng.permutation(1000)[:count],
+        class_names=CLASSES,
+    )
+
+
+def predict(images_BCHW: Tensor) -> Tensor:
+    """Logits that follow each image's own pixels closely."""
+    return torch.stack([(images_BCHW * weight).sum((1, 2, 3)).sin() for weight in (1.0, 7.0, 31.0)], dim=1)
+
+
+def run(ranks: Ranks, images: ImageSet, batch_size: int):
+    return evaluate(predict, images, CELLS, split="test", seed=3, ranks=ranks, batch_size=batch_size,
+                    keep_predictions=True)  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "world"), [(11, 3), (2, 3)], ids=["uneven", "a worker without images"])
+def test_batches_and_workers_do_not_matter(count: int, world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = image_set(count)
+    whole = run(Ranks(device="cpu"), images, 256)
+    assert [row["n"] for row in whole.cells] == [count] * len(CELLS)
+    assert len(whole.predictions["image_id"]) == count * len(CELLS)
+    found = [run(Ranks(device="cpu"), images, 4), *run_workers(world, lambda ranks: run(ranks, images, 2), monkeypatch)]
+    for other in found:
+        assert [row["correct"] for row in other.cells] == [row["correct"] for row in whole.cells]
+        assert [row["nll"] for row in other.cells] == pytest.approx([row["nll"] for row in whole.cells], rel=1e-4)
+        assert other.predictions.keys() == whole.predictions.keys()
+        for name in ("image_id", "label", "predicted", "corruption", "severity"):
+            assert np.array_equal(other.predictions[name], whole.predictions[name]), name
+
+
+def test_cells_count_what_the_rows_say() -> None:
+    result = run(Ranks(device="cpu"), image_set(20), 8)
+    rows = result.predictions
+    assert np.array_equal(rows["correct"], rows["predicted"] == rows["label"])
+    for cell in result.cells:
+        own = (rows["corruption"] == cell["corruption"]) & (rows["severity"] == cell["severity"])
+        assert cell["correct"] == rows["correct"][own].sum()
+        assert cell["accuracy"] == cell["correct"] / 20
+        assert cell["table"] == {"clean": "", "gaussian_noise": "cifar", "motion_blur": "scaled"}[cell["corruption"]]
+
+
+def test_a_subset_is_chosen_by_id_and_not_by_place() -> None:
+    images = image_set(20)
+    chosen = set(images.ids[subset(images, 6, seed=0)].tolist())
+    assert len(chosen) == 6
+    moved = ImageSet(images.images[::-1], images.labels[::-1], images.ids[::-1].copy(), CLASSES)
+    assert set(moved.ids[subset(moved, 6, seed=0)].tolist()) == chosen
+    assert set(images.ids[subset(images, 6, seed=1)].tolist()) != chosen
+
+
+class _Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.BatchNorm2d(3, momentum=0.01)
+        self.second = nn.BatchNorm2d(3, momentum=0.3)
+        self.unused = nn.BatchNorm2d(3)
+        for norm in (self.first, self.second, self.unused):
+            norm.running_mean.fill_(5.0)  # type: ignore[union-attr]
+            norm.running_var.fill_(9.0)  # type: ignore[union-attr]
+            norm.num_batches_tracked.fill_(4)  # type: ignore[union-attr]
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return self.second(self.first(images_BCHW).relu())
+
+
+def test_statistics_become_plain_means_over_the_batches() -> None:
+    batches = list(torch.rand(3, 4, 3, 5, 5, generator=torch.Generator().manual_seed(0)))
+    network = _Network().eval()
+    assert reestimate_bn(network, network, batches, Ranks(device="cpu"))
+    first_mean = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
+    first_var = torch.stack([batch.transpose(0, 1).flatten(1).var(1) for batch in batches]).mean(0)
+    torch.testing.assert_close(network.first.running_mean, first_mean)
+    torch.testing.assert_close(network.first.running_var, first_var)
+    # The second layer sees what the first gives when it normalises by the batch.
+    seen = [nn.functional.batch_norm(batch, None, None, training=True).relu() for batch in batches]
+    second_mean = torch.stack([batch.mean((0, 2, 3)) for batch in seen]).mean(0)
+    torch.testing.assert_close(network.second.running_mean, second_mean)
+
+
+def test_reestimation_leaves_momentum_mode_and_unused_layers_as_they_were() -> None:
+    network = _Network().eval()
+    reestimate_bn(network, network, [torch.rand(4, 3, 5, 5)], Ranks(device="cpu"))
+    assert (network.first.momentum, network.second.momentum) == (0.01, 0.3)
+    assert not any(module.training for module in network.modules())
+    assert torch.equal(network.unused.running_mean, torch.full((3,), 5.0))  # type: ignore[arg-type]
+    assert torch.equal(network.unused.running_var, torch.full((3,), 9.0))  # type: ignore[arg-type]
+    assert network.unused.num_batches_tracked == 4
+
+
+def test_a_worker_without_images_keeps_all_workers_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(ranks: Ranks) -> tuple[bool, Tensor]:
+        network = _Network().eval()
+        batches = [torch.rand(4, 3, 5, 5)] if ranks.is_first else []
+        return reestimate_bn(network, network, batches, ranks), network.first.running_mean  # type: ignore[return-value]
+
+    for is_done, mean in run_workers(2, work, monkeypatch):
+        assert not is_done
+        assert torch.equal(mean, torch.full((3,), 5.0))
+    assert not reestimate_bn(nn.Linear(2, 2), nn.Identity(), [torch.rand(2, 2)], Ranks(device="cpu"))
