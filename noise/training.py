@@ -168,6 +168,7 @@ def _affine(images_BCHW: Tensor, signed_BP: Tensor) -> Tensor:
     linear = rotation @ shear @ zoom
     # The grid's units are half a width across and half a height down.
     linear = linear * linear.new_tensor([[1.0, height / width], [width / height, 1.0]])
-    matrix = torch.cat([linear, -torch.stack([shift_x, shift_y], 1)[:, :, None]], dim=2)
+    shift_B21 = torch.stack([shift_x, shift_y], 1)[:, :, None]
+    matrix = torch.cat([linear, -linear @ shift_B21], dim=2)  # the centre lands exactly at the shift
     grid = F.affine_grid(matrix, list(images_BCHW.shape), align_corners=False)
     return F.grid_sample(images_BCHW - _GREY, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + _GREY

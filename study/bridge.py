@@ -7,7 +7,7 @@ alike. The ledger tells them apart, so every end is looked up there.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ray.tune.progress_reporter import TrialProgressCallback
@@ -174,6 +174,17 @@ class LedgerAsha(AsyncHyperBandScheduler):
         )
         self._pruned = pruned
         self._objective = metric
+        self._ask: Callable[[str], None] | None = None
+
+    def leave_stopping_to(self, ask: Callable[[str], None]) -> None:
+        """Have trials asked to end themselves, where Tune would kill their process.
+
+        A killed process leaves the worker group it started, with the CPUs and GPUs that the next trial waits for.
+
+        Args:
+            ask: Takes a trial's key.
+        """
+        self._ask = ask
 
     def learn(self, key: str, epoch: int, value: float) -> None:
         """Take a figure of an earlier launch."""
@@ -189,13 +200,17 @@ class LedgerAsha(AsyncHyperBandScheduler):
         """Stop a trial that is not among the best at its rung, unless all its epochs are done."""
         value = result.get(self._objective)
         is_complete = result.get("final") or result.get("epoch", 0) >= trial.config["spec"]["config"]["train"]["epochs"]
-        if is_complete or value is None or not math.isfinite(value):
-            return TrialScheduler.CONTINUE
         key = _key(trial)
+        if is_complete or key in self._pruned or value is None or not math.isfinite(value):
+            return TrialScheduler.CONTINUE
         decision = super().on_trial_result(tune_controller, _Named(key), result)  # pyright: ignore[reportArgumentType]
-        if decision == TrialScheduler.STOP:
-            self._pruned.add(key)
-        return decision
+        if decision != TrialScheduler.STOP:
+            return decision
+        self._pruned.add(key)
+        if self._ask is None:
+            return decision
+        self._ask(key)
+        return TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Nothing to add: each epoch's figure was taken when it came."""

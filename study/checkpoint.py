@@ -70,15 +70,6 @@ def restore(ledger: Ledger, key: str, *, network: nn.Module, optimizer: Optimize
     return None
 
 
-def load_network(ledger: Ledger, key: str) -> dict[str, Any] | None:
-    """The weights of the newest whole checkpoint, on the CPU; None when there is none."""
-    for name in _NAMES:
-        state = _read(ledger, key, name)
-        if state is not None:
-            return state["network"]
-    return None
-
-
 def _read(ledger: Ledger, key: str, name: str) -> dict[str, Any] | None:
     data = ledger.read_bytes(key, name)
     if data is None:

@@ -42,7 +42,7 @@ def _plain_errors() -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         yield
-    except (ValueError, FileNotFoundError, KeyError, PermissionError) as error:
+    except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, KeyError, PermissionError) as error:
         if os.environ.get("MURK_TRACEBACK"):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error

@@ -166,9 +166,9 @@ def _train_batch(
     sums: dict[str, Tensor],
 ) -> int:
     device = ranks.torch_device()
-    keys_B = image_keys(raw.ids.to(device), seed=settings.seed, salt=f"train/{epoch}")
+    keys_B = image_keys(raw.ids, seed=settings.seed, salt=f"train/{epoch}")  # on the CPU: the sampler branches on them
     images_BCHW = augment(
-        device_images(raw.images, device), keys_B, settings=settings,
+        device_images(raw.images, device), keys_B.to(device), settings=settings,
     )  # fmt: skip
     batch = Batch(images_BCHW, raw.labels.to(device), keys_B)
     count = len(raw.labels)
@@ -202,8 +202,12 @@ def _mean_loss(objective: MethodObjective, device: torch.device, *, bf16: bool) 
 def _step_generator(seed: int, epoch: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
     """Give dropout inside a backbone a state of its own for each step, and leave the process's state as it was."""
     devices = [device] if device.type == "cuda" else []
+    step_seed = hash((seed, epoch, step, rank)) % _FORK_SEEDS
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(hash((seed, epoch, step, rank)) % _FORK_SEEDS)
+        torch.default_generator.manual_seed(step_seed)
+        if devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(step_seed)
         yield
 
 

@@ -36,23 +36,31 @@ class MetricRow(NamedTuple):
     step: int
 
 
+def label(info: Mapping[str, Any]) -> str:
+    """The report's label of a configuration, made narrow for MLflow's columns: `pmal S2 rho0.05`."""
+    return base_label(info["config"]).replace("=", "")
+
+
 def run_name(info: Mapping[str, Any]) -> str:
-    """A short name for people: `pmal S=2 rho=0.05 seed=0`, in a search led by the trial's number."""
-    label = base_label(info["config"])
+    """A short name for people: `pmal S2 rho0.05 seed0`; in a search, led by the trial's number, `007 pmal S2 rho0.05`."""
     if info.get("role") == "search":
-        return f"{info.get('number', 0):03d} {label}"
-    return f"{label} seed={info.get('seed')}"
+        return f"{info.get('number', 0):03d} {label(info)}"
+    return f"{label(info)} seed{info.get('seed')}"
 
 
 def trial_tags(info: Mapping[str, Any]) -> dict[str, str]:
-    """Tags to group and filter by; `config` is shared by the seeds of one configuration."""
+    """Tags to group and filter by.
+
+    `config` is shared by the seeds of one configuration, so that grouping by it gives their means; it names the phase,
+    since a search's figures are not to be averaged with those that confirm it.
+    """
     config = info["config"]
     stages = config.get("method", {}).get("stages")
     tags = {
         "murk.trial": info["key"],
         "murk.study": info["study"],
         "murk.number": info.get("number", 0),
-        "config": f"{base_label(config)} #{config_id(config)[:4]}",
+        "config": f"{info['phase']}: {label(info)} #{config_id(config)[:4]}",
         "phase": info["phase"],
         "role": info.get("role", ""),
         "method": config.get("method", {}).get("name", "unknown"),

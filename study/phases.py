@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def run_study(
             summaries = [_run_phase(run, phase, tracker) for phase in config.phases]
             report = write_study_report(ledger, tracker)
         except Interrupted:
-            say(f"stopped; what was done is kept. Go on with: murk resume {config.name}{_storage_hint(storage)}")
+            say(f"stopped; what was done is kept. Go on with: murk resume {config.name}{_storage_hint(places)}")
             return INTERRUPTED
         finally:
             stop_ray(runtime)
@@ -130,8 +131,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _storage_hint(storage: str | None) -> str:
-    return f" --storage {redact(storage)}" if storage else ""
+def _storage_hint(places: Places) -> str:
+    """How `murk resume` finds the records; nothing where it looks by itself, as `resume` knows no study file."""
+    is_default = places.storage == str(Path.cwd() / "results")
+    return "" if is_default else f" --storage {redact(places.storage)}"
 
 
 def _open_study(ledger: Ledger, loaded: LoadedStudy, data: DataSplits, *, again: bool) -> None:
@@ -152,7 +155,11 @@ def _open_study(ledger: Ledger, loaded: LoadedStudy, data: DataSplits, *, again:
                 "split is then read again and the report says so, add --again"
             )
         if not changed:
+            # Means and the report's baseline may have changed: the next resume and the report go by those of today.
+            ledger.write_json("study.json", {**record, "config": config, "baseline": loaded.config.report.baseline})
+            ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
             return
+        record = _with_unrecorded_reads(ledger, record)
     facts = {
         "study": ledger.study,
         "config": config,
@@ -203,7 +210,7 @@ def _run_phase(run: StudyRun, phase: Phase, tracker: Tracker | None) -> PhaseSum
         summary = run_list(_specs(run, phase, config), phase=phase.name, ledger=run.ledger, runtime=run.runtime)
     _record_phase(run.ledger, phase, status="finished", trials=summary.keys)
     if phase.kind != "search":
-        _record_test_read(run.ledger, phase)
+        _record_test_read(run.ledger, phase.name, summary.keys)
     return summary
 
 
@@ -213,10 +220,14 @@ def _search(run: StudyRun, phase: SearchPhase, config: StudyConfig) -> PhaseSumm
     def spec_of(params: dict[str, Any], number: int) -> TrialSpec:
         return run.spec(apply(config.trial(), params), phase, number=number, params=params)
 
-    return run_search(
+    summary = run_search(
         search, space=parse(search.space, config), spec_of=spec_of, phase=phase.name, ledger=run.ledger,
         runtime=run.runtime,
     )  # fmt: skip
+    if summary.exhausted:
+        say(f"{phase.name}: the space gives no more new trials; the search ends with {len(summary.keys)} of "
+            f"{search.trials}")  # fmt: skip
+    return summary
 
 
 def _specs(run: StudyRun, phase: TrainPhase | ConfirmPhase, config: StudyConfig) -> list[TrialSpec]:
@@ -242,16 +253,15 @@ def _chosen(run: StudyRun, phase: ConfirmPhase) -> list[str]:
     Raises:
         ValueError: No trial of that phase finished.
     """
-    record = run.ledger.read_json("study.json") or {}
-    known = next((item for item in record["phases"] if item["name"] == phase.name), None)
-    if known and known.get("selected"):
-        return known["selected"]
+    known = {item["name"]: item for item in (run.ledger.read_json("study.json") or {})["phases"]}
+    if selected := known.get(phase.name, {}).get("selected"):
+        return selected
     source = next(item for item in run.config.phases if item.name == phase.of)
     assert isinstance(source, SearchPhase)
     objective = (source.search or run.config.search).objectives[0]
     candidates = [
         Candidate(key, run.ledger.metrics(key).get(objective.metric, math.nan), record["number"], record["config"])
-        for key in run.ledger.keys(phase.of)
+        for key in known[phase.of]["trials"]  # those of the present settings; a changed study has others beside them
         if run.ledger.status(key) == "finished" and (record := run.ledger.trial(key))
     ]
     if not candidates:
@@ -273,19 +283,29 @@ def _record_phase(ledger: Ledger, phase: Phase, *, status: str, **fields: Any) -
     ledger.write_json("study.json", {**record, "phases": list(known.values())})
 
 
-def _record_test_read(ledger: Ledger, phase: Phase) -> None:
+def _record_test_read(ledger: Ledger, phase: str, trials: Sequence[str]) -> None:
     record = ledger.read_json("study.json") or {}
-    keys = sorted(ledger.keys(phase.name))
-    earlier = [read for read in record["test_reads"] if read["phase"] == phase.name]
-    if any(read["trials"] == keys for read in earlier):
-        return
-    read = {
-        "phase": phase.name,
-        "trials": keys,
-        "again": bool(earlier),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    ledger.write_json("study.json", {**record, "test_reads": [*record["test_reads"], read]})
+    ledger.write_json("study.json", _with_test_read(record, phase, trials))
+
+
+def _with_test_read(record: dict[str, Any], phase: str, trials: Sequence[str]) -> dict[str, Any]:
+    """The record with one more read of the test split, unless these trials' read is there."""
+    earlier = [read for read in record["test_reads"] if read["phase"] == phase]
+    if any(read["trials"] == sorted(trials) for read in earlier):
+        return record
+    read = {"phase": phase, "trials": sorted(trials), "again": bool(earlier), "time": _now()}
+    return {**record, "test_reads": [*record["test_reads"], read]}
+
+
+def _with_unrecorded_reads(ledger: Ledger, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the reads of phases that were cut off before they ended, which changed settings come after."""
+    counted = {key for read in record["test_reads"] for key in read["trials"]}
+    for phase in record["phases"]:
+        tested = [key for key in ledger.keys(phase["name"]) if phase["kind"] != "search"]
+        tested = [key for key in tested if key not in counted and ledger.status(key) == "finished"]
+        if tested:
+            record = _with_test_read(record, phase["name"], tested)
+    return record
 
 
 def _now() -> str:

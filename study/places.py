@@ -23,8 +23,10 @@ every worker process, so it tells nothing.)"""
 
 _RAY_SESSION = re.compile(r"session_(latest|\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}_\d+_\d+)")
 _USERINFO = re.compile(r"(?P<scheme>\b[A-Za-z][\w+.-]*://)[^/\s'\"]*@")
-_SECRET = re.compile(r"(?P<name>[?&;][^=&;\s]*(?:password|passwd|secret|token|signature|credential|key)[^=&;\s]*=)"
-                     r"[^&;\s#'\"]+", re.IGNORECASE)  # fmt: skip
+_SECRET = re.compile(
+    r"(?P<name>[?&;](?:[^=&;\s]*(?:password|passwd|secret|token|signature|credential|key)[^=&;\s]*|sig)=)[^&;\s#'\"]+",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.report import write_report
 from study.ledger import Ledger
 from study.places import redact
-from study.reporting import study_url
+from study.reporting import reading_mlflow, study_url
 from study.storage import Storage, atomic_file
 
 RECORDS = (
@@ -32,7 +32,8 @@ def pull_study(name: str, *, storage: str | None, tracking: str | None, out: Pat
     if storage is not None:
         count = _from_storage(Ledger(study_url(storage, ""), name), target)
     elif tracking is not None:
-        count = _from_tracking(name, tracking, target)
+        with reading_mlflow(tracking) as uri:
+            count = _from_tracking(name, uri, target)
     else:
         raise ValueError("name where the cluster keeps its records: --storage FOLDER_OR_URL, or --tracking MLFLOW_URL")
     report = write_report(target.root, out=target.root)
@@ -43,8 +44,11 @@ def pull_study(name: str, *, storage: str | None, tracking: str | None, out: Pat
 def _from_storage(source: Ledger, target: Ledger) -> int:
     if source.root == target.root:
         raise ValueError(f"the records lie in {target.root} already; choose another folder with --out")
-    if source.read_json("study.json") is None:
+    theirs, ours = source.read_json("study.json"), target.read_json("study.json")
+    if theirs is None:
         raise ValueError(f"no study {source.study!r} at {redact(source.storage)}")
+    if ours is not None and ours["fingerprint"] != theirs["fingerprint"]:
+        raise ValueError(f"{target.root} holds a study of other images by this name; choose another folder with --out")
     for name in ("study.json", "study.yaml"):
         _copy(source.files, target.files, name)
     keys = source.keys()

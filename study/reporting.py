@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from analysis.report import ReportPaths, write_report
 from analysis.selection import Candidate, ranked
 from study.config import SearchPhase, StudyConfig
 from study.ledger import Ledger
-from study.places import Places, redact, resolve_places
+from study.places import Places, redact, resolve_places, resolve_tracking, sqlite_path
 
 if TYPE_CHECKING:
     from study.tracking import Tracker
@@ -32,13 +34,37 @@ def report_study(name: str, *, storage: str | None, tracking: str | None, out: P
         ValueError: There is no such study.
     """
     if tracking is not None:
-        paths = write_report(name, out=out, tracking_uri=tracking)
+        with reading_mlflow(tracking) as uri:
+            paths = write_report(name, out=out, tracking_uri=uri)
     elif "/" in name or "://" in name:
         paths = write_report(study_url(name, ""), out=out)
     else:
         places = resolve_places(None, cwd=Path.cwd(), storage=storage)
         paths = write_report(study_url(str(places.storage), name), out=out)
     return f"{paths.summary}\n\nreport  {paths.html}"
+
+
+@contextmanager
+def reading_mlflow(tracking: str) -> Iterator[str]:
+    """An MLflow place that is there, for reading; gives its URI.
+
+    Raises:
+        ValueError: It is no MLflow place, there is no such database, or the server does not answer.
+    """
+    from study.tracking import connect
+
+    uri = resolve_tracking(tracking, Path.cwd())
+    database = sqlite_path(uri)
+    if database is not None and not database.is_file():  # a client would make an empty one
+        raise ValueError(f"there is no MLflow database {database}")
+    connect(uri)  # sets how long it waits for a server that is away
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield uri
+    except MlflowException as error:
+        reason = " ".join(redact(str(error)).split())[:300]
+        raise ValueError(f"MLflow at {redact(uri)} could not be read: {reason}") from error
 
 
 def sync_study(name: str, *, storage: str | None, tracking: str | None) -> str:
@@ -70,7 +96,7 @@ def best_line(ledger: Ledger, config: StudyConfig) -> str:
     objective = (searches[-1].search or config.search).objectives[0]
     candidates = [
         Candidate(key, ledger.metrics(key).get(objective.metric, math.nan), ledger.trial(key)["number"])
-        for key in ledger.keys(searches[-1].name)
+        for key in _keys_of(ledger, searches[-1].name)
         if ledger.status(key) == "finished"
     ]
     ranking = ranked(candidates, goal=objective.goal)
@@ -83,6 +109,12 @@ def best_line(ledger: Ledger, config: StudyConfig) -> str:
         f"best trial of {len(candidates)}: number {chosen.number} ({chosen.key}), {objective.metric} "
         f"{chosen.value:.3f} on validation images\n  {params}\n"
     )
+
+
+def _keys_of(ledger: Ledger, phase: str) -> list[str]:
+    """The trials that a phase counts as its own; those of earlier settings (`--again`) stay out."""
+    phases = (ledger.read_json("study.json") or {}).get("phases", ())
+    return next((item["trials"] for item in phases if item["name"] == phase), [])
 
 
 def closing_lines(ledger: Ledger, report: ReportPaths, places: Places, config: StudyConfig) -> str:

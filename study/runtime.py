@@ -76,7 +76,13 @@ def local_settings(*, verbose: bool = False) -> dict[str, Any]:
     """Arguments of `ray.init` for a Ray of our own; sets the environment that Ray reads when it is first imported."""
     for name, value in (_QUIET | _LOOPBACK_ONLY).items():
         os.environ.setdefault(name, value)
-    return {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, **_log_settings(verbose)}
+    # Without an address Ray would join a head that someone started on this machine.
+    return {
+        "address": "local",
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        **_log_settings(verbose),
+    }
 
 
 def cluster_settings(address: str, *, verbose: bool = False) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from study.config import SearchConfig
 from study.ledger import Ledger, TrialSpec
@@ -174,9 +174,11 @@ def _run(
             "cpus_per_worker": resources.cpus_per_worker,
             "gpus_per_worker": resources.gpus_per_worker,
             "retries": resources.retries,
-            "stop_flag": flag,
+            "stop_flag": flag.name,
             "scratch": scratch,
         }
+        if scheduler is not None and capacity.executor == "ray_train":
+            scheduler.leave_stopping_to(flag.stop)
         searcher = TuneSearcher(source, ledger=ledger, board=board, stop=stop, job=job, pruned=pruned)
         tune.Tuner(
             tune.with_resources(trainable or tune_trial, capacity.per_trial),
@@ -234,9 +236,20 @@ def _quiet_log(*, is_quiet: bool) -> Iterator[None]:
         log.setLevel(before)
 
 
+class _Flag(NamedTuple):
+    """The flag that all trials of a launch look at."""
+
+    name: str
+    actor: Any
+
+    def stop(self, key: str) -> None:
+        """Ask one trial to stop."""
+        self.actor.stop.remote(key)
+
+
 @contextmanager
-def _stop_flag(stop: StopRequest) -> Iterator[str]:
-    """An actor that shows the request to trials on any machine; gives its name.
+def _stop_flag(stop: StopRequest) -> Iterator[_Flag]:
+    """An actor that shows the request to stop to trials on any machine.
 
     A signal handler cannot talk to Ray, which may be in the middle of a call: a thread does.
     """
@@ -255,7 +268,7 @@ def _stop_flag(stop: StopRequest) -> Iterator[str]:
     watcher = threading.Thread(target=watch, name="murk-stop", daemon=True)
     watcher.start()
     try:
-        yield name
+        yield _Flag(name, flag)
     finally:
         ended.set()
         watcher.join()

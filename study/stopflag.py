@@ -19,14 +19,19 @@ class StopFlag:
 
     def __init__(self) -> None:
         self._is_up = False
+        self._keys: set[str] = set()
 
     def up(self) -> None:
         """Ask all trials to stop."""
         self._is_up = True
 
-    def is_up(self) -> bool:
-        """Whether to stop."""
-        return self._is_up
+    def stop(self, key: str) -> None:
+        """Ask one trial to stop."""
+        self._keys.add(key)
+
+    def is_up(self, key: str) -> bool:
+        """Whether this trial is to stop."""
+        return self._is_up or key in self._keys
 
 
 class StopPoll:
@@ -35,8 +40,9 @@ class StopPoll:
     A flag that cannot be reached means that the driver is gone, so the trial is to stop as well.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, key: str) -> None:
         self._name = name
+        self._key = key
         self._asked = float("-inf")
         self._answer = False
 
@@ -49,6 +55,6 @@ class StopPoll:
 
     def _ask(self) -> bool:
         try:
-            return bool(ray.get(ray.get_actor(self._name).is_up.remote()))
+            return bool(ray.get(ray.get_actor(self._name).is_up.remote(self._key)))
         except (RayError, ValueError):  # get_actor knows a dead actor's name no more: ValueError
             return True

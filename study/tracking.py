@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 POLL_S = 5.0
 RETRY_S, MAX_RETRY_S, WAITED_RETRY_S = 1.0, 60.0, 2.0
 FLUSH_S = 30.0
+MAX_REASON_CHARACTERS = 300
 ARTIFACTS_FOLDER = "mlflow-artifacts"
 REPORT = "report/report.html"
 
@@ -92,9 +93,13 @@ def sync(ledger: Ledger, tracking_uri: str | None) -> SyncReport:
     uri = resolve_tracking(_named(tracking_uri), Path.cwd())
     with ledger.lock():
         counts, error = _attempt(lambda: open_projection(ledger, uri).advance(reports=[REPORT], ending=True))
+    if isinstance(error, TrackingError):
+        raise error
     if counts is None:
-        raise TrackingError(f"MLflow at {redact(uri)} could not be written: {error}; the ledger has everything, so "
-                            f"try again when it is back: {catch_up(ledger)}")  # fmt: skip
+        raise TrackingError(
+            f"MLflow at {redact(uri)} could not be written: {_one_line(error)}; the ledger has everything, so "
+            f"try again when it is back: {catch_up(ledger)}"
+        )
     return SyncReport(redact(uri), ledger.study, counts.runs, counts.metrics, counts.files, counts.problems)
 
 
@@ -205,7 +210,7 @@ class Tracker:
                 self._projection = None  # what MLflow has is asked anew when it is back
                 if not was_away:
                     _log.warning("MLflow at %s is away (%s); the study goes on and MLflow catches up later",
-                                 redact(self._uri), error)  # fmt: skip
+                                 redact(self._uri), _one_line(error))  # fmt: skip
                 delay_s = min(2 * delay_s, MAX_RETRY_S) if was_away else RETRY_S
             else:
                 self._passed(counts)
@@ -238,16 +243,16 @@ class Tracker:
         return self._projection.advance(started=phases, reports=reports, ending=is_ending)
 
 
-def _attempt(work: Callable[[], Counts]) -> tuple[Counts | None, str]:
-    """What a pass did, or None and why MLflow could not be written."""
+def _attempt(work: Callable[[], Counts]) -> tuple[Counts | None, Exception | None]:
+    """What a pass did, or why MLflow could not be written."""
     _set_environment()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return work(), ""
+        return work(), None
     except (MlflowException, SQLAlchemyError, TrackingError, OSError) as error:
-        return None, _one_line(redact(str(error)))
+        return None, error
 
 
 def _set_environment() -> None:
@@ -261,6 +266,6 @@ def _named(uri: str | None) -> str:
     return uri
 
 
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 200 else line[:200] + "..."
+def _one_line(reason: object) -> str:
+    line = " ".join(redact(str(reason)).split())
+    return line if len(line) <= MAX_REASON_CHARACTERS else line[:MAX_REASON_CHARACTERS] + "..."

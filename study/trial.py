@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -183,7 +183,10 @@ def _start(run: Run) -> checkpoint.Progress:
             run.ledger.append(run.spec.key, "resume", epoch=progress.epoch, step=progress.step, **facts)
             _catch_up(run, progress)
     run.ranks.barrier()
-    return progress or checkpoint.Progress()
+    if progress is None:
+        return checkpoint.Progress()
+    # The checkpoint's sums are those of all workers: the first one goes on with them.
+    return progress if run.ranks.is_first else replace(progress, passes=0.0, count=0, loss_sum={})
 
 
 def _catch_up(run: Run, progress: checkpoint.Progress) -> None:
@@ -196,6 +199,7 @@ def _catch_up(run: Run, progress: checkpoint.Progress) -> None:
 
 def _train(run: Run, progress: checkpoint.Progress) -> None:
     def save(state: checkpoint.Progress) -> None:
+        state = _over_ranks(run, state)
         if run.ranks.is_first:
             checkpoint.save(run.ledger, run.spec.key, network=run.method.network, optimizer=run.optimizer,
                             progress=state)  # fmt: skip
@@ -212,6 +216,20 @@ def _train(run: Run, progress: checkpoint.Progress) -> None:
         if run.ranks.is_first:
             run.ledger.append(run.spec.key, "epoch", epoch=progress.epoch, step=0, metrics=metrics, final=False)
         run.reporter.report(metrics, epoch=progress.epoch, final=False)
+
+
+def _over_ranks(run: Run, progress: checkpoint.Progress) -> checkpoint.Progress:
+    """What a checkpoint holds: sums over workers, from which a run with any number of workers can go on.
+
+    Averaging BatchNorm's running statistics here as well changes nothing but rounding: their update is linear.
+    """
+    if run.ranks.world == 1:
+        return progress
+    run.ranks.average_buffers(run.method.network)
+    names = sorted(progress.loss_sum)
+    mine = [progress.passes, float(progress.count), *(progress.loss_sum[name] for name in names)]
+    passes, count, *losses = run.ranks.sum(torch.tensor(mine, dtype=torch.float64)).tolist()
+    return replace(progress, passes=passes, count=int(count), loss_sum=dict(zip(names, losses, strict=True)))
 
 
 def _total_passes(run: Run, progress: checkpoint.Progress) -> float:

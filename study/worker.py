@@ -27,6 +27,7 @@ from study.stopflag import StopPoll
 from study.trial import run_trial
 
 _MAX_ERROR_CHARACTERS = 2000
+_MAX_WAITS = 30  # of a minute each for workers to find a place; Ray's default is to wait for ever
 
 
 class TrialJob(TypedDict):
@@ -104,7 +105,7 @@ def tune_trial(config: dict[str, Any]) -> None:
         config: A `TrialJob`.
     """
     spec = TrialSpec(**config["spec"])
-    poll = StopPoll(config["stop_flag"])
+    poll = StopPoll(config["stop_flag"], spec.key)
     if poll():
         return
     with RecordFailure(Ledger(spec.storage, spec.study), spec.key):
@@ -151,7 +152,7 @@ def _fit(config: dict[str, Any]) -> Exception | None:
             name=f"t-{config['spec']['key']}",
             storage_path=config["scratch"],
             callbacks=[TuneReportCallback()],
-            failure_config=ray.train.FailureConfig(max_failures=0),
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=_MAX_WAITS),
         ),
     )
     try:
@@ -166,10 +167,11 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
     _take_threads(config["cpus_per_worker"])
-    poll = StopPoll(config["stop_flag"])
+    spec = TrialSpec(**config["spec"])
+    poll = StopPoll(config["stop_flag"], spec.key)
     with contextlib.suppress(Stopped):
         # All workers agree on the answer before each acts on it, so one of them asking is enough.
-        run_trial(TrialSpec(**config["spec"]), TrainReporter(), ranks=ranks, should_stop=poll if ranks.is_first else no)
+        run_trial(spec, TrainReporter(), ranks=ranks, should_stop=poll if ranks.is_first else no)
 
 
 def no() -> bool:

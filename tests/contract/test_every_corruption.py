@@ -11,6 +11,11 @@ from tests.unit.noise.pictures import scenes
 _SHAPES = [(3, 8, 8), (3, 33, 21), (1, 9, 40), (1, 32, 32)]
 # Half of its severities take saturation away, half add it: severity is no order there.
 _NOT_MONOTONE = {"saturate"}
+# Nothing is random there: the key has no effect.
+_DETERMINISTIC = {
+    "brightness", "contrast", "gaussian_blur", "jpeg_compression", "pixelate", "resolution", "resolution_bicubic",
+    "resolution_bilinear", "saturate",
+}  # fmt: skip
 
 
 @pytest.fixture(params=sorted(CORRUPTIONS))
@@ -80,6 +85,15 @@ def test_pixels_do_not_depend_on_batch_order_or_global_state(name):
     assert torch.equal(torch.cat(chunks), together)
     strided_BCHW = images_BCHW.to(memory_format=torch.channels_last)
     assert torch.allclose(corrupt(strided_BCHW, name, 3, keys=keys_B), together, atol=1e-6)
+
+
+def test_each_image_has_noise_of_its_own(name):
+    images_BCHW = scenes(1, 64, 64).expand(4, 3, 64, 64)
+    noisy = corrupt(images_BCHW, name, 5, keys=image_keys([3, 8, 3, 9], seed=0))
+    assert torch.equal(noisy[2], noisy[0])
+    seeded = corrupt(images_BCHW[:1], name, 5, keys=image_keys([3], seed=1))
+    for other in (noisy[1], noisy[3], seeded[0]):
+        assert torch.equal(other, noisy[0]) == (name in _DETERMINISTIC)
 
 
 def test_severity_raises_the_mean_change(name):

@@ -71,6 +71,19 @@ def test_slices_add_up_to_the_whole(name: str, batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_bfloat16_passes_leave_finite_float32_gradients(name: str, batch: Batch) -> None:
+    method = build(name)
+    for objective in method.objectives(batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            low = objective.loss(slice(0, 6)).total
+        assert low.dtype == torch.float32
+        torch.testing.assert_close(low, objective.loss(slice(0, 6)).total, rtol=0.05, atol=0.0)
+        gradients = torch.autograd.grad(low, objective.parameters, allow_unused=True)
+        for gradient in gradients:
+            assert gradient is None or (gradient.dtype == torch.float32 and bool(gradient.isfinite().all()))
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_few_updates_lower_the_loss(name: str, batch: Batch) -> None:
     method = build(name)
     optimizer = torch.optim.SGD(list(method.network.parameters()), lr=0.02, momentum=0.9)

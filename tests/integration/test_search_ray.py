@@ -53,7 +53,7 @@ def play(config: dict) -> None:
     Its ways: `fail` raises, `die once` and `die always` end the process, `slow` waits until it is asked to stop.
     """
     spec = TrialSpec(**config["spec"])
-    poll = StopPoll(config["stop_flag"])
+    poll = StopPoll(config["stop_flag"], spec.key)
     if poll():
         return
     ledger = Ledger(spec.storage, spec.study)

@@ -20,9 +20,11 @@ def test_recognition_head_is_the_papers() -> None:
 
 def test_recognition_head_takes_the_maximum() -> None:
     head = RecognitionHead(4, num_classes=3, conv_widths=(4, 4), classifier_width=4).eval()
-    feature_BCHW = torch.zeros(1, 4, 5, 7)
-    pooled = head.convolutions(feature_BCHW).amax((2, 3))
-    torch.testing.assert_close(head(feature_BCHW), head.classifier(pooled))
+    feature_BCHW = torch.randn(2, 4, 5, 7, generator=torch.Generator().manual_seed(0))
+    maps_BCHW = head.convolutions(feature_BCHW)
+    pooled_BC = torch.stack([image_CHW.flatten(1).max(dim=1).values for image_CHW in maps_BCHW])
+    assert (pooled_BC - maps_BCHW.mean((2, 3))).abs().max() > 0.01
+    torch.testing.assert_close(head(feature_BCHW), head.classifier(pooled_BC))
 
 
 def test_recognition_head_explains_a_batch_of_one() -> None:

@@ -175,6 +175,26 @@ def test_each_update_moves_what_it_reaches_and_nothing_else() -> None:
                 assert (name in moved) == expected, f"{objective.name} {name}"
 
 
+def test_statistics_see_both_forwards_of_the_first_pass_and_none_of_the_second() -> None:
+    method, batch = make(), make_batch()
+    optimizer = torch.optim.SGD(method.network.parameters(), lr=0.01)
+    seen: dict[str, int] = {}
+    for step, objective in enumerate(method.objectives(batch)):
+        closure = lambda objective=objective: objective.loss(slice(0, 4)).total / 4  # noqa: E731
+        sam_step(optimizer, closure, parameters=objective.parameters, sam=SamSettings(), modules=method.network)
+        counts = {n: int(b) for n, b in method.network.named_buffers() if n.endswith("num_batches_tracked")}
+        assert len(counts) > 3 * 4
+        for name, count in counts.items():
+            part, _, rest = name.partition(".")
+            if part == "backbone":
+                layer = rest.removeprefix("model.").partition(".")[0]
+                is_reached = layer not in LAYERS or layer <= LAYERS[min(step + 1, 3)]
+            else:
+                is_reached = step == 3 or rest.startswith(f"{step}.")
+            assert count - seen.get(name, 0) == is_reached * (1 if step == 3 else 2), f"{objective.name} {name}"
+        seen = counts
+
+
 def test_odd_sizes_train_the_restoration_branch() -> None:
     method, batch = make(), make_batch(97, 61)
     for step, objective in enumerate(method.objectives(batch)):

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 
+from noise import training
 from noise.corruption import corrupt
 from noise.keyed import fold_in, image_keys
 from noise.training import NoiseType, TrainingNoise, pmal_pair
@@ -94,13 +95,46 @@ def test_pmal_targets_are_moved_and_blurred_as_often_as_stated():
     assert 0.01 < moved.double().mean() < 0.2
 
 
-def test_pmal_affine_rotates_truly_on_wide_images():
-    from noise.training import _affine
+def test_pmal_blurs_by_up_to_three_pixels(monkeypatch):
+    monkeypatch.setattr(training, "_AFFINE_SHARE", 0.0)
+    point_BCHW = torch.zeros(1000, 1, 41, 41)
+    point_BCHW[:, 0, 20, 20] = 1.0
+    target = pmal_pair(point_BCHW, image_keys(range(1000), seed=0))[0][:, 0].double()
+    spread = (target * (torch.arange(41.0) - 20) ** 2).sum((1, 2)).sqrt()
+    blurred = spread[spread > 0.3]
+    assert len(blurred) / 1000 == pytest.approx(0.5 * 0.9, abs=0.06)
+    assert 2.9 < blurred.max() <= 3.0
+    assert blurred.mean().item() == pytest.approx(1.65, abs=0.1)
 
+
+@pytest.mark.parametrize(
+    ("place", "value", "expected"),
+    [
+        (3, 1.0, (1.2, 1.0, 0, 0)),  # zoom across and down, shift across and down, all by themselves
+        (4, -1.0, (1.0, 0.8, 0, 0)),
+        (5, 1.0, (1.0, 1.0, 0.2 * 80, 0)),
+        (6, -1.0, (1.0, 1.0, 0, -0.2 * 40)),
+    ],
+)
+def test_pmal_affine_zooms_and_shifts_as_far_as_stated(place, value, expected):
+    signed_BP = torch.zeros(1, 7)
+    signed_BP[0, place] = value
+    centre_y, centre_x = 20.0, 40.0
+    y_H1, x_1W = torch.arange(41.0)[:, None], torch.arange(81.0)[None, :]
+    spot = 0.5 * torch.exp(-((y_H1 - centre_y) ** 2 + (x_1W - centre_x) ** 2) / 18)
+    moved = (training._affine((0.5 + spot)[None, None], signed_BP)[0, 0] - 0.5).clamp(min=0).double()
+    moved /= moved.sum()
+    mean_x, mean_y = (moved * x_1W).sum(), (moved * y_H1).sum()
+    size_x, size_y = ((moved * (x_1W - mean_x) ** 2).sum() ** 0.5, (moved * (y_H1 - mean_y) ** 2).sum() ** 0.5)
+    found = [size_x / 3, size_y / 3, mean_x - centre_x, mean_y - centre_y]
+    assert [value.item() for value in found] == pytest.approx(expected, rel=0.02, abs=0.25)
+
+
+def test_pmal_affine_rotates_truly_on_wide_images():
     signed_BP = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0]])
     wide_BCHW = torch.full((1, 1, 64, 160), 0.5)
     wide_BCHW[..., 31:33, :] = 1.0
-    turned_HW = _affine(wide_BCHW, signed_BP)[0, 0]
+    turned_HW = training._affine(wide_BCHW, signed_BP)[0, 0]
     rows = [turned_HW[:, column].argmax().item() for column in (60, 100)]
     assert abs(rows[1] - rows[0]) / 40 == pytest.approx(0.268, abs=0.04)
 

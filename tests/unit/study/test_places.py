@@ -136,7 +136,7 @@ def test_cache_follows_the_environment(tmp_path):
         ("postgresql+psycopg://u:p@ss@db/m", "postgresql+psycopg://***@db/m"),
         ("s3://bucket/a@b/c", "s3://bucket/a@b/c"),
         ("https://host/x?api_key=abc&n=1", "https://host/x?api_key=***&n=1"),
-        ("az://c/x?sig=1&X-Amz-Signature=abc", "az://c/x?sig=1&X-Amz-Signature=***"),
+        ("az://c/x?sig=1&X-Amz-Signature=abc&sign=1", "az://c/x?sig=***&X-Amz-Signature=***&sign=1"),
         ("cannot reach 'http://u:p@h/a' or http://v:q@h", "cannot reach 'http://***@h/a' or http://***@h"),
         ("/plain/path", "/plain/path"),
     ],
@@ -153,7 +153,9 @@ def test_errors_are_redacted(tmp_path):
 
 
 def test_neither_places_nor_tracking_imports_ray_torch_or_mlflow():
-    code = "import sys, study.places, study.tracking; print([m for m in ('ray', 'torch', 'mlflow') if m in sys.modules])"
+    code = (
+        "import sys, study.places, study.tracking; print([m for m in ('ray', 'torch', 'mlflow') if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},

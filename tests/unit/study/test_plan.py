@@ -67,7 +67,7 @@ def test_plan_of_quickstart(fixed_cost):
     assert [item.passes for item in search.estimates] == [(2.0, 2.0), (6.0, 10.0)]
     assert [item.trials for item in confirm.estimates] == [3.0, 3.0]
     assert plan.seconds == pytest.approx((search.seconds + confirm.seconds) / 2)
-    assert plan.measured == len(fixed_cost) == 3
+    assert plan.measured == len(fixed_cost) == 4  # plain with and without noise, pmal with one and two stages
     assert set(fixed_cost) == {("plain", 4, "cpu", 1), ("pmal", 4, "cpu", 1)}
 
 

@@ -473,6 +473,16 @@ def test_resumed_trial_is_not_judged_again_at_a_rung_it_passed():
     assert judge(scheduler, "a", 1, 0.5) == TrialScheduler.CONTINUE
 
 
+def test_trial_with_workers_is_asked_to_end_itself_and_asked_once():
+    asked: list[str] = []
+    pruned: set[str] = set()
+    scheduler = asha(pruned)
+    scheduler.leave_stopping_to(asked.append)
+    judge(scheduler, "a", 1, 0.5)
+    assert [judge(scheduler, "b", number, 0.1) for number in (1, 2)] == [TrialScheduler.CONTINUE] * 2
+    assert (asked, pruned) == (["b"], {"b"})
+
+
 def test_scheduler_keeps_nothing_in_rays_files():
     assert asha().__getstate__() == {}
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_safetensors
 
+from noise.training import NoisyPair, TrainingNoise
 from study import checkpoint
 from study.loop import Diverged, Stopped
 from study.ranks import Ranks
@@ -176,6 +177,22 @@ def test_a_loss_that_is_not_finite_ends_the_trial_with_a_way_out(
     with pytest.raises(Diverged, match=r"not finite in epoch 1 .*lower optim\.lr"):
         run_trial(spec)
     assert ledger_of(spec).metrics(spec.key) == {}
+
+
+def test_noise_keys_differ_from_image_to_image_and_from_epoch_to_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Recording(TrainingNoise):
+        def __call__(self, images_BCHW: torch.Tensor, keys_B: torch.Tensor, *, draw: int = 0) -> NoisyPair:
+            seen.extend(keys_B.tolist())
+            return super().__call__(images_BCHW, keys_B, draw=draw)
+
+    monkeypatch.setattr("study.trial.TrainingNoise", Recording)
+    spec = tiny_spec(tmp_path, tiny_config(noise={"train": ["speckle_noise"]}))
+    run_trial(spec)
+    assert len(seen) == len(set(seen)) == 2 * 21
 
 
 def test_nothing_global_changes(tmp_path: Path) -> None:

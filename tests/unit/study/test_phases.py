@@ -1,0 +1,127 @@
+"""What a study remembers between launches: its settings, who was chosen, and how often the test split was read."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import phases
+from study.config import ConfirmPhase
+from study.ledger import Ledger
+from study.places import resolve_places
+from study.preflight import Capacity
+from study.runtime import Runtime
+from study.studyfile import LoadedStudy, load_study
+from tests.unit.study.trials import prepare_data, tiny_config
+
+STUDY = """
+name: tiny
+data: {source: synthetic-vehicles, num_classes: 3, train_per_class: 10, test_per_class: 4, image_size: 32,
+       validation_share: 0.3}
+model: {backbone: test_resnet}
+noise: {validation: [gaussian_noise], validation_severities: [3], test: [contrast], test_severities: [2, 4]}
+train: {epochs: 2, batch_size: 8}
+search: {trials: 3, space: {optim.sam.rho: {log_uniform: [0.01, 0.5]}}}
+phases:
+  - {kind: search, name: search}
+  - {kind: confirm, name: confirm, of: search, seeds: [101]}
+"""
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(str(tmp_path / "results"), "tiny")
+
+
+def loaded(tmp_path: Path, *sets: str) -> LoadedStudy:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(STUDY)
+    return load_study(path, sets)
+
+
+def open_study(ledger: Ledger, study: LoadedStudy, tmp_path: Path, *, again: bool = False) -> dict[str, Any]:
+    data = prepare_data(study.config.data, cache_dir=tmp_path.parent / "cache")
+    phases._open_study(ledger, study, data, again=again)
+    record = ledger.read_json("study.json")
+    assert record is not None
+    return record
+
+
+def study_run(ledger: Ledger, study: LoadedStudy, tmp_path: Path) -> phases.StudyRun:
+    capacity = Capacity(executor="inline", per_trial={"CPU": 1.0}, max_concurrent=1)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    places = resolve_places(study.config.tracking, cwd=tmp_path)
+    return phases.StudyRun(
+        study.config, ledger, places, "f" * 64, Runtime(study.config.resources, capacity, is_ours=False)
+    )
+
+
+def add_trial(run: phases.StudyRun, phase: int, *, number: int, accuracy: float, **optim: Any) -> str:
+    config = tiny_config(optim=optim)
+    spec = run.spec(config, run.config.phases[phase], number=number, params={})
+    run.ledger.create_trial(spec)
+    run.ledger.append(spec.key, "final", epoch=2, step=0, metrics={"acc/noise": accuracy}, final=True)
+    return spec.key
+
+
+def test_a_study_with_other_settings_is_refused_and_again_lets_it_on(tmp_path: Path, ledger: Ledger) -> None:
+    open_study(ledger, loaded(tmp_path), tmp_path)
+    changed = loaded(tmp_path, "train.epochs=3")
+    with pytest.raises(ValueError, match=r"other settings \(train\.epochs\).*--again"):
+        open_study(ledger, changed, tmp_path)
+    assert open_study(ledger, changed, tmp_path, again=True)["config"]["train"]["epochs"] == 3
+
+
+def test_other_means_are_taken_over_and_what_was_done_stays(tmp_path: Path, ledger: Ledger) -> None:
+    record = open_study(ledger, loaded(tmp_path), tmp_path)
+    phases._record_phase(ledger, loaded(tmp_path).config.phases[0], status="finished", trials=["a"])
+    phases._record_test_read(ledger, "confirm", ["a"])
+    changed = loaded(tmp_path, "resources.max_concurrent=1", "report.baseline={method.name: pmal}")
+    found = open_study(ledger, changed, tmp_path)
+    assert found["config"]["resources"]["max_concurrent"] == 1
+    assert found["baseline"] == {"method.name": "pmal"}
+    assert [phase["trials"] for phase in found["phases"]] == [["a"]]
+    assert [read["trials"] for read in found["test_reads"]] == [["a"]]
+    assert found["created"] == record["created"]
+
+
+def test_the_test_split_of_the_same_trials_is_read_once_and_of_others_again(tmp_path: Path, ledger: Ledger) -> None:
+    open_study(ledger, loaded(tmp_path), tmp_path)
+    for trials in (["a", "b"], ["b", "a"], ["c"]):
+        phases._record_test_read(ledger, "confirm", trials)
+    reads = (ledger.read_json("study.json") or {})["test_reads"]
+    assert [(read["trials"], read["again"]) for read in reads] == [(["a", "b"], False), (["c"], True)]
+
+
+def test_a_confirmation_that_was_cut_off_has_read_the_test_split_too(tmp_path: Path, ledger: Ledger) -> None:
+    study = loaded(tmp_path)
+    open_study(ledger, study, tmp_path)
+    phases._record_phase(ledger, study.config.phases[1], status="running")
+    key = add_trial(study_run(ledger, study, tmp_path), 1, number=0, accuracy=0.5)
+    found = open_study(ledger, loaded(tmp_path, "train.epochs=3"), tmp_path, again=True)
+    assert [read["trials"] for read in found["test_reads"]] == [[key]]
+
+
+def test_only_trials_of_the_present_settings_are_chosen_and_the_choice_stays(tmp_path: Path, ledger: Ledger) -> None:
+    study = loaded(tmp_path)
+    open_study(ledger, study, tmp_path)
+    run = study_run(ledger, study, tmp_path)
+    stale = add_trial(run, 0, number=0, accuracy=0.9, lr=0.3)
+    low, high = (add_trial(run, 0, number=i, accuracy=value, lr=value) for i, value in ((1, 0.1), (2, 0.2)))
+    phases._record_phase(ledger, study.config.phases[0], status="finished", trials=[low, high])
+    confirm = study.config.phases[1]
+    assert isinstance(confirm, ConfirmPhase)
+    assert stale in ledger.keys("search")
+    assert phases._chosen(run, confirm) == [high]
+    ledger.append(low, "final", epoch=2, step=0, metrics={"acc/noise": 0.8}, final=True)
+    assert phases._chosen(run, confirm) == [high]  # the same at every launch
+
+
+def test_the_way_to_go_on_names_the_storage_unless_it_is_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    default = resolve_places(None, cwd=tmp_path)
+    assert phases._storage_hint(default) == ""
+    named = dataclasses.replace(default, storage="/elsewhere/murk")
+    assert phases._storage_hint(named) == " --storage /elsewhere/murk"
