@@ -103,7 +103,7 @@ def trial_status(events: Sequence[Mapping[str, Any]]) -> str:
         kind = event.get("event")
         if kind in _ENDS:
             return _ENDS[kind]
-        if kind == "resume":
+        if kind in ("start", "resume"):
             break
     return "running"
 

@@ -58,9 +58,7 @@ def top_of(candidates: Iterable[Candidate], count: int, *, goal: Goal = "maximis
         raise ValueError(f"count must be at least 1, but got {count}")
     order = ranked(candidates, goal=goal)
     if not order:
-        raise ValueError(
-            "choosing needs a finished trial with a finite objective, but there is none; see `murk status`"
-        )
+        raise ValueError("choosing needs a finished trial with a finite objective, but there is none; see the report")
     return order[:count]
 
 

@@ -127,7 +127,9 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="STUDY/KEY, a trial's folder, model file.")],
     data: Annotated[str | None, typer.Option(help="Other images: a class folder or a parquet file.")] = None,
-    noise: Annotated[list[str] | None, typer.Option(help="Corruptions to test under [those of the study].")] = None,
+    noise: Annotated[
+        list[str] | None, typer.Option(help="Corruptions to test under [the study's validation noise].")
+    ] = None,
     storage: StorageOption = None,
     out: Annotated[Path | None, typer.Option(help="Also write the rows here (.csv or .parquet).")] = None,
 ) -> None:

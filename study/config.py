@@ -489,6 +489,11 @@ class StudyConfig(TrialConfig):
                         f"{here}.of: must be the name of a search phase before it, but got {phase.of!r}; "
                         f"there {f'are {found}' if found else 'is none'}"
                     )
+                if "train.seed" in (earlier.search or self.search).space or "train.seed" in earlier.set:
+                    raise ValueError(
+                        f"{here}.of: must be a search whose seed is train.seed alone, but {phase.of!r} changes it "
+                        "(a seed is not chosen by its figures); take train.seed out of its space and set"
+                    )
                 if self.train.seed in phase.seeds:
                     raise ValueError(
                         f"{here}.seeds: must not hold the search's own seed {self.train.seed} (train.seed), "

@@ -55,7 +55,7 @@ class TrialSpec:
         return asdict(self)
 
 
-def trial_key(config: BaseModel | dict[str, Any], *, fingerprint: str, role: Role) -> str:
+def trial_key(config: BaseModel | dict[str, Any], *, fingerprint: str, role: Role, phase: str = "") -> str:
     """A trial's identity: 16 hexadecimal characters of a hash of what decides its numbers.
 
     Where the images lie does not enter (their fingerprint does), nor does a commit hash, which would void every resume.
@@ -64,6 +64,7 @@ def trial_key(config: BaseModel | dict[str, Any], *, fingerprint: str, role: Rol
         config: A `TrialConfig` or its JSON form.
         fingerprint: Hash of the data's content and settings.
         role: Search trials see validation rows only, so they are other trials than confirming ones.
+        phase: A trial belongs to one phase.
     """
     tree = config.model_dump(mode="json") if isinstance(config, BaseModel) else json.loads(json.dumps(config))
     tree["data"] = {name: value for name, value in tree["data"].items() if name != "path"}
@@ -73,7 +74,8 @@ def trial_key(config: BaseModel | dict[str, Any], *, fingerprint: str, role: Rol
     # Test noise is read by no search trial: naming another must not void a search.
     if role == "search":
         tree["noise"] = {k: v for k, v in tree["noise"].items() if not k.startswith("test") and k != "held_out"}
-    whole = {"config": tree, "fingerprint": fingerprint, "reads_test": role != "search", "numerics": NUMERICS}
+    facts = {"fingerprint": fingerprint, "reads_test": role != "search", "phase": phase, "numerics": NUMERICS}
+    whole = {"config": tree, **facts}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -121,7 +123,7 @@ class Ledger:
         for event in self.events(key):
             if event["event"] in _ENDS:
                 state = _ENDS[event["event"]]
-            elif event["event"] == "resume":
+            elif event["event"] in {"start", "resume"}:
                 state = "running"
         return state
 

@@ -42,7 +42,7 @@ def label(info: Mapping[str, Any]) -> str:
 
 
 def run_name(info: Mapping[str, Any]) -> str:
-    """A short name for people: `pmal S2 rho0.05 seed0`; in a search, led by the trial's number, `007 pmal S2 rho0.05`."""
+    """A short name for people: `pmal S2 rho0.05 seed0`; in a search `007 pmal S2 rho0.05`, by the trial's number."""
     if info.get("role") == "search":
         return f"{info.get('number', 0):03d} {label(info)}"
     return f"{label(info)} seed{info.get('seed')}"

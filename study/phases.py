@@ -45,7 +45,7 @@ class StudyRun:
         """A trial of this study, named by what decides its numbers."""
         role = phase.kind
         return TrialSpec(
-            key=trial_key(config, fingerprint=self.fingerprint, role=role),
+            key=trial_key(config, fingerprint=self.fingerprint, role=role, phase=phase.name),
             study=self.config.name,
             phase=phase.name,
             role=role,

@@ -95,7 +95,7 @@ def evaluate_model(
         ValueError: Unknown model, corruption or classes.
     """
     trained = load_model(model, storage=storage)
-    names = list(corruptions) if corruptions else [*trained.config.noise.validation, *trained.config.noise.test]
+    names = list(corruptions or trained.config.noise.validation)
     for name in names:
         find(name)
     images, source = _images(trained, data)

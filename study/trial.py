@@ -205,6 +205,7 @@ def _train(run: Run, progress: checkpoint.Progress) -> None:
                             progress=state)  # fmt: skip
         run.ranks.barrier()
 
+    recorded = {event["epoch"] for event in run.ledger.events(run.spec.key) if event["event"] == "epoch"}
     for metrics in train_epochs(
         run.method, run.optimizer, run.data.train, run.settings,
         progress=progress, ranks=run.ranks, save=save, should_stop=run.should_stop,
@@ -213,7 +214,7 @@ def _train(run: Run, progress: checkpoint.Progress) -> None:
         metrics |= {"cost/passes": _total_passes(run, progress), "cost/seconds": progress.seconds}
         progress.history.append(metrics)
         save(progress)
-        if run.ranks.is_first:
+        if run.ranks.is_first and progress.epoch not in recorded:  # it is, after a fall-back to an older checkpoint
             run.ledger.append(run.spec.key, "epoch", epoch=progress.epoch, step=0, metrics=metrics, final=False)
         run.reporter.report(metrics, epoch=progress.epoch, final=False)
 

@@ -48,8 +48,8 @@ def test_a_method_and_a_corruption_are_one_file_and_one_dict_line_each(tmp_path:
          "from noise.vignette import vignette")  # fmt: skip
     (root / "small.yaml").write_text(SMALL)
     command = [
-        sys.executable, "-m", "murk", "train", "small.yaml", "--name", "toy", "--set", "method={name: flooding, level: 0.3}",
-        "--set", "noise.test=[vignette]", "--set", "train.epochs=2",
+        sys.executable, "-m", "murk", "train", "small.yaml", "--name", "toy",
+        "--set", "method={name: flooding, level: 0.3}", "--set", "noise.test=[vignette]", "--set", "train.epochs=2",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=root, env=environment(PYTHONPATH=str(root)), capture_output=True, text=True,
                           timeout=300, check=False)  # fmt: skip

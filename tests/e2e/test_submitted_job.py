@@ -1,4 +1,4 @@
-"""The cluster's own path: `ray job submit` with a token, Ray Train, an MLflow server and storage elsewhere; then pull."""
+"""The cluster's path: `ray job submit` with a token, Ray Train, an MLflow server, storage elsewhere; `murk pull`."""
 
 import os
 import signal
@@ -82,7 +82,8 @@ def _mlflow(tmp_path: Path) -> Iterator[str]:
     port, log = _free_port(), tmp_path / "mlflow.log"
     command = [
         str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "artifacts"),
+        "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination", str(tmp_path / "artifacts"),
     ]  # fmt: skip
     with _process(command, log, environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")) as process:
         _wait_for(f"http://127.0.0.1:{port}/health", process, log)

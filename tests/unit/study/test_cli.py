@@ -26,7 +26,8 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_presets_are_listed_and_printed() -> None:
     listed = _murk("presets")
     assert listed.exit_code == 0
-    assert {"quickstart", "real-cars", "gpu-cluster"} <= {line.split()[0] for line in listed.stdout.splitlines() if line}
+    first_words = {line.split()[0] for line in listed.stdout.splitlines() if line}
+    assert {"quickstart", "real-cars", "gpu-cluster"} <= first_words
     assert _murk("presets", "quickstart").stdout.startswith("# Quick start")
     unknown = _murk("presets", "nope")
     assert unknown.exit_code == BAD_INPUT

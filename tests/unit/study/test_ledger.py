@@ -38,6 +38,7 @@ def test_a_trial_is_written_once(tmp_path: Path) -> None:
         (["start", "failed"], "failed"),
         (["start", "failed", "resume", "epoch"], "running"),
         (["start", "failed", "resume", "final"], "finished"),
+        (["start", "failed", "start", "epoch"], "running"),
     ],
 )
 def test_the_state_follows_from_the_events(tmp_path: Path, events: list[str], status: str) -> None:

@@ -52,19 +52,19 @@ def test_url_storage_is_left_alone_and_needs_a_server(tmp_path):
 
 
 def test_unknown_protocol_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="fsspec knows, but got nowhere://"):
+    with pytest.raises(ValueError, match=r"fsspec knows, but got nowhere://"):
         resolve_places(None, cwd=tmp_path, storage="nowhere://bucket", environment={})
 
 
 def test_storage_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "results").touch()
-    with pytest.raises(ValueError, match="must be a folder, but .*results is a file"):
+    with pytest.raises(ValueError, match=r"must be a folder, but .*results is a file"):
         resolve_places(None, cwd=tmp_path, environment={})
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "/tmp/mlflow.db", "ftp://host"])
 def test_tracking_that_is_no_mlflow_place_is_refused(tmp_path, uri):
-    with pytest.raises(ValueError, match="must be an MLflow server or a database .*sqlite:///PATH"):
+    with pytest.raises(ValueError, match=r"must be an MLflow server or a database .*sqlite:///PATH"):
         resolve_places(TrackingConfig(uri=uri), cwd=tmp_path, environment={})
 
 

@@ -1,6 +1,5 @@
 """Files are written whole or not at all, on a disk and on other file systems."""
 
-import os
 import subprocess
 import sys
 import uuid
@@ -47,11 +46,16 @@ def test_names_cannot_leave_the_root(storage: Storage, name: str) -> None:
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
     place = tmp_path / "file"
     place.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="halfway"), atomic_file(place) as temporary:
-        temporary.write_bytes(b"ne")
-        raise RuntimeError("halfway")
+
+    def write_and_fail() -> None:
+        with atomic_file(place) as temporary:
+            temporary.write_bytes(b"ne")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        write_and_fail()
     assert place.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_second_process_is_refused_and_a_dead_one_frees_the_lock(tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""The projection into a real SQLite MLflow: what it shows, and that nothing is ever there twice."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.load import load
+from study.ledger import Ledger
+from study.storage import StudyLockedError
+from study.tracking import TrackingError, sync
+from tests.integration.projected import (
+    add_trial,
+    config,
+    files_of,
+    finish,
+    history,
+    picture_of,
+    runs_of,
+    whole_study,
+    write_study,
+)
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def projected(storage, uri, client) -> Ledger:
+    """The whole study, synced once."""
+    ledger = write_study(storage, "whole", tracking_uri="http://me:hidden@mlflow:5000")
+    whole_study(ledger)
+    report = sync(ledger, uri)
+    assert (report.runs, report.problems) == (9, {})
+    return ledger
+
+
+# -------------------------------------------------------------------------------------------------------- what it shows
+def test_states_and_parents(projected, client):
+    runs = runs_of(client, "whole")
+    states = {name: (run.info.status, run.data.tags["murk.status"]) for name, run in runs.items()}
+    assert states == {
+        "search": ("FINISHED", "finished"),
+        "confirm": ("FINISHED", "finished"),
+        "search0": ("FINISHED", "finished"),
+        "search1": ("KILLED", "pruned"),
+        "search2": ("FAILED", "failed"),
+        **{f"confirm{i}": ("FINISHED", "finished") for i in range(4)},
+    }
+    assert "ValueError: the loss is not finite" in runs["search2"].data.tags["murk.error"]
+    for name, run in runs.items():
+        parent = run.data.tags.get("mlflow.parentRunId")
+        assert parent == (runs[run.data.tags["phase"]].info.run_id if "murk.trial" in run.data.tags else None), name
+    assert runs["search"].data.tags["murk.progress"] == "1 finished, 1 pruned, 1 failed"
+
+
+def test_names_and_tags_group_the_seeds(projected, client):
+    runs = runs_of(client, "whole")
+    assert runs["confirm2"].info.run_name == "pmal S2 rho0.05 seed101"
+    assert runs["search1"].info.run_name == "001 pmal S2 rho0.05"
+    tags = runs["confirm2"].data.tags
+    shown = {name: tags[name] for name in ("method", "backbone", "stages", "rho", "seed", "phase", "train_noise")}
+    assert shown == {"method": "pmal", "backbone": "test_resnet", "stages": "2", "rho": "0.05", "seed": "101",
+                     "phase": "confirm", "train_noise": "pmal_pair"}  # fmt: skip
+    groups = {name: run.data.tags.get("config") for name, run in runs.items()}
+    assert groups["confirm2"] == groups["confirm3"] != groups["confirm0"]
+    assert groups["search1"] != groups["confirm2"], "a search is not averaged with what confirms it"
+
+
+def test_metrics_carry_the_events_times_and_epochs(projected, client):
+    run = runs_of(client, "whole")["confirm1"]
+    events = [event for event in projected.events("confirm1") if event.get("metrics")]
+    expected = [(e["epoch"], e["metrics"]["acc/noise"], int(e["time"] * 1000)) for e in events]
+    assert history(client, run, "acc/noise") == sorted(expected)
+    assert run.data.metrics["acc/noise"] == events[-1]["metrics"]["acc/noise"]
+    assert run.info.end_time == int(events[-1]["time"] * 1000)
+    assert run.data.metrics["mce"] == pytest.approx((0.47 + 0.49) / (0.495 + 0.515)), "against both seeds of plain"
+    assert set(run.data.metrics) >= {"acc/clean", "acc/noise", "acc/worst_family", "mce", "cost/passes", "cost/seconds"}
+    assert len(run.data.metrics) < 12, "the grid is a table, not columns"
+
+
+def test_artifacts(projected, client):
+    runs = runs_of(client, "whole")
+    ledger_files = [f"ledger/{name}" for name in
+                    ("cells.parquet", "events.jsonl", "examples.npz", "predictions.parquet", "trial.json")]  # fmt: skip
+    model_files = ["model/model.json", "model/model.safetensors"]
+    assert files_of(client, runs["confirm0"]) == ["grid.json", *ledger_files, *model_files]
+    assert files_of(client, runs["search2"]) == ["ledger/events.jsonl", "ledger/trial.json"]
+    assert files_of(client, runs["search"]) == ["ledger/study.json", "study.yaml"]
+    experiment = client.get_experiment_by_name("whole")
+    run = runs["confirm0"]
+    table = pd.read_json(client.download_artifacts(run.info.run_id, "grid.json"), orient="split")
+    assert run.data.tags["mlflow.loggedArtifacts"] == '[{"path": "grid.json", "type": "table"}]'
+    cells = pd.read_parquet(projected.path("confirm0", "cells.parquet"))
+    pd.testing.assert_frame_equal(table, cells, check_dtype=False)
+    assert experiment.artifact_location.startswith("file:///")
+
+
+def test_credentials_are_not_recorded(projected, client):
+    run = runs_of(client, "whole")["search"]
+    for name in ("ledger/study.json", "study.yaml"):
+        text = Path(client.download_artifacts(run.info.run_id, name)).read_text(encoding="utf-8")
+        assert "hidden" not in text
+        assert "http://***@mlflow:5000" in text
+
+
+def test_folder_and_mlflow_give_the_same_frame(projected, uri):
+    pd.testing.assert_frame_equal(load(projected.root), load("whole", tracking_uri=uri))
+
+
+# ---------------------------------------------------------------------------------------------------------- idempotence
+def test_a_second_sync_changes_nothing(projected, uri, client):
+    before = picture_of(client, "whole")
+    report = sync(projected, uri)
+    assert str(report).startswith("whole is up to date in MLflow at sqlite:///")
+    assert picture_of(client, "whole") == before
+
+
+def test_a_lost_state_changes_nothing(projected, uri, client):
+    before = picture_of(client, "whole")
+    for place in Path(projected.root).rglob("mlflow.json"):
+        place.unlink()
+    assert sync(projected, uri).runs == 0
+    assert picture_of(client, "whole") == before
+
+
+def test_a_run_deleted_by_hand_is_made_again(storage, uri, client, ledger):
+    add_trial(ledger, "t0", "p", config("plain"))
+    finish(ledger, "t0")
+    sync(ledger, uri)
+    client.delete_run(runs_of(client, ledger.study)["t0"].info.run_id)
+    assert sync(ledger, uri).runs == 1
+    assert runs_of(client, ledger.study)["t0"].info.status == "FINISHED"
+
+
+def test_a_crash_between_creating_a_run_and_writing_it_down(ledger, uri, client, monkeypatch):
+    add_trial(ledger, "t0", "p", config("plain"))
+    finish(ledger, "t0")
+
+    class Killed(Exception):
+        pass
+
+    def dies(key, name, data):
+        raise Killed
+
+    monkeypatch.setattr(ledger, "write_bytes", dies)
+    with pytest.raises(Killed):
+        sync(ledger, uri)
+    assert runs_of(client, ledger.study)["t0"].info.status == "RUNNING"
+    monkeypatch.undo()
+    assert sync(ledger, uri).runs == 0
+    run = runs_of(client, ledger.study)["t0"]
+    assert run.info.status == "FINISHED"
+    assert len(history(client, run, "acc/noise")) == 1
+
+
+def test_a_refused_trial_does_not_hold_up_the_others(ledger, uri, client, caplog):
+    for number in range(2):
+        add_trial(ledger, f"t{number}", "p", config("plain"), number=number)
+        finish(ledger, f"t{number}")
+    ledger.append("t0", "final", epoch=2, metrics={"no good: [name]": 1.0}, final=True)
+    report = sync(ledger, uri)
+    assert list(report.problems) == ["t0"]
+    assert "trial t0 refused" in str(report)
+    assert runs_of(client, ledger.study)["t1"].info.status == "FINISHED"
+
+
+def test_a_deleted_experiment_is_named_with_the_way_out(ledger, uri, client):
+    add_trial(ledger, "t0", "p", config("plain"))
+    sync(ledger, uri)
+    client.delete_experiment(client.get_experiment_by_name(ledger.study).experiment_id)
+    with pytest.raises(TrackingError, match=r"must not be deleted.*mlflow experiments restore"):
+        sync(ledger, uri)
+
+
+def test_sync_of_a_study_that_runs_is_refused(ledger, uri):
+    with ledger.lock(), pytest.raises(StudyLockedError):
+        sync(Ledger(ledger.storage, ledger.study), uri)
