@@ -40,6 +40,7 @@ def _process(command: list[str], log: Path, env: dict[str, str]) -> Iterator[sub
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+                process.wait(30)
 
 
 def _wait_for(url: str, process: subprocess.Popen, log: Path, timeout_s: float = 120) -> None:
@@ -60,7 +61,7 @@ def _wait_for(url: str, process: subprocess.Popen, log: Path, timeout_s: float =
 @contextmanager
 def _head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """A Ray head that only this machine can reach, with a token; gives its job address and the environment to use."""
-    port, dashboard, client = _free_port(), _free_port(), _free_port()
+    port, dashboard, client, agent = (_free_port() for _ in range(4))  # another Ray on this machine has the usual ones
     env = environment(
         PATH=f"{BIN}:{os.environ['PATH']}", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(tmp_path / "token")
     )
@@ -68,6 +69,7 @@ def _head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     command = [
         str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        f"--dashboard-agent-listen-port={agent}",
         "--num-cpus=2", "--object-store-memory=200000000", "--disable-usage-stats",
     ]  # fmt: skip
     log = tmp_path / "ray.log"
@@ -95,7 +97,12 @@ def _submit(address: str, env: dict[str, str], *args: str) -> subprocess.Complet
         str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", ".", "--",
         "python", "-m", "murk", "run", *args,
     ]  # fmt: skip
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=580, check=False)
+    for _ in range(10):  # the head answers before the agent that starts jobs is up
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=580, check=False)
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(3)
+    return done
 
 
 def test_a_submitted_study_leaves_whole_records_that_another_folder_can_pull(tmp_path: Path) -> None:
