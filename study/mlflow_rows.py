@@ -99,13 +99,18 @@ def params(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: _param(value) for key, value in flatten(config).items()}
 
 
+_OF_THE_LAST_EPOCH = ("loss/", "lr", "cost/")
+"""What a final event repeats of the epoch before it, whose point stands in MLflow already."""
+
+
 def metric_rows(events: Iterable[Mapping[str, Any]]) -> list[MetricRow]:
     """The metrics of some events, with the event's own time and its epoch as step; missing values are left out."""
     rows = []
     for event in events:
         stamp, step = int(event["time"] * 1000), int(event.get("epoch") or 0)
         for name, value in (event.get("metrics") or {}).items():
-            if value is not None and math.isfinite(value):
+            repeated = event.get("event") == "final" and name.startswith(_OF_THE_LAST_EPOCH)
+            if value is not None and math.isfinite(value) and not repeated:
                 rows.append(MetricRow(name, float(value), stamp, step))
     return rows
 
