@@ -207,7 +207,10 @@ def _test_reads(study: Mapping[str, Any]) -> str:
 
 
 def _times_read(study: Mapping[str, Any]) -> int:
-    return max(Counter(read["phase"] for read in study.get("test_reads") or []).values(), default=0)
+    """Reads of one phase, or of generations of settings (`--again` begins one), whichever are more."""
+    reads = study.get("test_reads") or []
+    generations = {read.get("generation", 0) for read in reads}
+    return max(len(generations), max(Counter(read["phase"] for read in reads).values(), default=0))
 
 
 # ------------------------------------------------------------------------------------------------ what limits it

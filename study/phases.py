@@ -180,6 +180,7 @@ def _open_study(ledger: Ledger, loaded: LoadedStudy, data: DataSplits, *, again:
         "phases": [],
         "created": _now(),
         "test_reads": (record["test_reads"] if record else []),
+        "generation": (record.get("generation", 0) + 1 if record else 0),
     }
     ledger.write_json("study.json", facts)
     ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
@@ -293,7 +294,8 @@ def _with_test_read(record: dict[str, Any], phase: str, trials: Sequence[str]) -
     earlier = [read for read in record["test_reads"] if read["phase"] == phase]
     if any(read["trials"] == sorted(trials) for read in earlier):
         return record
-    read = {"phase": phase, "trials": sorted(trials), "again": bool(earlier), "time": _now()}
+    facts = {"generation": record.get("generation", 0), "again": bool(earlier), "time": _now()}
+    read = {"phase": phase, "trials": sorted(trials), **facts}
     return {**record, "test_reads": [*record["test_reads"], read]}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import figures
+from analysis import facts, figures
 from analysis.load import read_study
 from analysis.report import write_report
 from analysis.scores import headline
@@ -222,3 +222,13 @@ def test_a_remote_place_gets_the_report(study_folder, without_pictures):
 @pytest.mark.parametrize(("value", "text"), [(3.14, "3.1"), (940, "940"), (12_345, "12.3k"), (4.5e6, "4.5M")])
 def test_costs_are_short(value, text):
     assert count_text(value) == text
+
+
+def test_a_read_after_other_settings_counts_though_its_phase_has_another_name() -> None:
+    reads = [
+        {"phase": "confirm", "trials": ["a"], "generation": 0},
+        {"phase": "renamed", "trials": ["b"], "generation": 1},
+    ]
+    assert facts._times_read({"test_reads": reads[:1]}) == 1
+    assert facts._times_read({"test_reads": reads}) == 2
+    assert facts._times_read({"test_reads": [{**read, "generation": 0} for read in reads]}) == 1
