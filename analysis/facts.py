@@ -75,12 +75,18 @@ def chosen_record(snapshot: Snapshot, found: Headline) -> tuple[TrialRecord | No
         if first in by_key:
             return by_key[first], f"the first choice of phase {phase['name']}, by validation figures"
     metric, goal = found.objective
-    pool = candidates(snapshot.trials, metric=metric)
+    pool = candidates(_of_these_settings(snapshot), metric=metric)
     if any(c.value == c.value for c in pool):
         return by_key[best(pool, goal=goal).key], f"the best finished trial by {metric} on validation"
     if found.arms:
         return by_key[str(found.arms[0].rows["trial"].iloc[0])], "the configuration that was trained"
     return None, ""
+
+
+def _of_these_settings(snapshot: Snapshot) -> list[TrialRecord]:
+    """The trials that the study's phases count as their own, without those of settings that were replaced since."""
+    own = {key for phase in snapshot.study.get("phases") or [] for key in phase.get("trials") or []}
+    return [record for record in snapshot.trials if record.key in own] or list(snapshot.trials)
 
 
 def chosen_arm(snapshot: Snapshot, found: Headline) -> Arm | None:

@@ -60,8 +60,7 @@ def write_report(
 
     Args:
         study_dir: the study's folder or URL; with `tracking_uri`, its name.
-        out: folder or URL to write into; left out: `report` in the study's folder, or `<name>-report` here when read
-            from MLflow.
+        out: folder or URL to write into; left out: the study's folder, or `<name>-report` here when read from MLflow.
         tracking_uri: MLflow server to read from in place of the folder.
 
     Raises:
@@ -69,7 +68,7 @@ def write_report(
     """
     snapshot = read_study(study_dir, tracking_uri=tracking_uri)
     if out is None:
-        out = f"{snapshot.name}-report" if tracking_uri is not None else f"{str(study_dir).rstrip('/')}/report"
+        out = f"{snapshot.name}-report" if tracking_uri is not None else str(study_dir)
     found = headline(snapshot)
     tables = {
         "accuracy": accuracy_table(found),

@@ -19,11 +19,14 @@ from study.loop import device_images
 _EXAMPLE_SEVERITY = 3
 
 
-def export_files(method: Method, config: TrialConfig, *, class_names: tuple[str, ...]) -> dict[str, bytes]:
-    """`model.safetensors` and `model.json` of the deployed network."""
+def export_files(
+    method: Method, config: TrialConfig, *, class_names: tuple[str, ...], fingerprint: str
+) -> dict[str, bytes]:
+    """`model.safetensors` and `model.json` of the deployed network; `fingerprint` is that of the images it saw."""
     export = method.export()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in export.state_dict.items()}
-    description = {**export.config, "class_names": list(class_names), "trial": config.model_dump(mode="json")}
+    facts = {"class_names": list(class_names), "trial": config.model_dump(mode="json"), "fingerprint": fingerprint}
+    description = {**export.config, **facts}
     return {
         "model.safetensors": safetensors_bytes(tensors),
         "model.json": json.dumps(description, indent=1).encode(),

@@ -70,6 +70,12 @@ def restore(ledger: Ledger, key: str, *, network: nn.Module, optimizer: Optimize
     return None
 
 
+def remove(ledger: Ledger, key: str) -> None:
+    """Remove the checkpoints of a trial that has ended; its model stays."""
+    for name in _NAMES:
+        ledger.remove(key, name)
+
+
 def _read(ledger: Ledger, key: str, name: str) -> dict[str, Any] | None:
     data = ledger.read_bytes(key, name)
     if data is None:

@@ -42,12 +42,14 @@ def _plain_errors() -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         yield
-    except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, KeyError, PermissionError) as error:
+    except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         if os.environ.get("MURK_TRACEBACK"):
             raise
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        typer.echo(f"murk: {text}", err=True)
+        typer.echo(f"murk: {error}", err=True)
         raise typer.Exit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        typer.echo("murk: stopped", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()

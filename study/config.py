@@ -128,7 +128,9 @@ def _method_section(name: str, settings: type) -> type[MethodSettings]:
     hints = get_type_hints(settings)
     fields: dict[str, Any] = {"name": (Literal[name], name)}
     for item in dataclasses.fields(settings):
-        bounds = {k: v for k, v in item.metadata.items() if k in {"gt", "ge", "lt", "le"} and v is not None}
+        bounds = {
+            k: v for k, v in item.metadata.items() if k in {"gt", "ge", "lt", "le", "multiple_of"} and v is not None
+        }
         hint = _bounded(hints[item.name], bounds)
         fields[item.name] = (hint, Field(item.default, description=item.metadata.get("doc")))
     return create_model(f"{name.title()}Method", __base__=MethodSettings, __doc__=METHODS[name].doc, **fields)

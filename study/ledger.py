@@ -138,11 +138,11 @@ class Ledger:
         """A trial's `trial.json`.
 
         Raises:
-            KeyError: No such trial in this study.
+            ValueError: No such trial in this study.
         """
         data = self.read_bytes(key, "trial.json")
         if data is None:
-            raise KeyError(f"study {self.study!r} has no trial {key!r}")
+            raise ValueError(f"study {self.study!r} has no trial {key!r}")
         return json.loads(data)
 
     def keys(self, phase: str | None = None) -> list[str]:
@@ -162,6 +162,10 @@ class Ledger:
     def write_bytes(self, key: str, name: str, data: bytes) -> None:
         """Write a trial's file whole."""
         self.files.write_bytes(data, "trials", key, name)
+
+    def remove(self, key: str, name: str) -> None:
+        """Remove a trial's file where it is there."""
+        self.files.remove("trials", key, name)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the study itself, such as `study.json`, or None."""

@@ -79,7 +79,7 @@ def run_study(
     with ledger.lock():
         say(f"study {config.name}: reading the images")
         data = prepare_data(config.data, cache_dir=places.cache_dir)
-        _open_study(ledger, loaded, data, again=again)
+        _open_study(ledger, loaded, data, tracking_uri=places.tracking_uri, again=again)
         tracker = Tracker(ledger, places.tracking_uri) if config.tracking.enabled else None
         runtime = start_ray(config.resources, address=address, verbose=verbose)
         run = StudyRun(config, ledger, places, data.fingerprint, runtime)
@@ -137,7 +137,9 @@ def _storage_hint(places: Places) -> str:
     return "" if is_default else f" --storage {redact(places.storage)}"
 
 
-def _open_study(ledger: Ledger, loaded: LoadedStudy, data: DataSplits, *, again: bool) -> None:
+def _open_study(
+    ledger: Ledger, loaded: LoadedStudy, data: DataSplits, *, tracking_uri: str | None, again: bool
+) -> None:
     """Write `study.json`, or refuse a study that is there with other settings.
 
     The test split is read once for each study: a changed study would choose and read anew.
@@ -148,15 +150,18 @@ def _open_study(ledger: Ledger, loaded: LoadedStudy, data: DataSplits, *, again:
         changed = _changed_keys(record["config"], config)
         if record["fingerprint"] != data.fingerprint:
             changed.append("the images themselves")
+        if changed == ["search.trials"] and not _has_chosen(ledger, record):
+            changed = []  # a longer or shorter search, nothing of which has been used yet
         if changed and not again:
             raise ValueError(
                 f"study {ledger.study!r} is there already with other settings ({', '.join(changed[:6])}); "
-                "give this one another --name, go on with the old one by `murk resume`, or, knowing that the test "
-                "split is then read again and the report says so, add --again"
+                "give this one another --name, go on with the old one by `murk resume`, or add --again: a study that "
+                "has read its test split then reads it once more, and the report says so"
             )
         if not changed:
             # Means and the report's baseline may have changed: the next resume and the report go by those of today.
-            ledger.write_json("study.json", {**record, "config": config, "baseline": loaded.config.report.baseline})
+            means = {"config": config, "baseline": loaded.config.report.baseline, "tracking_uri": tracking_uri}
+            ledger.write_json("study.json", {**record, **means})
             ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
             return
         record = _with_unrecorded_reads(ledger, record)
@@ -179,6 +184,7 @@ def _open_study(ledger: Ledger, loaded: LoadedStudy, data: DataSplits, *, again:
         "versions": versions(),
         "phases": [],
         "created": _now(),
+        "tracking_uri": tracking_uri,
         "test_reads": (record["test_reads"] if record else []),
         "generation": (record.get("generation", 0) + 1 if record else 0),
     }
@@ -297,6 +303,13 @@ def _with_test_read(record: dict[str, Any], phase: str, trials: Sequence[str]) -
     facts = {"generation": record.get("generation", 0), "again": bool(earlier), "time": _now()}
     read = {"phase": phase, "trials": sorted(trials), **facts}
     return {**record, "test_reads": [*record["test_reads"], read]}
+
+
+def _has_chosen(ledger: Ledger, record: dict[str, Any]) -> bool:
+    """Whether a search's figures have been used: a phase has chosen from them, or the test split was read."""
+    return any(phase["selected"] for phase in record["phases"]) or bool(
+        _with_unrecorded_reads(ledger, record)["test_reads"]
+    )
 
 
 def _with_unrecorded_reads(ledger: Ledger, record: dict[str, Any]) -> dict[str, Any]:

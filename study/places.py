@@ -64,6 +64,9 @@ def resolve_places(
             a kind that cannot hold what it is for.
     """
     environment = os.environ if environment is None else environment
+    if tracking is not None:
+        _refuse_credentials(tracking.storage, "tracking.storage")
+        _refuse_credentials(tracking.uri, "tracking.uri")
     named = storage or (tracking.storage if tracking else None)
     if named is None and is_submitted_job(environment, cwd):
         raise ValueError(
@@ -82,6 +85,16 @@ def resolve_places(
             "cannot live there; name an MLflow server, or set tracking.enabled: false"
         )
     return Places(place, uri, _cache_dir(environment, cwd))
+
+
+def _refuse_credentials(place: str | None, key: str) -> None:
+    """A study file is copied into the records and to MLflow, so it holds no secret."""
+    if place is not None and redact(place) != place:
+        raise ValueError(
+            f"{key} must hold no user, password or token, since the study file is kept with the records, but got "
+            f"{redact(place)}; give them by the environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or "
+            "MLFLOW_TRACKING_TOKEN; AWS_ACCESS_KEY_ID and its like for storage), a database behind `mlflow server`"
+        )
 
 
 def is_submitted_job(environment: Mapping[str, str], cwd: Path) -> bool:

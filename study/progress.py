@@ -127,7 +127,9 @@ class Board:
             )  # fmt: skip
 
     def _beats(self, value: float) -> bool:
-        return self._best is None or (value > self._best.value) == self.maximise
+        if self._best is None:
+            return True
+        return value > self._best.value if self.maximise else value < self._best.value
 
     def _seconds_left(self) -> float | None:
         courses = self._courses.values()

@@ -44,6 +44,7 @@ class TrainedModel:
     method: Method
     class_names: tuple[str, ...]
     config: TrialConfig
+    fingerprint: str
     place: str
 
 
@@ -57,7 +58,8 @@ def load_model(name: str, *, storage: str | None = None) -> TrainedModel:
     Raises:
         ValueError: There is no finished trial at the place, or its files are damaged.
     """
-    place = _trial_place(name.removesuffix(f"/{_MODEL_FILES[0]}"), storage)
+    folder = name if Path(name).name != _MODEL_FILES[0] else name.removesuffix(_MODEL_FILES[0]) or "."
+    place = _trial_place(folder, storage)
     files = Storage(place)
     weights, description = (files.read_bytes(file) for file in _MODEL_FILES)
     if weights is None or description is None:
@@ -67,7 +69,8 @@ def load_model(name: str, *, storage: str | None = None) -> TrainedModel:
         method = load_export(load_safetensors(weights), facts)
     except (SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
         raise ValueError(f"the model in {place} is damaged or of another version: {error}") from error
-    return TrainedModel(method, tuple(facts["class_names"]), TrialConfig.model_validate(facts["trial"]), place)
+    config = TrialConfig.model_validate(facts["trial"])
+    return TrainedModel(method, tuple(facts["class_names"]), config, facts["fingerprint"], place)
 
 
 def _trial_place(name: str, storage: str | None) -> str:
@@ -119,20 +122,45 @@ def evaluate_model(
 def _images(trained: TrainedModel, data: str | None) -> tuple[ImageSet, str]:
     cache_dir = resolve_places(None, cwd=Path.cwd()).cache_dir
     if data is None:
-        return prepare_data(trained.config.data, cache_dir=cache_dir).validation, "the trial's validation images"
+        own = prepare_data(trained.config.data, cache_dir=cache_dir)
+        if own.fingerprint != trained.fingerprint:
+            raise ValueError(
+                f"the images at {getattr(trained.config.data, 'path', trained.config.data.source)} are not those that "
+                "the model was trained with (their fingerprint differs); name images of your own with --data"
+            )
+        return own.validation, "the trial's validation images"
     config = data_config(Path(data), image_size=trained.config.data.image_size)
     splits = prepare_data(config, cache_dir=cache_dir)
     if splits.class_names != trained.class_names:
         strange = sorted(set(splits.class_names) ^ set(trained.class_names))[:6]
         raise ValueError(f"{data} must have the model's {len(trained.class_names)} classes; these differ: {strange}")
     parts = (splits.train, splits.validation, splits.test)
-    whole = ImageSet(
-        images=np.concatenate([part.images for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        ids=np.concatenate([part.ids for part in parts]),
-        class_names=splits.class_names,
-    )
-    return whole, data
+    labels, ids = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "ids"))
+    seen, note = _seen_in_training(trained, ids, cache_dir)
+    if seen.all():
+        raise ValueError(f"all {len(ids)} images at {data} are training images of the model, which tell nothing")
+    images = np.concatenate([part.images for part in parts])[~seen]
+    return ImageSet(images, labels[~seen], ids[~seen], splits.class_names), f"{data}{note}"
+
+
+def _seen_in_training(trained: TrainedModel, ids: np.ndarray, cache_dir: Path) -> tuple[np.ndarray, str]:
+    """bool (n,), which images the model was trained on, and in words what that means for the figures."""
+    unknown = np.zeros(len(ids), dtype=bool), " (the model's own images are not here, so copies of them are not found)"
+    try:
+        own = prepare_data(trained.config.data, cache_dir=cache_dir)
+    except (ValueError, OSError):
+        return unknown
+    if own.fingerprint != trained.fingerprint:
+        return unknown
+    seen = np.isin(ids, own.train.ids)
+    chosen, tested = (int(np.isin(ids, part.ids).sum()) for part in (own.validation, own.test))
+    counts = {
+        "of the model's training images are left out": int(seen.sum()),
+        "are of its validation images": chosen,
+        "are of its test images, so this is no first look at them": tested,
+    }
+    said = "; ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return seen, f" ({said})" if said else ""
 
 
 def data_config(path: Path, *, image_size: int = 64) -> Any:

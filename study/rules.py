@@ -42,7 +42,8 @@ def rule(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
 def _scalar_rule(annotation: Any, metadata: tuple[Any, ...]) -> str:
     word = _WORDS.get(annotation, "")
     if annotation in (int, float):
-        return f"{word} {_range(metadata)}".strip()
+        step = next((item.multiple_of for item in metadata if isinstance(item, annotated_types.MultipleOf)), None)
+        return f"{f'a multiple of {step:g}' if step else word} {_range(metadata)}".strip()
     if annotation is str and any(getattr(item, "pattern", None) for item in metadata):
         return "a name of at most 64 letters, digits, '.', '_' and '-', the first a letter or digit"
     if annotation is str and any(isinstance(item, annotated_types.MinLen) for item in metadata):

@@ -7,7 +7,7 @@ import os
 import posixpath
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
@@ -66,6 +66,11 @@ class Storage:
             return
         with atomic_file(Path(place)) as temporary:
             temporary.write_bytes(data)
+
+    def remove(self, *names: str) -> None:
+        """Remove a file where it is there."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self.path(*names))
 
     def append_line(self, line: str, *names: str) -> None:
         """Append one line and force it to disk; object stores, which cannot append, rewrite the file."""

@@ -290,13 +290,17 @@ def _clean_batches(run: Run) -> list[torch.Tensor]:
 def _write(run: Run, metrics: dict[str, float], cells: pd.DataFrame, predictions: dict[str, np.ndarray]) -> None:
     """Write a finished trial's files; the final event comes last, so a trial is finished only when all are there."""
     key = run.spec.key
-    for name, data in export_files(run.method, run.config, class_names=run.data.train.class_names).items():
+    exported = export_files(
+        run.method, run.config, class_names=run.data.train.class_names, fingerprint=run.data.fingerprint
+    )
+    for name, data in exported.items():
         run.ledger.write_bytes(key, name, data)
     if run.spec.role != "search":
         run.ledger.write_bytes(key, "predictions.parquet", parquet_bytes(pd.DataFrame(predictions)))
         run.ledger.write_bytes(key, "examples.npz", example_images(run.method, run.config, run.data.test, _EXAMPLES))
     run.ledger.write_bytes(key, "cells.parquet", parquet_bytes(cells))
     run.ledger.append(key, "final", epoch=run.config.train.epochs, step=0, metrics=metrics, final=True)
+    checkpoint.remove(run.ledger, key)
 
 
 def parquet_bytes(table: pd.DataFrame) -> bytes:

@@ -147,11 +147,13 @@ def setting(
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
+    multiple_of: int | None = None,
 ) -> Any:
     """A field of a method's settings, with bounds and a line of explanation for study files and their schema.
 
-    Bounds of a tuple hold for each of its entries. The metadata has the keys doc, ge, gt, le, lt; no bound, no key.
+    Bounds of a tuple hold for each of its entries. The metadata has the keys doc, ge, gt, le, lt, multiple_of; no
+    bound, no key.
     """
-    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt, "multiple_of": multiple_of}
     given = {key: value for key, value in bounds.items() if value is not None}
     return field(default=default, metadata={"doc": doc, **given})

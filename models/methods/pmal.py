@@ -43,7 +43,10 @@ class PmalSettings:
     )
     classifier_width: int = setting(512, ge=1, doc="width between the two linear layers of a recognition head")
     decoder_widths: tuple[int, int, int] = setting(
-        (256, 128, 64), ge=4, doc="channels of a decoder's steps from an eighth of the image up; multiples of 4"
+        (256, 128, 64),
+        ge=4,
+        multiple_of=4,
+        doc="channels of a decoder's steps from an eighth of the image up; multiples of 4",
     )
     alpha: float = setting(1.0, ge=0, doc="weight of the restoration loss")
     restoration_loss: RestorationLoss = setting(  # noqa: RUF009
@@ -140,8 +143,13 @@ class Pmal:
 
     @torch.no_grad()
     def restore(self, images_BCHW: Tensor, *, head: int = -1) -> Tensor | None:
-        """Images in [0, 1] as a head's decoder cleans them; heads count from the shallowest, -1 is the deepest."""
-        restored_BCHW = self.network.restore(to_signed(images_BCHW), head % len(self.network.heads))[1]
+        """Images in [0, 1] as a head's decoder cleans them; heads count from the shallowest, -1 is the deepest.
+
+        Raises:
+            IndexError: There is no such head.
+        """
+        head = range(len(self.network.heads))[head]
+        restored_BCHW = self.network.restore(to_signed(images_BCHW), head)[1]
         return from_signed(restored_BCHW)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

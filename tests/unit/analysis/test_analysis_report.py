@@ -69,7 +69,7 @@ def test_without_a_confirmation_the_figures_are_labelled_validation(tmp_path, wr
     folder = write_ledger(tmp_path, confirm=False)
     paths = write_report(folder)
     html = paths.html.read_text()
-    assert paths.html == folder / "report" / "report.html"
+    assert paths.html == folder / "report.html"
     assert "Validation figures" in html
     assert "VALIDATION" in paths.summary
     found = headline(read_study(folder))
@@ -165,6 +165,19 @@ def test_terminal_text_holds_the_answer(report):
     assert "pmal S=3 rho=0.1" in report.summary
     assert "better" in report.summary
     assert max(len(line) for line in report.summary.splitlines()) < 180
+
+
+def test_a_trial_of_settings_replaced_since_is_not_the_best(tmp_path, write_ledger, without_pictures):
+    folder = write_ledger(tmp_path, confirm=False)
+    found = headline(read_study(folder))
+    best, _ = facts.chosen_record(read_study(folder), found)
+    assert best is not None
+    study = json.loads((folder / "study.json").read_text())
+    study["phases"][0]["trials"] = [key for key in study["phases"][0]["trials"] if key != best.key]
+    (folder / "study.json").write_text(json.dumps(study))
+    other, _ = facts.chosen_record(read_study(folder), found)
+    assert other is not None
+    assert other.key != best.key
 
 
 def test_a_study_with_nothing_finished_still_gets_a_report(tmp_path):

@@ -2,14 +2,17 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
-from study.cli import BAD_INPUT, app
+from study.cli import BAD_INPUT, INTERRUPTED, app
+from study.config import DataConfig
 from study.trial import run_trial
 from tests.unit.study.trials import PMAL, tiny_config, tiny_spec
 
@@ -84,6 +87,16 @@ def test_inspect_counts_a_presets_images() -> None:
     assert answer.exit_code == BAD_INPUT
 
 
+def test_an_interrupt_outside_a_phase_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("study.plan.make_plan", interrupted)
+    answer = _murk("check", "quickstart")
+    assert answer.exit_code == INTERRUPTED
+    assert answer.stderr == "murk: stopped\n"
+
+
 def test_evaluate_gives_the_trials_own_figures_on_its_validation_images(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, tiny_config(method=PMAL, noise={"validation_severities": [2, 4]}))
     metrics = run_trial(spec)
@@ -106,6 +119,42 @@ def test_evaluate_gives_the_trials_own_figures_on_its_validation_images(tmp_path
     damaged = _murk("evaluate", str(folder))
     assert damaged.exit_code == BAD_INPUT
     assert "damaged" in damaged.stderr
+
+
+def _image_folder(place: Path, names: tuple[str, ...], count: int) -> None:
+    for label, name in enumerate(names):
+        (place / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (40, 40), (number * 11, 90, 60 * label)).save(place / name / f"{number}.png")
+
+
+def test_evaluate_leaves_the_models_own_training_images_out_and_says_so(tmp_path: Path) -> None:
+    _image_folder(tmp_path / "pets", ("cat", "dog", "fox"), 10)
+    images = {"source": "image-folder", "path": str(tmp_path / "pets"), "image_size": 32, "validation_share": 0.2,
+              "test_share": 0.2}  # fmt: skip
+    tiny = tiny_config()
+    spec = tiny_spec(tmp_path, tiny.model_copy(update={"data": TypeAdapter(DataConfig).validate_python(images)}))
+    run_trial(spec)
+    model = ("evaluate", f"{spec.study}/{spec.key}", "--storage", spec.storage, "--noise", "contrast")
+    answer = _murk(*model, "--data", "pets")
+    assert answer.exit_code == 0, answer.stderr
+    assert "of the model's training images are left out" in answer.stdout
+    assert "are of its test images, so this is no first look" in answer.stdout
+    num_train = int(re.findall(r"(\d+) of the model's training", answer.stdout)[0])
+    num_shown = int(re.findall(r"^(\d+) images", answer.stdout, re.MULTILINE)[0])
+    assert num_train >= 12
+    assert num_train + num_shown == 30
+    Image.new("RGB", (40, 40), (7, 7, 7)).save(tmp_path / "pets" / "cat" / "0.png")
+    changed = _murk(*model)
+    assert changed.exit_code == BAD_INPUT
+    assert "are not those that the model was trained with" in changed.stderr
+
+
+def test_evaluate_takes_a_model_file_beside_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(tmp_path)
+    run_trial(spec)
+    monkeypatch.chdir(Path(spec.storage) / spec.study / "trials" / spec.key)
+    assert _murk("evaluate", "model.safetensors", "--noise", "contrast").exit_code == 0
 
 
 def test_evaluate_on_images_of_ones_own_wants_the_models_classes(tmp_path: Path) -> None:

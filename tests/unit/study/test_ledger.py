@@ -24,7 +24,7 @@ def test_a_trial_is_written_once(tmp_path: Path) -> None:
     assert not ledger.create_trial(_spec(tmp_path, number=7))
     assert ledger.trial("k" * 16)["number"] == 0
     assert "storage" not in ledger.trial("k" * 16)
-    with pytest.raises(KeyError, match="no trial 'missing'"):
+    with pytest.raises(ValueError, match="no trial 'missing'"):
         ledger.trial("missing")
 
 

@@ -42,7 +42,7 @@ def loaded(tmp_path: Path, *sets: str) -> LoadedStudy:
 
 def open_study(ledger: Ledger, study: LoadedStudy, tmp_path: Path, *, again: bool = False) -> dict[str, Any]:
     data = prepare_data(study.config.data, cache_dir=tmp_path.parent / "cache")
-    phases._open_study(ledger, study, data, again=again)
+    phases._open_study(ledger, study, data, tracking_uri=None, again=again)
     record = ledger.read_json("study.json")
     assert record is not None
     return record
@@ -70,6 +70,15 @@ def test_a_study_with_other_settings_is_refused_and_again_lets_it_on(tmp_path: P
     with pytest.raises(ValueError, match=r"other settings \(train\.epochs\).*--again"):
         open_study(ledger, changed, tmp_path)
     assert open_study(ledger, changed, tmp_path, again=True)["config"]["train"]["epochs"] == 3
+
+
+def test_a_search_can_be_made_longer_until_something_was_chosen_from_it(tmp_path: Path, ledger: Ledger) -> None:
+    open_study(ledger, loaded(tmp_path), tmp_path)
+    longer = loaded(tmp_path, "search.trials=5")
+    assert open_study(ledger, longer, tmp_path)["config"]["search"]["trials"] == 5
+    phases._record_phase(ledger, longer.config.phases[1], status="running", selected=["a"])
+    with pytest.raises(ValueError, match=r"other settings \(search\.trials\)"):
+        open_study(ledger, loaded(tmp_path, "search.trials=7"), tmp_path)
 
 
 def test_other_means_are_taken_over_and_what_was_done_stays(tmp_path: Path, ledger: Ledger) -> None:

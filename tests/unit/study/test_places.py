@@ -62,6 +62,20 @@ def test_storage_that_is_a_file_is_refused(tmp_path):
         resolve_places(None, cwd=tmp_path, environment={})
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ({"uri": "https://me:pa55word@mlflow.example.org"}, r"tracking\.uri"),
+        ({"uri": "postgresql://me:pa55word@db/mlflow"}, r"tracking\.uri"),
+        ({"storage": "s3://key:pa55word@bucket/murk", "uri": "http://mlflow:5000"}, r"tracking\.storage"),
+    ],
+)
+def test_a_secret_in_the_study_file_is_refused_and_not_shown(tmp_path, section, key):
+    with pytest.raises(ValueError, match=rf"{key} must hold no user.*environment") as caught:
+        resolve_places(TrackingConfig(**section), cwd=tmp_path, environment={})
+    assert "pa55word" not in str(caught.value)
+
+
 @pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "/tmp/mlflow.db", "ftp://host"])
 def test_tracking_that_is_no_mlflow_place_is_refused(tmp_path, uri):
     with pytest.raises(ValueError, match=r"must be an MLflow server or a database .*sqlite:///PATH"):

@@ -52,6 +52,14 @@ def test_counts_and_best_follow_the_trials(clock):
     assert seen.best == Best(0.25, 0), "a pruned trial is never the best"
 
 
+@pytest.mark.parametrize("maximise", [True, False])
+def test_of_equal_trials_the_earlier_stays_best(clock, maximise):
+    board = board_of(clock, maximise=maximise)
+    for number in (3, 4):
+        board.end(f"k{number}", "finished", number=number, value=0.5)
+    assert board.snapshot().best == Best(0.5, 3)
+
+
 @pytest.mark.parametrize(("maximise", "best"), [(True, Best(0.5, 1)), (False, Best(0.25, 0))])
 def test_best_follows_the_direction(clock, maximise, best):
     board = board_of(clock, maximise=maximise)

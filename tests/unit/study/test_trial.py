@@ -88,6 +88,7 @@ def test_a_train_trial_reads_the_test_split_and_keeps_a_row_for_each_image_and_c
     assert json.loads(ledger.read_bytes(spec.key, "model.json") or b"")["class_names"]
 
 
+@pytest.mark.usefixtures("kept_checkpoints")
 def test_two_runs_are_equal_to_the_bit(tmp_path: Path) -> None:
     config = tiny_config(method=PMAL)
     one, other = tiny_spec(tmp_path, config), tiny_spec(tmp_path, config, study="again")
@@ -97,6 +98,13 @@ def test_two_runs_are_equal_to_the_bit(tmp_path: Path) -> None:
     assert _same(_state(one)[:2], _state(other)[:2])
 
 
+@pytest.fixture
+def kept_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished trial's checkpoints stay, to be compared or gone on from."""
+    monkeypatch.setattr(checkpoint, "remove", lambda *_: None)
+
+
+@pytest.mark.usefixtures("kept_checkpoints")
 @pytest.mark.parametrize("method", [{"name": "plain"}, PMAL], ids=["plain", "pmal"])
 @pytest.mark.parametrize("optim", [{}, {"name": "adamw", "lr": 0.003}], ids=["sgd", "adamw"])
 def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, method: dict, optim: dict) -> None:
@@ -120,6 +128,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path,
     assert epochs == [1, 2]
 
 
+@pytest.mark.usefixtures("kept_checkpoints")
 def test_an_epoch_saved_but_not_recorded_is_recorded_once_on_resume(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path)
     run_trial(spec)
@@ -138,6 +147,14 @@ def test_a_finished_trial_is_not_run_again(tmp_path: Path) -> None:
     assert run_trial(spec, recorder) == first
     assert ledger_of(spec).events(spec.key) == events
     assert [(epoch, final) for epoch, final, _ in recorder.reports] == [(2, True)]
+
+
+def test_a_finished_trial_keeps_its_model_and_no_checkpoint(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path)
+    run_trial(spec)
+    kept = {path.name for path in Path(ledger_of(spec).path(spec.key)).iterdir()}
+    assert "model.safetensors" in kept
+    assert not {name for name in kept if name.startswith((".", "checkpoint"))}
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
