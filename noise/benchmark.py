@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from noise import blur, digital, photometric, resolution
+from noise import blur, digital, photometric, resolution, weather
 from noise.entry import Corruption
 
 _public = partial(
@@ -55,17 +55,65 @@ BENCHMARK: dict[str, Corruption] = {
         "blur",
         {"imagenet": (1, 2, 3, 4, 6), "tiny": (0.5, 0.75, 1, 1.25, 1.5), "cifar": (0.4, 0.6, 0.7, 0.8, 1)},
     ),
+    "defocus_blur": _public(
+        blur.defocus_blur,
+        "blur",
+        {"imagenet": ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))},
+        scaled=blur.scaled_defocus,
+    ),
+    "glass_blur": _public(
+        blur.glass_blur,
+        "blur",
+        {"imagenet": ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))},
+        scaled=blur.scaled_glass,
+    ),
+    "zoom_blur": _public(
+        blur.zoom_blur, "blur", {"imagenet": ((1.11, 0.01), (1.15, 0.01), (1.20, 0.02), (1.24, 0.02), (1.30, 0.03))}
+    ),
     "motion_blur": _public(
         blur.motion_blur,
         "blur",
         {"imagenet": ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))},
         scaled=blur.scaled_motion,
     ),
+    "snow": _public(
+        weather.snow,
+        "weather",
+        {
+            "imagenet": (
+                weather.Snow(0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+                weather.Snow(0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+                weather.Snow(0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+                weather.Snow(0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+                weather.Snow(0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+            )
+        },
+        scaled=weather.scaled_snow,
+    ),
+    "frost": _public(
+        weather.frost, "weather", {"imagenet": ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))}
+    ),
+    "fog": _public(weather.fog, "weather", {"imagenet": ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))}),
+    "spatter": _public(
+        weather.spatter,
+        "weather",
+        {
+            "imagenet": (
+                weather.Spatter(0.65, 0.3, 4, 0.69, 0.6, is_mud=False),
+                weather.Spatter(0.65, 0.3, 3, 0.68, 0.6, is_mud=False),
+                weather.Spatter(0.65, 0.3, 2, 0.68, 0.5, is_mud=False),
+                weather.Spatter(0.65, 0.3, 1, 0.65, 1.5, is_mud=True),
+                weather.Spatter(0.67, 0.4, 1, 0.65, 1.5, is_mud=True),
+            )
+        },
+        scaled=weather.scaled_spatter,
+    ),
     "brightness": _public(photometric.brightness, "weather", {"imagenet": (0.1, 0.2, 0.3, 0.4, 0.5)}),
     "saturate": _public(
         photometric.saturate, "digital", {"imagenet": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))}
     ),
     "contrast": _public(photometric.contrast, "digital", {"imagenet": (0.4, 0.3, 0.2, 0.1, 0.05)}),
+    "elastic_transform": _public(digital.elastic_transform, "digital", {"imagenet": (12.5, 16.25, 21.25, 25, 30)}),
     "pixelate": _public(
         resolution.pixelate,
         "digital",

@@ -1,59 +1,133 @@
-"""Blurs: Gaussian and linear motion.
+"""Blurs: Gaussian, defocus, frosted glass, linear motion, zoom.
 
 Source of the parameters' meaning: Hendrycks & Dietterich 2019 (arXiv 1903.12261). Lengths are in pixels.
-Shape suffixes: B batch, C channels, H height, W width.
+Shape suffixes: B batch, C channels, H height, W width, L = H W.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noise.keyed import uniform
+from noise.filters import gaussian_weights, line_filter, smooth, weighted_shifts, zoom_in
+from noise.keyed import bits, uniform
 
-_TRUNCATE = 4.0
 _MAX_ANGLE = math.pi / 4
+_WHOLE_DISK = 8  # up to this radius the reference's kernel is a square of 17, smoothed by 3 taps; above, by 5
 
 
 def gaussian_blur(images_BCHW: Tensor, sigma: float, *, keys_B: Tensor) -> Tensor:
     """Gaussian filter of standard deviation `sigma`, cut at 4 sigma, edges repeated."""
-    sigma_B = torch.full((len(images_BCHW),), float(sigma), device=images_BCHW.device)
-    return gaussian_filter(images_BCHW, sigma_B, reach=max(1, int(_TRUNCATE * sigma + 0.5)))
+    return smooth(images_BCHW, float(sigma))
 
 
-def gaussian_filter(images_BCHW: Tensor, sigma_B: Tensor, *, reach: int) -> Tensor:
-    """Gaussian filter with a standard deviation for each image, edges repeated.
+def defocus_blur(images_BCHW: Tensor, radius_alias: tuple[float, float], *, keys_B: Tensor) -> Tensor:
+    """Mean over a disk, its rim softened by a small Gaussian; edges mirrored.
 
-    Sums of shifted images and no convolution: cuDNN convolves in TF32 by default, and Kornia's filter takes another
-    path for large batches, so that the last digits would depend on device and batch.
+    The pixels (dx, dy) with dx^2 + dy^2 <= radius^2 count; a row of the disk is a difference of running sums.
 
     Args:
         images_BCHW: float32.
-        sigma_B: Standard deviations in pixels; 0 leaves the image as it is.
-        reach: Pixels on each side that the sum goes over, known on the host.
-
-    Returns:
-        Images of the same shape.
+        radius_alias: Radius of the disk and standard deviation of the softening Gaussian, in pixels.
+        keys_B: Not used; nothing is random here.
     """
-    offsets_K = torch.arange(-reach, reach + 1, device=images_BCHW.device, dtype=torch.float32)
-    weights_BK = torch.exp(-0.5 * (offsets_K / sigma_B.float().clamp(min=1e-3)[:, None]) ** 2)
-    weights_BK = weights_BK / weights_BK.sum(1, keepdim=True)
-    for dim, padding in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
-        padded_BCHW = F.pad(images_BCHW, padding, mode="replicate")
-        length = images_BCHW.shape[dim]
-        images_BCHW = torch.zeros_like(images_BCHW)
-        for k in range(2 * reach + 1):
-            images_BCHW.addcmul_(padded_BCHW.narrow(dim, k, length), weights_BK[:, k, None, None, None])
-    return images_BCHW
+    radius, alias = radius_alias
+    taps = 1 if radius <= _WHOLE_DISK else 2
+    rim = gaussian_weights(alias, taps)
+    whole = int(radius)
+    height, width = images_BCHW.shape[-2:]
+    rows = [math.isqrt(int(radius**2 - dy**2)) for dy in range(-whole, whole + 1)]
+    padded = _mirrored(images_BCHW, whole + taps)
+    softened = weighted_shifts(weighted_shifts(padded, rim, dim=3, is_padded=True), rim, dim=2, is_padded=True)
+    # Running sums of what differs from the middle grey stay small, and with them their rounding.
+    sums = F.pad((softened - 0.5).cumsum(3), (1, 0))
+    total = torch.zeros(images_BCHW.shape, device=images_BCHW.device)
+    for down, half in enumerate(rows):
+        line = sums.narrow(2, down, height)
+        total += line.narrow(3, whole + half + 1, width)
+        total -= line.narrow(3, whole - half, width)
+    return total.div_(sum(2 * half + 1 for half in rows)).add_(0.5)
+
+
+def _mirrored(images_BCHW: Tensor, reach: int) -> Tensor:
+    """Padded by the mirror image without its edge pixel; where the image is too small for that, the edge repeated."""
+    height, width = images_BCHW.shape[-2:]
+    mode = "reflect" if reach < min(height, width) else "replicate"
+    return F.pad(images_BCHW, (reach, reach, reach, reach), mode=mode)
+
+
+def scaled_defocus(radius_alias: tuple[float, float], factor: float) -> tuple[float, float]:
+    """The disk at another image size; the radius at least 1 pixel, the softening as it is."""
+    return max(1.0, radius_alias[0] * factor), radius_alias[1]
+
+
+def glass_blur(images_BCHW: Tensor, sigma_shift_rounds: tuple[float, int, int], *, keys_B: Tensor) -> Tensor:
+    """Blur, rounds of swaps of near pixels, blur.
+
+    In a round each pixel at least `shift` from the rim is swapped once with the one (dx, dy) away, both drawn from
+    -shift..shift - 1. Pixels whose places agree modulo 2 shift + 1 have partners that never meet, so that they swap at
+    the same time. The public package means the same swaps one after another; its swap of colour pixels is in effect a
+    copy.
+
+    Args:
+        images_BCHW: float32.
+        sigma_shift_rounds: Standard deviation of both blurs, longest shift along an axis, rounds.
+        keys_B: int64 keys; the swaps of an image are drawn from its key.
+    """
+    sigma, shift, rounds = sigma_shift_rounds
+    shift = max(1, min(int(shift), (min(images_BCHW.shape[-2:]) - 2) // 2))
+    blurred = smooth(images_BCHW, sigma)
+    origin_BL = _shuffled(keys_B, tuple(images_BCHW.shape[-2:]), shift=shift, rounds=int(rounds))
+    moved = blurred.flatten(2).gather(2, origin_BL[:, None].expand(-1, images_BCHW.shape[1], -1))
+    return smooth(moved.view_as(blurred), sigma)
+
+
+def _shuffled(keys_B: Tensor, shape: tuple[int, int], *, shift: int, rounds: int) -> Tensor:
+    """Where each pixel comes from after the swaps: a permutation of 0..L-1 for each image, int64 (B, L)."""
+    height, width = shape
+    device = keys_B.device
+    place_L = torch.arange(height * width, device=device)
+    origin_BL = place_L.expand(len(keys_B), -1).clone()
+    phases = [some.to(device) for some in _phases(height, width, shift)]
+    for turn in range(rounds):
+        words_BL = bits(keys_B, height * width, stream=f"swaps {turn}")
+        down_BL = (words_BL & 0xFFFF).mul_(2 * shift).bitwise_right_shift_(16).sub_(shift)
+        right_BL = words_BL.bitwise_right_shift_(16).bitwise_and_(0xFFFF).mul_(2 * shift).bitwise_right_shift_(16)
+        partner_BL = place_L + down_BL * width + right_BL.sub_(shift)
+        for some in phases:
+            partner = partner_BL[:, some]
+            mine, other = origin_BL[:, some], origin_BL.gather(1, partner)
+            origin_BL[:, some] = other
+            origin_BL.scatter_(1, partner, mine)
+            # A pixel that is its own partner has been written twice with the same value.
+    return origin_BL
+
+
+@lru_cache(maxsize=8)
+def _phases(height: int, width: int, shift: int) -> tuple[Tensor, ...]:
+    """Places that swap at the same time."""
+    row_L = torch.arange(height).repeat_interleave(width)
+    column_L = torch.arange(width).repeat(height)
+    is_inside = (row_L > shift) & (row_L <= height - shift) & (column_L > shift) & (column_L <= width - shift)
+    inside_L = is_inside.nonzero()[:, 0]
+    period = 2 * shift + 1
+    phase_L = (row_L[inside_L] % period) * period + column_L[inside_L] % period
+    sizes = phase_L.bincount(minlength=period**2).tolist()
+    return inside_L[phase_L.argsort(stable=True)].split(sizes)
+
+
+def scaled_glass(sigma_shift_rounds: tuple[float, int, int], factor: float) -> tuple[float, int, int]:
+    """The glass at another image size; the shift at least 1 pixel, the blur no less than at a third of a pixel."""
+    sigma, shift, rounds = sigma_shift_rounds
+    return max(1 / 3, sigma * factor), max(1, round(shift * factor)), rounds
 
 
 def motion_blur(images_BCHW: Tensor, radius_sigma: tuple[float, float], *, keys_B: Tensor) -> Tensor:
     """A one-sided line of 2 radius + 1 steps with Gaussian weights, its angle from U(-45, 45) degrees, edges repeated.
-
-        y(p) = sum_i w_i x(p + round(i (cos a, sin a))),   w_i ~ exp(-i^2 / (2 sigma^2)),   i = 0..2 radius
 
     Args:
         images_BCHW: float32.
@@ -64,25 +138,28 @@ def motion_blur(images_BCHW: Tensor, radius_sigma: tuple[float, float], *, keys_
         Images of the same shape.
     """
     radius, sigma = radius_sigma
-    height, width = images_BCHW.shape[-2:]
-    steps = torch.arange(2 * round(radius) + 1, device=images_BCHW.device, dtype=torch.float32)
-    weights = torch.exp(-(steps**2) / (2 * sigma**2))
-    weights = weights / weights.sum()
     angle_B = (uniform(keys_B, (1,), stream="angle")[:, 0] * 2 - 1) * _MAX_ANGLE
-    down_BS = torch.round(steps * angle_B.sin()[:, None]).long()
-    right_BS = torch.round(steps * angle_B.cos()[:, None]).long()
-    rows_H = torch.arange(height, device=images_BCHW.device)
-    columns_W = torch.arange(width, device=images_BCHW.device)
-    batch_B11 = torch.arange(len(images_BCHW), device=images_BCHW.device)[:, None, None]
-    images_BHWC = images_BCHW.permute(0, 2, 3, 1).contiguous()
-    blurred = torch.zeros_like(images_BHWC)
-    for step in range(len(steps)):
-        rows_BH1 = (rows_H + down_BS[:, step, None]).clamp(0, height - 1)[:, :, None]
-        columns_B1W = (columns_W + right_BS[:, step, None]).clamp(0, width - 1)[:, None, :]
-        blurred += weights[step] * images_BHWC[batch_B11, rows_BH1, columns_B1W]
-    return blurred.permute(0, 3, 1, 2).contiguous()
+    return line_filter(images_BCHW, angle_B, radius=round(radius), sigma=sigma)
 
 
 def scaled_motion(radius_sigma: tuple[float, float], factor: float) -> tuple[float, float]:
     """The line at another image size; radius and sigma at least 1 pixel."""
     return max(1.0, radius_sigma[0] * factor), max(1.0, radius_sigma[1] * factor)
+
+
+def zoom_blur(images_BCHW: Tensor, last_step: tuple[float, float], *, keys_B: Tensor) -> Tensor:
+    """Mean of the image and its middle enlarged by 1, 1 + step, ... last.
+
+    The image itself counts twice, alone and as the zoom by 1, as in the public package.
+
+    Args:
+        images_BCHW: float32.
+        last_step: Largest zoom factor and the step between factors.
+        keys_B: Not used; nothing is random here.
+    """
+    last, step = last_step
+    count = round((last - 1) / step) + 1
+    total = images_BCHW * 2.0
+    for number in range(1, count):
+        total += zoom_in(images_BCHW, 1 + number * step)
+    return total.div_(count + 1)

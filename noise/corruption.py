@@ -5,6 +5,8 @@ Shape suffixes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from noise.families import find, parameter_for
 from noise.keyed import fold_in
 
 MIN_SIDE = 8
+_CHUNK_BYTES_CPU, _CHUNK_BYTES = 2 << 20, 256 << 20
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -23,6 +26,7 @@ def corrupt(
     keys: Tensor,
     scale: str = "nearest",
     check_range: bool | None = None,
+    chunk_bytes: int | None = None,
 ) -> Tensor:
     """The images under one corruption.
 
@@ -37,6 +41,9 @@ def corrupt(
         scale: `nearest` table for the shorter side, or `imagenet`, `tiny`, `cifar`.
         check_range: whether to look if the values are in [0, 1]; by default on the CPU only, since on an accelerator
             the host would have to wait for it.
+        chunk_bytes: how many bytes of float32 images are worked on at a time, at least one image; the memory used
+            beside input and result is a multiple of it (docs/benchmarks.md has the multiples). By default what fits
+            a CPU's cache, or 256 MiB on an accelerator. Pixels do not depend on it.
 
     Returns:
         Of the same shape, dtype and device, in [0, 1].
@@ -47,17 +54,29 @@ def corrupt(
     _require_images(images_BCHW, keys)
     if check_range if check_range is not None else images_BCHW.device.type == "cpu":
         _require_range(images_BCHW)
-    return corrupt_checked(images_BCHW, name, severity, keys=keys, scale=scale)
+    return corrupt_checked(images_BCHW, name, severity, keys=keys, scale=scale, chunk_bytes=chunk_bytes)
 
 
-def corrupt_checked(images_BCHW: Tensor, name: str, severity: int, *, keys: Tensor, scale: str) -> Tensor:
+def corrupt_checked(
+    images_BCHW: Tensor, name: str, severity: int, *, keys: Tensor, scale: str, chunk_bytes: int | None = None
+) -> Tensor:
     """As `corrupt`, for images that were checked before."""
     parameter = parameter_for(name, severity, min(images_BCHW.shape[-2:]), scale)
-    if not len(images_BCHW):
-        return images_BCHW.clone()
+    op = find(name).op
     keys_B = fold_in(keys.to(images_BCHW.device, non_blocking=True), f"{name}/{severity}")
-    noisy = find(name).op(images_BCHW.float(), parameter, keys_B=keys_B)
-    return noisy.clamp(0.0, 1.0).to(images_BCHW.dtype)
+    noisy = torch.empty_like(images_BCHW)
+    size = _chunk_size(images_BCHW, chunk_bytes)
+    for images, keys_b, result in zip(*(whole.split(size) for whole in (images_BCHW, keys_B, noisy)), strict=True):
+        if len(images):
+            result.copy_(op(images.float(), parameter, keys_B=keys_b).clamp_(0.0, 1.0))
+    return noisy
+
+
+def _chunk_size(images_BCHW: Tensor, chunk_bytes: int | None) -> int:
+    """Images worked on at a time."""
+    if chunk_bytes is None:
+        chunk_bytes = _CHUNK_BYTES_CPU if images_BCHW.device.type == "cpu" else _CHUNK_BYTES
+    return max(1, chunk_bytes // (4 * max(1, math.prod(images_BCHW.shape[1:]))))
 
 
 def _require_images(images_BCHW: Tensor, keys: Tensor) -> None:

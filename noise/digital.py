@@ -1,4 +1,4 @@
-"""Digital corruptions: JPEG.
+"""Digital corruptions: JPEG, and the elastic transform.
 
 Baseline JPEG (ITU-T T.81, Annex K tables; quality scaling of the Independent JPEG Group; JFIF colour; 4:2:0 chroma
 with triangle-filter upsampling), in tensor arithmetic: no coder is needed since the entropy coding loses nothing.
@@ -12,6 +12,9 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from noise.filters import gaussian_weights, reach_of, weighted_shifts
+from noise.keyed import uniform
 
 # fmt: off
 _LUMA = (
@@ -60,7 +63,7 @@ def _colour(levels_BCHW: Tensor, quality: float, height: int, width: int) -> Ten
     half = _code(_halved(chroma), _table(_CHROMA, quality, chroma.device))
     # Cut to the true chroma size before the triangle filter, so that the last column is repeated as decoders do.
     half = half[..., : (height + 1) // 2, : (width + 1) // 2]
-    full = F.interpolate(half, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
+    full = _doubled(_doubled(half, dim=2), dim=3)[..., :height, :width]
     blueness, redness = full.unbind(1)
     luma = luma[:, :height, :width]
     return torch.stack(
@@ -70,9 +73,19 @@ def _colour(levels_BCHW: Tensor, quality: float, height: int, width: int) -> Ten
 
 def _halved(chroma_BCHW: Tensor) -> Tensor:
     """Means of 2 x 2 whole numbers, rounded down and up by turns at halves, as encoders do it."""
-    means = F.avg_pool2d(chroma_BCHW, kernel_size=2)
+    rows = chroma_BCHW[..., ::2, :] + chroma_BCHW[..., 1::2, :]
+    means = rows[..., ::2].add(rows[..., 1::2]).mul_(0.25)
     columns_W = torch.arange(means.shape[-1], device=means.device)
-    return (means + 0.25 + 0.25 * (columns_W % 2)).floor()
+    return means.add_(0.25 + 0.25 * (columns_W % 2)).floor_()
+
+
+def _doubled(images_BCHW: Tensor, *, dim: int) -> Tensor:
+    """Twice as many pixels along an axis by the triangle filter: 3/4 of the nearest and 1/4 of the next."""
+    length = images_BCHW.shape[dim]
+    ends = [images_BCHW.narrow(dim, 0, 1), images_BCHW, images_BCHW.narrow(dim, length - 1, 1)]
+    padded = torch.cat(ends, dim)
+    pair = [torch.lerp(images_BCHW, padded.narrow(dim, first, length), 0.25) for first in (0, 2)]
+    return torch.stack(pair, dim + 1).flatten(dim, dim + 1)
 
 
 def _code(levels_BCHW: Tensor, table_88: Tensor) -> Tensor:
@@ -88,7 +101,13 @@ def _code(levels_BCHW: Tensor, table_88: Tensor) -> Tensor:
 
 
 def _transform(blocks: Tensor, matrix_88: Tensor, *, dim: int) -> Tensor:
-    """sum_x matrix[u, x] blocks[.., x, ..] along one axis, term by term: a matrix product may run in TF32."""
+    """sum_x matrix[u, x] blocks[.., x, ..] along one axis; term by term on a GPU, where a product may run in TF32."""
+    if blocks.device.type == "cpu":
+        return (matrix_88 @ blocks.transpose(3, 4)).transpose(3, 4) if dim == 3 else blocks @ matrix_88.T
+    return _transform_by_terms(blocks, matrix_88, dim=dim)
+
+
+def _transform_by_terms(blocks: Tensor, matrix_88: Tensor, *, dim: int) -> Tensor:
     shape = [8 if axis == dim else 1 for axis in range(blocks.ndim)]
     total = torch.zeros_like(blocks)
     for x in range(8):
@@ -98,7 +117,7 @@ def _transform(blocks: Tensor, matrix_88: Tensor, *, dim: int) -> Tensor:
 
 def _rounded(values: Tensor) -> Tensor:
     """To the nearest whole number, halves away from zero."""
-    return values.sign() * (values.abs() + (0.5 + _NUDGE)).floor()
+    return values.abs().add_(0.5 + _NUDGE).floor_().copysign_(values)
 
 
 def _table(base: tuple[int, ...], quality: float, device: torch.device) -> Tensor:
@@ -113,3 +132,41 @@ def _basis(device: torch.device) -> Tensor:
     basis = torch.cos((2 * k[None, :] + 1) * k[:, None] * math.pi / 16) * 0.5
     basis[0] /= math.sqrt(2.0)
     return basis.float().to(device)
+
+
+# ------------------------------------------------------------------------------------------------------------- elastic
+_SMOOTH_SHARE, _REACH_SHARE, _CUT = 0.01, 0.005, 3.0
+
+
+def elastic_transform(images_BCHW: Tensor, alpha: float, *, keys_B: Tensor) -> Tensor:
+    """Each pixel is read from a place moved by a smooth random field; edges mirrored, bilinear between pixels.
+
+    Along both axes the move is alpha times U(-r, r), r = .005 height, smoothed by a Gaussian of .01 of the side, cut at
+    3 standard deviations. All is in shares of the side, so no length has to be scaled.
+
+    Args:
+        images_BCHW: float32.
+        alpha: Strength.
+        keys_B: int64 keys; the field of an image is drawn from its key.
+    """
+    height, width = images_BCHW.shape[-2:]
+    down, right = (
+        _moves(keys_B, (height, width), alpha=alpha, stream=name).view(-1, height, width) for name in ("down", "right")
+    )
+    rows_H1 = torch.arange(height, device=images_BCHW.device, dtype=torch.float32)[:, None]
+    columns_W = torch.arange(width, device=images_BCHW.device, dtype=torch.float32)
+    grid = torch.stack([((columns_W + right) * 2 + 1) / width - 1, ((rows_H1 + down) * 2 + 1) / height - 1], dim=-1)
+    return F.grid_sample(images_BCHW, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _moves(keys_B: Tensor, shape: tuple[int, int], *, alpha: float, stream: str) -> Tensor:
+    """Moves along one axis in pixels, (B, 1, H, W)."""
+    height, width = shape
+    reach = height * _REACH_SHARE
+    sigmas = [max(1e-3, side * _SMOOTH_SHARE) for side in shape]
+    radii = [reach_of(sigma, _CUT) for sigma in sigmas]
+    padded = (1, height + 2 * radii[0], width + 2 * radii[1])
+    field = uniform(keys_B, padded, stream=stream, low=-reach * alpha, high=reach * alpha)
+    for dim, sigma, radius in zip((2, 3), sigmas, radii, strict=True):
+        field = weighted_shifts(field, gaussian_weights(sigma, radius), dim=dim, is_padded=True)
+    return field

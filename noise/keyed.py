@@ -22,7 +22,7 @@ _WEYL_64 = 0x9E3779B97F4A7C15
 _HALF_STEP = 2.0**-24  # Half the distance of neighbouring uniforms, which stand at (m + 1/2) 2**-23.
 
 # Above this many expected counts the expansion in powers of 1/sqrt(rate) replaces the summed distribution function.
-_POISSON_SPLIT = 12.0
+_POISSON_SPLIT = 8.0
 
 
 def image_keys(ids_B: Tensor | Sequence[int], *, seed: int, salt: str = "") -> Tensor:
@@ -174,12 +174,13 @@ def integers(keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, low: int
 def poisson(rates_BT: Tensor, keys_B: Tensor, *, max_rate: float, stream: Stream) -> Tensor:
     """Poisson counts with the given expected values, by inversion: X = min {k : P(X <= k) >= u}.
 
-    One uniform u for each count. Up to 12 expected counts the distribution function is summed; above, its inverse comes
+    One uniform u for each count. Up to 8 expected counts the distribution function is summed; above, its inverse comes
     from the Cornish-Fisher expansion with w the normal quantile of u,
 
         X = floor(r + sqrt(r) w + 1/3 + w^2/6 - (w/36 + w^3/72) / sqrt(r) + (-8/405 + 7 w^2/810 + w^4/270) / r),
 
-    since exp(-r) and a single-precision sum lose the distribution from about 30 expected counts on.
+    since exp(-r) and a single-precision sum lose the distribution from about 30 expected counts on. At 8 counts the
+    expansion is off by 2e-4 in total variation and by 2e-5 in the mean, and less above.
 
     Args:
         rates_BT: Expected counts, non-negative, at most `max_rate`, of shape (B, ...); values outside are clamped.
@@ -199,21 +200,28 @@ def poisson(rates_BT: Tensor, keys_B: Tensor, *, max_rate: float, stream: Stream
     counts_BT = _poisson_by_sum(rates_BT.clamp(max=_POISSON_SPLIT), unit_BT, min(max_rate, _POISSON_SPLIT))
     if max_rate <= _POISSON_SPLIT:
         return counts_BT
-    return torch.where(rates_BT > _POISSON_SPLIT, _poisson_by_expansion(rates_BT, unit_BT), counts_BT)
+    is_high_BT = torch.sub(rates_BT, _POISSON_SPLIT).sign_().clamp_(min=0.0)
+    return counts_BT.lerp_(_poisson_by_expansion(rates_BT, unit_BT), is_high_BT)
 
 
 def _poisson_by_sum(rates_BT: Tensor, unit_BT: Tensor, max_rate: float) -> Tensor:
-    """Counts how many values of the distribution function lie below u; exact up to the rounding of u and the sum."""
+    """Counts how many values of the distribution function lie below u; exact up to the rounding of u and the sum.
+
+    The powers of the rate stay far below the largest float (8**28 is 2e25), so that a term costs one product. Signs are
+    summed in place of comparisons, which run several times slower on a CPU.
+    """
+    power_BT = rates_BT.neg().exp_()
+    total_BT = power_BT.clone()
     num_terms = _furthest_count(max_rate)
-    term_BT = rates_BT.neg().exp_()
-    total_BT = term_BT.clone()
-    counts_BT = torch.zeros_like(rates_BT)
+    signs_BT, sign_BT = torch.zeros_like(rates_BT), torch.empty_like(rates_BT)
     for count in range(1, num_terms + 1):
-        counts_BT += unit_BT > total_BT
-        term_BT.mul_(rates_BT).div_(count)
-        total_BT.add_(term_BT)
-    # Where the rounded sum stays below the largest u, every term was counted: bound by a tail of less than 1e-8.
-    return torch.minimum(counts_BT, rates_BT.sqrt().mul_(7.0).add_(rates_BT).add_(8.0).mul_(rates_BT > 0).floor_())
+        signs_BT.add_(torch.sub(unit_BT, total_BT, out=sign_BT).sign_())
+        power_BT.mul_(rates_BT)
+        total_BT.add_(power_BT, alpha=1.0 / math.factorial(count))
+    counts_BT = signs_BT.add_(num_terms).mul_(0.5)
+    # Where the rounded sum stays below the largest u, every term was counted: bound by a tail of less than 1e-7.
+    bound_BT = rates_BT.mul(3.0).add_(10.0).mul_(torch.clamp(rates_BT * 1e6, max=1.0))
+    return torch.minimum(counts_BT, bound_BT).floor_()
 
 
 def _furthest_count(rate: float) -> int:
@@ -229,14 +237,14 @@ def _furthest_count(rate: float) -> int:
 
 def _poisson_by_expansion(rates_BT: Tensor, unit_BT: Tensor) -> Tensor:
     rates_BT = rates_BT.clamp(min=_POISSON_SPLIT)
-    root_BT = rates_BT.sqrt()
     w_BT = unit_BT.mul(2.0).sub_(1.0).erfinv_().mul_(math.sqrt(2.0))
-    w2_BT = w_BT * w_BT
-    order_0_BT = w2_BT / 6.0 + 1.0 / 3.0
-    order_1_BT = -w_BT * (w2_BT / 72.0 + 1.0 / 36.0) / root_BT
-    order_2_BT = (w2_BT * (w2_BT / 270.0 + 7.0 / 810.0) - 8.0 / 405.0) / rates_BT
-    # The small terms are added up first, so that the rounding is that of the last sum alone.
-    return (rates_BT + (root_BT * w_BT + (order_0_BT + (order_1_BT + order_2_BT)))).floor_().clamp_(min=0.0)
+    square_BT = w_BT * w_BT
+    inverse_BT = rates_BT.rsqrt()
+    # Horner in 1 / sqrt(r), the small terms first, so that the rounding is that of the last sum alone.
+    total_BT = square_BT.mul(1.0 / 270.0).add_(7.0 / 810.0).mul_(square_BT).sub_(8.0 / 405.0).mul_(inverse_BT)
+    total_BT.sub_(square_BT.mul(1.0 / 72.0).add_(1.0 / 36.0).mul_(w_BT)).mul_(inverse_BT)
+    total_BT.add_(square_BT.mul_(1.0 / 6.0)).add_(1.0 / 3.0)
+    return total_BT.add_(w_BT.mul_(rates_BT.sqrt())).add_(rates_BT).floor_().clamp_(min=0.0)
 
 
 def _unit(words_BN: Tensor) -> Tensor:

@@ -32,27 +32,31 @@ def pixelate(images_BCHW: Tensor, share: float, *, keys_B: Tensor) -> Tensor:
     A cell is the mean of the pixels whose centres lie within half a cell of its own centre, as in Pillow; torch's area
     mode takes every pixel that the cell touches.
     """
-    for dim in (2, 3):
-        length = images_BCHW.shape[dim]
-        num_cells = max(1, int(length * share))
-        images_BCHW = _box_means(images_BCHW, num_cells, dim)
-        cell_of = (torch.arange(length, device=images_BCHW.device) * 2 + 1) * num_cells // (2 * length)
-        images_BCHW = images_BCHW.index_select(dim, cell_of)
-    return images_BCHW
+    height, width = images_BCHW.shape[-2:]
+    high, wide = (max(1, int(length * share)) for length in (height, width))
+    # Whole rows are picked, which are in one piece in memory: columns are turned into rows for that.
+    small_BCWH = _box_means(_box_means(images_BCHW, high).transpose(2, 3).contiguous(), wide)
+    columns_BCHW = small_BCWH.index_select(2, _cell_of(width, wide, small_BCWH.device)).transpose(2, 3).contiguous()
+    return columns_BCHW.index_select(2, _cell_of(height, high, small_BCWH.device))
 
 
-def _box_means(images_BCHW: Tensor, num_cells: int, dim: int) -> Tensor:
-    length = images_BCHW.shape[dim]
+def _cell_of(length: int, num_cells: int, device: torch.device) -> Tensor:
+    """The cell that each pixel lies in."""
+    return (torch.arange(length, device=device) * 2 + 1) * num_cells // (2 * length)
+
+
+def _box_means(images_BCHW: Tensor, num_cells: int) -> Tensor:
+    """Rows averaged into cells."""
+    length = images_BCHW.shape[2]
     # Pixel i is in cell c when c length < (i + 1/2) cells <= (c + 1) length; doubled, so that all is in integers.
     edges = torch.arange(num_cells + 1, device=images_BCHW.device) * 2 * length + num_cells
     edges = edges.div(2 * num_cells, rounding_mode="floor")
     first, size = edges[:-1], edges.diff()
-    shape = [-1 if axis == dim else 1 for axis in range(4)]
     total = torch.zeros((), device=images_BCHW.device)
     for step in range(-(-length // num_cells)):
-        values = images_BCHW.index_select(dim, (first + step).clamp(max=length - 1))
-        total = total + values * (step < size).view(shape)
-    return total / size.view(shape)
+        values = images_BCHW.index_select(2, (first + step).clamp(max=length - 1))
+        total = values.mul_((step < size).float()[:, None]).add_(total)
+    return total.div_(size[:, None])
 
 
 def _down_and_up(images_BCHW: Tensor, divisor: float, mode: str) -> Tensor:

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noise.blur import gaussian_filter
 from noise.corruption import corrupt_checked
 from noise.families import find
+from noise.filters import gaussian_filter
 from noise.keyed import fold_in, integers, normal, uniform
 
 PMAL_PAIR = "pmal_pair"

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from noise import blur, digital, photometric, resolution
+from noise import blur, digital, filters, photometric, resolution
 from noise.keyed import image_keys
 from tests.unit.noise.pictures import random_images, scenes
 
@@ -83,7 +83,7 @@ def test_gaussian_blur_equals_scipy(sigma):
 
 def test_gaussian_filter_takes_a_deviation_for_each_image():
     images_BCHW = random_images(3, 17, 12)
-    filtered = blur.gaussian_filter(images_BCHW, torch.tensor([0.0, 0.8, 2.5]), reach=12)
+    filtered = filters.gaussian_filter(images_BCHW, torch.tensor([0.0, 0.8, 2.5]), reach=12)
     assert torch.equal(filtered[0], images_BCHW[0])
     for index, sigma in ((1, 0.8), (2, 2.5)):
         reference = ndimage.gaussian_filter(images_BCHW[index].numpy(), (0, sigma, sigma), mode="nearest", radius=12)
@@ -94,11 +94,11 @@ def test_motion_blur_of_a_point_is_a_one_sided_line():
     images_BCHW = torch.zeros(64, 1, 65, 65)
     images_BCHW[:, 0, 32, 32] = 1
     blurred_BHW = blur.motion_blur(images_BCHW, (10, 3), keys_B=image_keys(range(64), seed=1))[:, 0]
-    assert torch.allclose(blurred_BHW.sum((1, 2)), torch.ones(64), atol=1e-5)
+    assert torch.allclose(blurred_BHW.sum((1, 2)), torch.ones(64), atol=1e-3)  # a sum of 4,225 roundings
     weights = torch.exp(-(torch.arange(21.0) ** 2) / 18)
     weights /= weights.sum()
     rows, columns = torch.arange(65.0)[:, None] - 32, torch.arange(65.0)[None, :] - 32
-    assert (blurred_BHW * (columns > 0)).sum() == 0
+    assert (blurred_BHW * (columns > 0)).abs().max() < 1e-6
     mean_right = (blurred_BHW * columns).sum((1, 2))
     mean_down = (blurred_BHW * rows).sum((1, 2))
     length = (weights * torch.arange(21.0)).sum().item()
