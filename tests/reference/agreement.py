@@ -15,6 +15,13 @@ from noise.keyed import image_keys
 from tests.reference.corruptions import reference
 
 SIDE = 224
+DETERMINISTIC = {
+    "brightness", "contrast", "defocus_blur", "gaussian_blur", "jpeg_compression", "pixelate", "saturate", "zoom_blur",
+}  # fmt: skip
+DRAWS = {"motion_blur": 4, "snow": 2, "frost": 4, "fog": 8, "spatter": 8}
+"""Draws for each image where few random numbers decide much."""
+DEPARTURES = {"frost": (0.2, 1.5), "glass_blur": (0.15, 1.6)}
+"""Those that differ on purpose: drawn crystals for photographs, true swaps for copies; bounds of ratio and dB."""
 
 
 class Agreement(NamedTuple):

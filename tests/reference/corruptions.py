@@ -7,6 +7,7 @@ imagecorruptions 1.1.2 imports `pkg_resources` and `scipy.ndimage.interpolation`
 import functools
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,7 @@ def _seeded(seed: int) -> Iterator[None]:
     import skimage.util
 
     state, salt = np.random.get_state(), skimage.util.random_noise  # noqa: NPY002
+    warnings.simplefilter("ignore")
     np.random.seed(seed)  # noqa: NPY002 - the package draws from it
     setattr(np, "float_", np.float64)  # noqa: B010 - the name is gone from NumPy
     skimage.util.random_noise = functools.partial(salt, rng=seed)
@@ -77,6 +79,11 @@ def reference(image_HWC: np.ndarray, name: str, severity: int, *, seed: int) -> 
     Returns:
         float32 in [0, 1], the shape of the image.
     """
-    with _seeded(seed):
+    with warnings.catch_warnings(), _seeded(seed):
         noisy = getattr(_package(), name)(Image.fromarray(image_HWC), severity)
     return np.asarray(noisy, dtype=np.float32) / 255
+
+
+def line_blurred(image_HWC: np.ndarray, *, radius: int, sigma: float, angle: float) -> np.ndarray:
+    """The reference's motion blur at an angle in degrees."""
+    return _package()._motion_blur(image_HWC, radius=radius, sigma=sigma, angle=angle)
