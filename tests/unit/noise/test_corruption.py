@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from noise.corruption import corrupt
-from noise.families import CORRUPTIONS, GROUPS, parameter_for, table_for
+from noise.families import CORRUPTIONS, FAMILIES, GROUPS, catalogue, catalogue_text, parameter_for, table_for
 from noise.keyed import image_keys
 from noise.preview import contact_sheet
 from tests.unit.noise.pictures import scenes
@@ -99,3 +99,33 @@ def test_contact_sheet_has_a_row_for_each_name():
     two = contact_sheet(_IMAGES_BCHW[:1], ["contrast", "jpeg_compression"], [1, 5], key=_KEYS_3[:1], diff=True)
     assert one.width == two.width
     assert two.height > one.height + 90
+
+
+def test_the_catalogue_has_a_row_for_each_table_and_all_that_corrupt_would_take():
+    rows = catalogue()
+    assert len(rows) == sum(len(corruption.severities) for corruption in CORRUPTIONS.values())
+    for row in rows:
+        corruption = CORRUPTIONS[row.name]
+        assert row.parameters == tuple(corruption.severities[row.table])
+        assert (row.family, row.group, row.source) == (corruption.family, corruption.group, corruption.source)
+        assert row.scaled == (corruption.scaled is not None)
+    order = [FAMILIES.index(row.family) for row in rows]
+    assert order == sorted(order)
+
+
+def test_the_catalogue_takes_names_groups_and_families():
+    assert {row.name for row in catalogue(["contrast"])} == {"contrast"}
+    assert {row.group for row in catalogue(["blur"])} == {"blur"}
+    assert {row.family for row in catalogue(["kornia", "resolution"])} == {"kornia", "resolution"}
+    with pytest.raises(ValueError, match=r"no corruption is called 'blurr'; near: "):
+        catalogue(["blurr"])
+
+
+def test_the_catalogues_text_names_each_corruption_once_and_its_strengths():
+    text = catalogue_text(catalogue(["gaussian_noise", "motion_blur"]))
+    assert text.count("gaussian_noise") == 1
+    assert "imagenet  0.08  0.12  0.18  0.26  0.38" in text
+    assert "cifar     0.04  0.06  0.08  0.09  0.1\n" in text
+    assert "(10, 3)  (15, 5)  (15, 8)  (15, 12)  (20, 15)  (lengths follow the side)" in text
+    assert text.count("1903.12261") == 1
+    assert catalogue_text([]).strip() == "sources"
