@@ -7,6 +7,7 @@ from noise.corruption import corrupt
 from noise.families import CORRUPTIONS, FAMILIES, GROUPS, catalogue, catalogue_text, parameter_for, table_for
 from noise.keyed import image_keys
 from noise.preview import contact_sheet
+from tests.unit.noise import quality
 from tests.unit.noise.pictures import scenes
 
 _IMAGES_BCHW = scenes(3, 32, 32)
@@ -81,13 +82,22 @@ def test_the_shorter_side_decides():
     assert torch.equal(nearest, corrupt(wide_BCHW, "gaussian_noise", 5, keys=keys_1, scale="cifar"))
 
 
-def test_names_and_severities_have_noise_of_their_own():
+def test_seeds_names_and_severities_have_independent_noise():
     flat_BCHW = torch.full((1, 3, 64, 64), 0.5)
-    fields = [
-        corrupt(flat_BCHW, name, severity, keys=_KEYS_3[:1], scale="cifar").flatten() - 0.5
-        for name, severity in (("gaussian_noise", 1), ("gaussian_noise", 2), ("speckle_noise", 1), ("pmal_gaussian", 1))
+    asked = [
+        (name, severity, seed)
+        for name in ("gaussian_noise", "pmal_gaussian", "speckle_noise", "kornia.gaussian_noise")
+        for severity in (1, 2, 3)
+        for seed in (0, 1, -1)
     ]
-    assert torch.corrcoef(torch.stack(fields)).fill_diagonal_(0).abs().max() < 0.05
+    fields = torch.stack([
+        corrupt(flat_BCHW, name, severity, keys=image_keys([5], seed=seed), scale="cifar").flatten() - 0.5
+        for name, severity, seed in asked
+    ])  # fmt: skip
+    assert quality.is_fair(quality.all_pairs(fields.double().numpy()))
+    assert quality.is_fair(quality.all_pairs(fields.abs().double().numpy()))
+    # The statistic sees two noises in common among these many.
+    assert not quality.is_fair(quality.all_pairs(torch.cat([fields, fields[:1]]).double().numpy()))
 
 
 def test_every_group_is_known():
