@@ -6,10 +6,10 @@ Kornia is imported on use, so that the package works without it.
 
 What does convolutions or rounds runs in float64: cuDNN convolves float32 in TF32 by default, and the last digits of a
 float32 product change with the batch.
-Left out, since they have no five strengths or destroy nothing: channel dropout and shuffle, grey scale, inversion,
-equalisation, CLAHE, solarisation, gamma, colour jitter, RGB shift, Planckian jitter, sharpness, erasing,
-posterisation (three of its eight steps are of use); box and Gaussian blur are `gaussian_blur` again; dissolving needs
-a diffusion model.
+Left out: what has no five strengths (channel dropout and shuffle, grey scale, inversion, posterisation) or is a change
+of colour or light that destroys little (equalisation, CLAHE, solarisation, gamma, jitter, RGB shift, Planckian jitter,
+sharpness), erasing (occlusion, no noise), box and Gaussian blur (`gaussian_blur` again), dissolving (needs a diffusion
+model).
 
 Shape suffixes: B batch, C channels, H height, W width, D drops, T taps of a motion kernel.
 """
@@ -31,6 +31,7 @@ from noise.keyed import integers, normal, uniform
 Span = tuple[float, float]
 """A strength drawn evenly between two values for each image."""
 
+_F32 = torch.float32
 _ROUGHNESS: Span = (0.1, 0.7)  # Kornia's default
 
 
@@ -153,7 +154,8 @@ def median_blur(images_BCHW: Tensor, size_rounds: tuple[int, int], *, keys_B: Te
     Several rounds stand for larger windows, which Kornia holds in memory for every pixel at once.
     """
     size, rounds = size_rounds
-    filtered = images_BCHW.double()
+    # On the CPU Kornia compares pixels; on CUDA it copies the windows by a convolution, which TF32 would round.
+    filtered = images_BCHW.double() if images_BCHW.is_cuda else images_BCHW
     for _ in range(rounds):
         filtered = _kornia("filters").median_blur(filtered, kernel_size=(size, size), border_type="replicate")
     return filtered.float()
@@ -161,8 +163,9 @@ def median_blur(images_BCHW: Tensor, size_rounds: tuple[int, int], *, keys_B: Te
 
 def jpeg(images_BCHW: Tensor, quality: Span, *, keys_B: Tensor) -> Tensor:
     """Kornia's differentiable JPEG, whose rounding is softened by a cubic, at a quality drawn for each image."""
-    function, quality_B = _kornia("enhance").jpeg_codec_differentiable, _drawn(keys_B, quality, "quality").double()
-    return _in_colour(images_BCHW.double().clamp(0.0, 1.0), lambda x: function(x, jpeg_quality=quality_B)).float()
+    wide = _wide(images_BCHW.device)
+    function, quality_B = _kornia("enhance").jpeg_codec_differentiable, _drawn(keys_B, quality, "quality").to(wide)
+    return _in_colour(images_BCHW.to(wide).clamp(0.0, 1.0), lambda x: function(x, jpeg_quality=quality_B)).float()
 
 
 def salt_and_pepper(images_BCHW: Tensor, share: float, *, keys_B: Tensor) -> Tensor:
@@ -214,9 +217,6 @@ def linear_corner_illumination(images_BCHW: Tensor, gain: Span, *, keys_B: Tenso
     return augmentation.apply_transform(images_BCHW, params=params, flags={})
 
 
-_F32 = torch.float32
-
-
 def _kornia(module: str) -> ModuleType:
     """A module of Kornia.
 
@@ -234,6 +234,11 @@ def _kornia(module: str) -> ModuleType:
         ) from error
 
 
+def _wide(device: torch.device) -> torch.dtype:
+    """float64 (see the top of the file), where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def _drawn(keys_B: Tensor, span: Span, stream: str) -> Tensor:
     """One value for each image, even in the span."""
     return uniform(keys_B, (1,), stream=stream, low=span[0], high=span[1])[:, 0]
@@ -246,7 +251,7 @@ def _in_colour(images_BCHW: Tensor, function: Callable[[Tensor], Tensor]) -> Ten
 
 
 def _plasma(images_BCHW: Tensor, keys_B: Tensor) -> Tensor:
-    """Plasma fractals from 0 to 1 of the shape of the images, float64, by Kornia's diamond-square algorithm.
+    """Plasma fractals from 0 to 1 of the shape of the images, in wide arithmetic, by Kornia's diamond-square algorithm.
 
     Its levels ask for one field after the other; each gets a stream of its own.
     """
@@ -261,12 +266,12 @@ def _plasma(images_BCHW: Tensor, keys_B: Tensor) -> Tensor:
 
     return _kornia("contrib").diamond_square(
         output_size=(size_B, channels, height, width),
-        roughness=_drawn(keys_B, _ROUGHNESS, "roughness").double(),
+        roughness=_drawn(keys_B, _ROUGHNESS, "roughness").to(_wide(images_BCHW.device)),
         random_scale=1.0,
         random_fn=field,
         normalize_range=(0.0, 1.0),
         device=images_BCHW.device,
-        dtype=torch.float64,
+        dtype=_wide(images_BCHW.device),
     )
 
 
