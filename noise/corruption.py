@@ -64,11 +64,16 @@ def corrupt_checked(
     parameter = parameter_for(name, severity, min(images_BCHW.shape[-2:]), scale)
     op = find(name).op
     keys_B = fold_in(keys.to(images_BCHW.device, non_blocking=True), f"{name}/{severity}")
-    noisy = torch.empty_like(images_BCHW)
+    if not len(images_BCHW):
+        return images_BCHW.clone()
     size = _chunk_size(images_BCHW, chunk_bytes)
-    for images, keys_b, result in zip(*(whole.split(size) for whole in (images_BCHW, keys_B, noisy)), strict=True):
-        if len(images):
-            result.copy_(op(images.float(), parameter, keys_B=keys_b).clamp_(0.0, 1.0))
+    chunks = zip(images_BCHW.split(size), keys_B.split(size), strict=True)
+    results = (op(images.float(), parameter, keys_B=keys).clamp(0.0, 1.0) for images, keys in chunks)
+    if size >= len(images_BCHW) or (images_BCHW.requires_grad and torch.is_grad_enabled()):
+        return torch.cat([result.to(images_BCHW.dtype) for result in results])
+    noisy = torch.empty_like(images_BCHW)
+    for place, result in zip(noisy.split(size), results, strict=True):
+        place.copy_(result)
     return noisy
 
 

@@ -5,16 +5,18 @@ A corruption of your own is a function `op(images_BCHW, parameter, *, keys_B)` a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 from noise import photometric, resolution
 from noise.benchmark import BENCHMARK
 from noise.entry import FAMILIES, GROUPS, TABLE_SIDES, Corruption, Family, Group, Op, Scale
+from noise.kornia_ops import KORNIA
 
 __all__ = [
-    "CORRUPTIONS", "FAMILIES", "GROUPS", "TABLE_SIDES", "Corruption", "Family", "Group", "Op", "Scale", "find",
-    "parameter_for", "table_for",
+    "CORRUPTIONS", "FAMILIES", "GROUPS", "TABLE_SIDES", "CatalogueRow", "Corruption", "Family", "Group", "Op", "Scale",
+    "catalogue", "catalogue_text", "find", "parameter_for", "table_for",
 ]  # fmt: skip
 
 _DIVISORS = {"imagenet": (2, 3, 4, 6, 8)}
@@ -31,6 +33,7 @@ CORRUPTIONS: dict[str, Corruption] = {
         source="Liu 2024 (arXiv 2401.14336)",
         family="pmal",
     ),
+    **KORNIA,
 }
 
 
@@ -83,3 +86,69 @@ def parameter_for(name: str, severity: int, side: int, scale: str = "nearest") -
     assert corruption.scaled is not None
     target = side if scale == "nearest" else TABLE_SIDES[scale]
     return corruption.scaled(corruption.severities["imagenet"][severity - 1], target / TABLE_SIDES["imagenet"])
+
+
+class CatalogueRow(NamedTuple):
+    """One table of one corruption.
+
+    Args:
+        name: the corruption.
+        family: the suite it belongs to.
+        group: its kind.
+        table: `imagenet`, `tiny` or `cifar`.
+        parameters: at severity 1 to 5.
+        scaled: whether lengths follow the side of the images where there is no table for it.
+        source: where the parameters are from.
+    """
+
+    name: str
+    family: str
+    group: str
+    table: str
+    parameters: tuple[Any, ...]
+    scaled: bool
+    source: str
+
+
+def catalogue(which: Sequence[str] = ()) -> list[CatalogueRow]:
+    """Every table of every corruption, by family and group.
+
+    Args:
+        which: names, groups or families to take; all when empty.
+
+    Raises:
+        ValueError: a word is none of these.
+    """
+    words = set(which)
+    for word in sorted(words - set(GROUPS) - set(FAMILIES)):
+        find(word)
+    rows = [
+        CatalogueRow(name, entry.family, entry.group, table, tuple(parameters), entry.scaled is not None, entry.source)
+        for name, entry in CORRUPTIONS.items()
+        for table, parameters in entry.severities.items()
+        if not words or words & {name, entry.group, entry.family}
+    ]
+    return sorted(rows, key=lambda row: (FAMILIES.index(row.family), GROUPS.index(row.group)))
+
+
+def catalogue_text(rows: Sequence[CatalogueRow]) -> str:
+    """The rows as a table to read, the corruptions of a family under its name, and their sources."""
+    width = max((len(row.name) for row in rows), default=0)
+    lines: list[str] = []
+    before: CatalogueRow | None = None
+    for row in rows:
+        if before is None or row.family != before.family:
+            lines += ["", row.family] if lines else [row.family]
+        name, group = ("", "") if before is not None and row.name == before.name else (row.name, row.group)
+        strengths = "  ".join(_strength(parameter) for parameter in row.parameters)
+        note = "  (lengths follow the side)" if row.scaled else ""
+        lines.append(f"  {name:<{width}}  {group:<10}  {row.table:<8}  {strengths}{note}")
+        before = row
+    sources = dict.fromkeys(f"  {row.family}: {row.source}" for row in rows)
+    return "\n".join([*lines, "", "sources", *sources])
+
+
+def _strength(parameter: Any) -> str:
+    if isinstance(parameter, tuple | list):
+        return f"({', '.join(_strength(part) for part in parameter)})"
+    return f"{parameter:g}" if isinstance(parameter, int | float) else str(parameter)

@@ -189,13 +189,13 @@ def poisson(rates_BT: Tensor, keys_B: Tensor, *, max_rate: float, stream: Stream
         stream: Tells independent uses of one key apart.
 
     Returns:
-        float32 tensor of whole numbers, shape of the rates.
+        float32 tensor of whole numbers, shape of the rates; steps of the rates, so they carry no gradient.
 
     Source: M. Giles 2016, "Algorithm 955: approximation of the inverse Poisson cumulative distribution function",
         ACM TOMS 42(1), for the expansion. His correction terms for the far tail are left out.
     """
     shape = tuple(rates_BT.shape[1:])
-    rates_BT = rates_BT.to(torch.float32).clamp(0.0, max_rate)
+    rates_BT = rates_BT.detach().to(torch.float32).clamp(0.0, max_rate)
     unit_BT = uniform(keys_B, shape, stream=stream)
     counts_BT = _poisson_by_sum(rates_BT.clamp(max=_POISSON_SPLIT), unit_BT, min(max_rate, _POISSON_SPLIT))
     if max_rate <= _POISSON_SPLIT:

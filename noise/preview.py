@@ -48,14 +48,16 @@ def _picture(image_1CHW: Tensor) -> Image.Image:
 
 def _sheet(rows: list[list[Image.Image]], names: Sequence[str], columns: Sequence[str]) -> Image.Image:
     width, height = rows[0][0].size
-    size = (_LABEL_WIDTH + len(columns) * (width + _GAP), _LABEL_HEIGHT + len(rows) * (height + _GAP))
+    font = ImageFont.load_default(size=14)
+    label_width = max(_LABEL_WIDTH, *(round(font.getlength(name)) + 2 * _GAP for name in names))
+    size = (label_width + len(columns) * (width + _GAP), _LABEL_HEIGHT + len(rows) * (height + _GAP))
     sheet = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
+    draw = ImageDraw.Draw(sheet)
     for j, column in enumerate(columns):
-        draw.text((_LABEL_WIDTH + j * (width + _GAP), 5), column, fill="black", font=font)
+        draw.text((label_width + j * (width + _GAP), 5), column, fill="black", font=font)
     for i, (name, row) in enumerate(zip(names, rows, strict=True)):
         top = _LABEL_HEIGHT + i * (height + _GAP)
         draw.text((6, top + height // 2 - 8), name, fill="black", font=font)
         for j, picture in enumerate(row):
-            sheet.paste(picture, (_LABEL_WIDTH + j * (width + _GAP), top))
+            sheet.paste(picture, (label_width + j * (width + _GAP), top))
     return sheet

@@ -210,6 +210,17 @@ def data_inspect(
         typer.echo(inspect_source(place, sets=sets or (), sheet=sheet))
 
 
+@noise_app.command("list")
+def noise_list(
+    which: Annotated[list[str] | None, typer.Argument(help="Corruptions, groups or families [all].")] = None,
+) -> None:
+    """List the corruptions: name, group, parameters at severity 1 to 5 for each image size, source."""
+    with _plain_errors():
+        from noise.families import catalogue, catalogue_text
+
+        typer.echo(catalogue_text(catalogue(which or ())))
+
+
 @noise_app.command("preview")
 def noise_preview(
     image: Annotated[Path, typer.Argument(help="An image file.")],

@@ -12,10 +12,11 @@ _SHAPES = [(3, 8, 8), (3, 33, 21), (1, 9, 40), (1, 32, 32)]
 # Severity is no order of the mean change there: saturation is taken away and then added, snow falls in other flakes,
 # and strong frost or fog darkens as it lightens.
 _NOT_MONOTONE = {"saturate", "snow", "frost", "fog"}
+_ROUNDED = {"defocus_blur", "glass_blur"}
 # Nothing is random there: the key has no effect.
 _DETERMINISTIC = {
-    "brightness", "contrast", "defocus_blur", "gaussian_blur", "jpeg_compression", "pixelate", "resolution",
-    "resolution_bicubic", "resolution_bilinear", "saturate", "zoom_blur",
+    "brightness", "contrast", "defocus_blur", "gaussian_blur", "jpeg_compression", "kornia.median_blur",
+    "pixelate", "resolution", "resolution_bicubic", "resolution_bilinear", "saturate", "zoom_blur",
 }  # fmt: skip
 
 
@@ -98,7 +99,9 @@ def test_each_image_has_noise_of_its_own(name):
 
 
 def test_severity_raises_the_mean_change(name):
-    images_BCHW, keys_B = scenes(3, 224, 224), image_keys(range(3), seed=0)  # whole lengths: none is rounded
+    # Many images, so that directions and places average out; lengths of few whole pixels are not rounded at 224 px.
+    count, side = (3, 224) if name in _ROUNDED else (24, 64)
+    images_BCHW, keys_B = scenes(count, side, side), image_keys(range(count), seed=0)
     changes = [
         (corrupt(images_BCHW, name, severity, keys=keys_B) - images_BCHW).abs().mean().item()
         for severity in range(1, 6)

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from noise.corruption import corrupt
-from noise.families import CORRUPTIONS, GROUPS, parameter_for, table_for
+from noise.families import CORRUPTIONS, FAMILIES, GROUPS, catalogue, catalogue_text, parameter_for, table_for
 from noise.keyed import image_keys
 from noise.preview import contact_sheet
+from tests.unit.noise import quality
 from tests.unit.noise.pictures import scenes
 
 _IMAGES_BCHW = scenes(3, 32, 32)
@@ -81,13 +82,22 @@ def test_the_shorter_side_decides():
     assert torch.equal(nearest, corrupt(wide_BCHW, "gaussian_noise", 5, keys=keys_1, scale="cifar"))
 
 
-def test_names_and_severities_have_noise_of_their_own():
+def test_seeds_names_and_severities_have_independent_noise():
     flat_BCHW = torch.full((1, 3, 64, 64), 0.5)
-    fields = [
-        corrupt(flat_BCHW, name, severity, keys=_KEYS_3[:1], scale="cifar").flatten() - 0.5
-        for name, severity in (("gaussian_noise", 1), ("gaussian_noise", 2), ("speckle_noise", 1), ("pmal_gaussian", 1))
+    asked = [
+        (name, severity, seed)
+        for name in ("gaussian_noise", "pmal_gaussian", "speckle_noise", "kornia.gaussian_noise")
+        for severity in (1, 2, 3)
+        for seed in (0, 1, -1)
     ]
-    assert torch.corrcoef(torch.stack(fields)).fill_diagonal_(0).abs().max() < 0.05
+    fields = torch.stack([
+        corrupt(flat_BCHW, name, severity, keys=image_keys([5], seed=seed), scale="cifar").flatten() - 0.5
+        for name, severity, seed in asked
+    ])  # fmt: skip
+    assert quality.is_fair(quality.all_pairs(fields.double().numpy()))
+    assert quality.is_fair(quality.all_pairs(fields.abs().double().numpy()))
+    # The statistic sees two noises in common among these many.
+    assert not quality.is_fair(quality.all_pairs(torch.cat([fields, fields[:1]]).double().numpy()))
 
 
 def test_every_group_is_known():
@@ -99,3 +109,33 @@ def test_contact_sheet_has_a_row_for_each_name():
     two = contact_sheet(_IMAGES_BCHW[:1], ["contrast", "jpeg_compression"], [1, 5], key=_KEYS_3[:1], diff=True)
     assert one.width == two.width
     assert two.height > one.height + 90
+
+
+def test_the_catalogue_has_a_row_for_each_table_and_all_that_corrupt_would_take():
+    rows = catalogue()
+    assert len(rows) == sum(len(corruption.severities) for corruption in CORRUPTIONS.values())
+    for row in rows:
+        corruption = CORRUPTIONS[row.name]
+        assert row.parameters == tuple(corruption.severities[row.table])
+        assert (row.family, row.group, row.source) == (corruption.family, corruption.group, corruption.source)
+        assert row.scaled == (corruption.scaled is not None)
+    order = [FAMILIES.index(row.family) for row in rows]
+    assert order == sorted(order)
+
+
+def test_the_catalogue_takes_names_groups_and_families():
+    assert {row.name for row in catalogue(["contrast"])} == {"contrast"}
+    assert {row.group for row in catalogue(["blur"])} == {"blur"}
+    assert {row.family for row in catalogue(["kornia", "resolution"])} == {"kornia", "resolution"}
+    with pytest.raises(ValueError, match=r"no corruption is called 'blurr'; near: "):
+        catalogue(["blurr"])
+
+
+def test_the_catalogues_text_names_each_corruption_once_and_its_strengths():
+    text = catalogue_text(catalogue(["gaussian_noise", "motion_blur"]))
+    assert text.count("gaussian_noise") == 1
+    assert "imagenet  0.08  0.12  0.18  0.26  0.38" in text
+    assert "cifar     0.04  0.06  0.08  0.09  0.1\n" in text
+    assert "(10, 3)  (15, 5)  (15, 8)  (15, 12)  (20, 15)  (lengths follow the side)" in text
+    assert text.count("1903.12261") == 1
+    assert catalogue_text([]).strip() == "sources"

@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 
 from noise import keyed
+from tests.unit.noise import quality
 
 _KEYS_B = keyed.image_keys(range(64), seed=0)
 
@@ -152,7 +153,7 @@ def test_uniform_takes_ends_and_dtype():
     assert values.max() > 2.9
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.7, 3.0, 11.9, 12.1, 29.0, 31.0, 60.0, 250.0, 500.0])
+@pytest.mark.parametrize("rate", [0.02, 0.7, 3.0, 5.0, 11.9, 12.1, 25.0, 31.0, 60.0, 100.0, 250.0, 500.0])
 def test_poisson_follows_its_law(rate):
     count = 200_000
     keys_B = keyed.image_keys(range(20), seed=round(rate * 100))
@@ -185,6 +186,114 @@ def test_poisson_mixes_rates_and_keeps_zero():
     assert torch.equal(counts, counts.round())
     ratio = counts.mean((0, 1))[1:] / torch.arange(1, 61)
     assert ratio.sub(1).abs().max() < 0.05
+
+
+def _fields(make, *, seeds: bool = False):
+    """Uniform values (100, 3, 32, 32) of neighbouring ids under one seed, or of one id under neighbouring seeds."""
+    if seeds:
+        keys_B = torch.cat([keyed.image_keys([7], seed=seed) for seed in range(100)])
+    else:
+        keys_B = keyed.image_keys(range(100), seed=0)
+    return make(keys_B, (3, 32, 32), stream="field").double().numpy()
+
+
+def _shifted_counters(keys_B, shape, *, stream):
+    """What a generator must not be: one sequence for all images, each beginning one step later than the last."""
+    count = int(np.prod(shape))
+    whole = keyed.uniform(keys_B[:1], (count + len(keys_B),), stream=stream)[0]
+    return torch.stack([whole[i : i + count] for i in range(len(keys_B))]).view(-1, *shape)
+
+
+def _lattice(keys_B, shape, *, stream):
+    """What a generator must not be: evenly spread and no more random than a ruler."""
+    steps = torch.arange(int(np.prod(shape)), dtype=torch.float64) * 0.6180339887498949
+    offsets_B1 = keyed.uniform(keys_B, (1,), stream=stream, dtype=torch.float64)
+    return ((steps + offsets_B1) % 1).view(-1, *shape)
+
+
+def _smoothed(keys_B, shape, *, stream):
+    """What a generator must not be: each value drawn a little towards the one before."""
+    values = keyed.normal(keys_B, shape, stream=stream).double().flatten(1)
+    leaning = values[:, 1:] + 0.02 * values[:, :-1]
+    normal = torch.cat([values[:, :1], leaning / (1 + 0.02**2) ** 0.5], dim=1)
+    return torch.special.ndtr(normal).view(-1, *shape)
+
+
+def _statistics(fields: np.ndarray) -> dict[str, float]:
+    flat_BN = fields.reshape(len(fields), -1)
+    across_BN = fields.transpose(0, 1, 3, 2).reshape(len(fields), -1)
+    return {
+        "flat": quality.flatness(fields),
+        "flat within images": stats.kstest([quality.flatness(one, num_cells=64) for one in flat_BN], "uniform").pvalue,
+        "serial along rows": quality.serial(flat_BN),
+        "serial down columns": quality.serial(across_BN),
+        "serial of squares": quality.serial((flat_BN - 0.5) ** 2),
+        "channels": quality.pair_flatness(fields[:, 0], fields[:, 1]),
+        "neighbouring pixels": quality.pair_flatness(fields[..., 1:], fields[..., :-1]),
+        "neighbouring images": quality.between(flat_BN),
+        "all pairs of images": quality.all_pairs(flat_BN),
+        "pairs of squares": quality.all_pairs((flat_BN - 0.5) ** 2),
+    }
+
+
+@pytest.mark.parametrize("seeds", [False, True], ids=["neighbouring ids", "neighbouring seeds"])
+def test_fields_are_flat_and_uncorrelated_within_and_between_images(seeds):
+    found = _statistics(_fields(keyed.uniform, seeds=seeds))
+    assert all(quality.is_fair(p_value) for p_value in found.values()), found
+
+
+@pytest.mark.parametrize("seeds", [False, True], ids=["neighbouring ids", "neighbouring seeds"])
+def test_normal_fields_are_uncorrelated_within_and_between_images(seeds):
+    def through_normal(*args, **kwargs):
+        return torch.special.ndtr(keyed.normal(*args, **kwargs).double())
+
+    found = _statistics(_fields(through_normal, seeds=seeds))
+    assert all(quality.is_fair(p_value) for p_value in found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "caught_by"),
+    [(_shifted_counters, "neighbouring images"), (_lattice, "flat"), (_smoothed, "serial along rows")],
+)
+def test_these_statistics_catch_wrong_generators(wrong, caught_by):
+    assert not quality.is_fair(_statistics(_fields(wrong))[caught_by])
+
+
+@pytest.mark.parametrize("shift", [0, 8, 16, 24])
+def test_every_byte_of_the_words_is_even(shift):
+    words = keyed.bits(_KEYS_B, 20_000, stream="bytes").numpy()
+    assert quality.is_fair(stats.chisquare(np.bincount((words >> shift & 255).ravel(), minlength=256)).pvalue)
+
+
+def test_normal_has_the_moments_of_the_normal_law():
+    values = keyed.normal(_KEYS_B, (30_000,), stream="moments").double().numpy().ravel()
+    # Variances of the sample moments of a standard normal law: Var z^k / n with E z^2k - (E z^k)^2.
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)):
+        score = ((values**power).mean() - mean) / (variance / values.size) ** 0.5
+        assert quality.is_fair(2 * stats.norm.sf(abs(score))), power
+    for one in values.reshape(8, -1):
+        assert quality.is_fair(stats.kstest(one, "norm").pvalue)
+    assert 4.5 < np.abs(values).max() < 5.77  # 13 of 1.9 million lie beyond 4.5
+
+
+def test_the_two_values_of_one_radius_are_independent():
+    values = keyed.normal(_KEYS_B, (2, 15_000), stream="halves").double()
+    for power in (1, 2):
+        first, second = (values[:, half].pow(power).numpy() for half in (0, 1))
+        score = (quality.standard(first) * quality.standard(second)).sum() / first.size**0.5
+        assert quality.is_fair(2 * stats.norm.sf(abs(score))), power
+    uniform = torch.special.ndtr(values).numpy()
+    assert quality.is_fair(quality.pair_flatness(uniform[:, 0], uniform[:, 1]))
+
+
+@pytest.mark.parametrize("photons", [3, 12, 60, 100, 500])
+def test_poisson_counts_of_neighbouring_pixels_and_images_are_independent(photons):
+    keys_B = keyed.image_keys(range(100), seed=1)
+    counts = keyed.poisson(torch.full((100, 2048), float(photons)), keys_B, max_rate=photons, stream=0)
+    values_BN = counts.double().numpy()
+    assert quality.is_fair(quality.serial(values_BN))
+    assert quality.is_fair(quality.between(values_BN))
+    assert quality.is_fair(quality.all_pairs(values_BN))
 
 
 def test_errors_name_rule_value_and_way_out():

@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
+from noise.families import CORRUPTIONS
 from study.cli import BAD_INPUT, INTERRUPTED, app
 from study.config import DataConfig
 from study.trial import run_trial
@@ -58,6 +59,22 @@ def test_resume_and_report_of_an_unknown_study_say_so() -> None:
         answer = _murk(command, "nobody")
         assert answer.exit_code == BAD_INPUT, answer.output
         assert "nobody" in answer.stderr
+
+
+def test_noise_list_prints_every_corruption_or_those_asked_for() -> None:
+    whole = _murk("noise", "list")
+    assert whole.exit_code == 0, whole.output
+    for name, corruption in CORRUPTIONS.items():
+        line = next(line for line in whole.stdout.splitlines() if line.split()[:1] == [name])
+        assert corruption.group in line
+    assert "0.08  0.12  0.18  0.26  0.38" in whole.stdout
+    some = _murk("noise", "list", "kornia", "contrast")
+    names = {line.split()[0] for line in some.stdout.split("sources")[0].splitlines() if line.startswith("  ")}
+    assert names >= {"contrast", "kornia.rain"}
+    assert "gaussian_blur" not in names
+    unknown = _murk("noise", "list", "kornia.rian")
+    assert unknown.exit_code == BAD_INPUT
+    assert "near: kornia.rain" in unknown.stderr
 
 
 def test_noise_preview_draws_a_sheet_and_refuses_what_it_cannot_draw() -> None:
