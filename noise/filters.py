@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noise.keyed import normal
-
 _TRUNCATE = 4.0
 
 
@@ -86,20 +84,6 @@ def gaussian_filter(images_BCHW: Tensor, sigma_B: Tensor, *, reach: int) -> Tens
         for k in range(2 * reach + 1):
             images_BCHW.addcmul_(padded_BCHW.narrow(dim, k, length), weights_BK[:, k, None, None, None])
     return images_BCHW
-
-
-def smooth_field(keys_B: Tensor, shape: tuple[int, int], *, sigma: float, stream: str) -> Tensor:
-    """Standard normal values smoothed by a Gaussian, as if the field went on beyond the edges.
-
-    Returns:
-        (B, 1, H, W), standard deviation about 1 / (2 sqrt(pi) sigma) for sigma above 0.7.
-    """
-    reach = reach_of(sigma)
-    height, width = shape
-    field_B1HW = normal(keys_B, (1, height + 2 * reach, width + 2 * reach), stream=stream)
-    weights = gaussian_weights(sigma, reach)
-    across = weighted_shifts(field_B1HW, weights, dim=3, is_padded=True)
-    return weighted_shifts(across, weights, dim=2, is_padded=True)
 
 
 def line_filter(images_BCHW: Tensor, angle_B: Tensor, *, radius: int, sigma: float) -> Tensor:

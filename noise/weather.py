@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noise.filters import enlarged, line_filter, smooth, smooth_field, weighted_shifts
+from noise.filters import enlarged, line_filter, smooth, weighted_shifts
 from noise.keyed import fold_in, normal, uniform
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -239,9 +239,8 @@ def spatter(images_BCHW: Tensor, strength: Spatter, *, keys_B: Tensor) -> Tensor
         strength: See `Spatter`.
         keys_B: int64 keys; the drops of an image are drawn from its key.
     """
-    shape = (images_BCHW.shape[-2], images_BCHW.shape[-1])
-    liquid = smooth_field(keys_B, shape, sigma=strength.sigma, stream="drops")
-    liquid = liquid.mul_(strength.std).add_(strength.mean)
+    field = normal(keys_B, (1, *images_BCHW.shape[-2:]), stream="drops")
+    liquid = smooth(field, strength.sigma).mul_(strength.std).add_(strength.mean)
     liquid = liquid.masked_fill(liquid < strength.threshold, 0.0)
     colour = torch.tensor(_MUD if strength.is_mud else _WATER, device=images_BCHW.device)[:, None, None]
     if images_BCHW.shape[1] == 1:

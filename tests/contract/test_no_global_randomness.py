@@ -50,7 +50,6 @@ CALLS: dict[Callable[..., Any], Callable[[], Any]] = {
     filters.smooth: lambda: filters.smooth(_IMAGES_BCHW, 1.0),
     filters.weighted_shifts: lambda: filters.weighted_shifts(_IMAGES_BCHW, [0.2, 0.6, 0.2], dim=2),
     filters.gaussian_filter: lambda: filters.gaussian_filter(_IMAGES_BCHW, torch.ones(4), reach=3),
-    filters.smooth_field: lambda: filters.smooth_field(_KEYS_4, (16, 20), sigma=1.0, stream="x"),
     filters.line_filter: lambda: filters.line_filter(_IMAGES_BCHW, torch.zeros(4), radius=3, sigma=2.0),
     filters.fast_length: lambda: filters.fast_length(7),
     filters.zoom_in: lambda: filters.zoom_in(_IMAGES_BCHW, 1.3),
