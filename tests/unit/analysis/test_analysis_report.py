@@ -28,7 +28,7 @@ def html(report):
 
 def test_files_are_there_and_nothing_half_written(report):
     names = sorted(path.name for path in report.tables)
-    assert names == [f"{n}.{e}" for n in ("accuracy", "contrasts", "trials") for e in ("csv", "md", "parquet")]
+    assert names == [f"{n}.{e}" for n in ("accuracy", "contrasts", "means", "trials") for e in ("csv", "md", "parquet")]
     assert sorted(p.stem for p in report.figures) == ["corruptions", "cost", "examples", "search-search", "severity"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in report.figures)
     assert not list(report.html.parent.rglob(".*"))
@@ -140,7 +140,7 @@ def test_hostile_names_are_text(tmp_path, write_ledger):
 
 def test_csv_parquet_and_markdown_agree(report):
     folder = report.html.parent / "tables"
-    for name in ("accuracy", "contrasts", "trials"):
+    for name in ("accuracy", "contrasts", "means", "trials"):
         from_csv, from_parquet = pd.read_csv(folder / f"{name}.csv"), pd.read_parquet(folder / f"{name}.parquet")
         assert list(from_csv.columns) == list(from_parquet.columns)
         for column in from_parquet.select_dtypes("number"):
