@@ -100,6 +100,8 @@ def prepare_real(path: str, *, data: DataSplits, image_size: int, refuse: bool, 
     found = load_cache(folder)
     if found.skipped and refuse:
         raise ValueError(refusal(found.skipped))
+    if not len(found.test):
+        raise ValueError(f"none of the {len(found.skipped)} images at {path!r} can be read; see `murk data inspect`")
     own = contents(cache_dir / data.fingerprint)
     known = np.isin(contents(folder)["test"], np.concatenate([own["train"], own["validation"]]))
     if known.all():
