@@ -150,9 +150,14 @@ def calibration_error(confidence_I: Tensor, correct_I: Tensor) -> float:
         confidence_I: softmax probability of the predicted class, in [0, 1].
         correct_I: bool, whether the predicted class is right.
 
+    Returns:
+        In [0, 1]; NaN where the network gave a confidence that is no number.
+
     Source: Guo et al. 2017, arXiv 1706.04599, section 2. By torchmetrics: its multiclass error is its binary one on
     (confidence, correct), and that form needs no probabilities of all classes from other workers.
     """
+    if confidence_I.isnan().any():
+        return float("nan")
     return float(
         binary_calibration_error(
             confidence_I.double().clamp(0.0, 1.0), correct_I.long(), n_bins=ECE_BINS, norm="l1", validate_args=False

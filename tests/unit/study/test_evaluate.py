@@ -69,6 +69,7 @@ def test_calibration_error_by_hand() -> None:
     expected = (4 * abs(0.75 - 0.95) + 2 * abs(0.5 - 0.55) + 1 * abs(0.0 - 1.0)) / 7
     assert calibration_error(confidence, correct) == pytest.approx(expected)
     assert calibration_error(torch.ones(3), torch.ones(3, dtype=torch.bool)) == pytest.approx(0.0)
+    assert np.isnan(calibration_error(torch.tensor([0.5, torch.nan]), torch.tensor([True, False])))
 
 
 def test_calibration_error_is_that_of_the_probabilities_of_all_classes() -> None:
