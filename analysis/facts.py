@@ -113,6 +113,12 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
             + (f", and {_percent(clean)} of them clean" if clean is not None else "")
             + f" ({_count(noise.n_images, 'image')}, {_count(noise.n_seeds, 'seed')})."
         )
+    for name in found.real:
+        if (real := chosen.mean(chosen.of(name))) is not None:
+            said.append(
+                f"On {_count(real.n_images, 'real noisy image')} of {name} it got {_percent(real)} right; these are "
+                "other images than the clean ones, so the two figures are not compared."
+            )
     if found.split == "validation":
         return [*said, "No difference is claimed from validation figures; a confirm phase gives test figures."]
     mine = contrasts[contrasts["config_id"] == chosen.config_id] if len(contrasts) else contrasts
@@ -181,6 +187,7 @@ def _run(snapshot: Snapshot, found: Headline) -> list[tuple[str, str]]:
         ("Seeds shown", ", ".join(sorted({str(s) for arm in found.arms for s in arm.rows["seed"]}))),
         ("Validation noise", _noises(noise, "validation")),
         ("Test noise", _noises(noise, "test")),
+        ("Real noisy images", _real(study)),
         ("Held-out noise", ", ".join(noise.get("held_out") or [])),
         ("Corruption tables", ", ".join(sorted({str(t) for a in found.arms for t in a.rows["table"] if t}))),
         ("Test split", _test_reads(study)),
@@ -195,6 +202,17 @@ def _noises(noise: Mapping[str, Any], kind: str) -> str:
     levels = ", ".join(str(level) for level in noise.get(f"{kind}_severities") or [])
     names = ", ".join(noise.get(kind) or [])
     return f"{names} (severities {levels})" if names and levels else names
+
+
+def _real(study: Mapping[str, Any]) -> str:
+    """The folders of real noisy images, with what was left out of each."""
+    parts = []
+    for name, entry in (study.get("real") or {}).items():
+        left_out = f"{entry['num_known']:,} left out that stand in train or validation" if entry["num_known"] else ""
+        skipped = f"{entry['num_skipped']:,} that cannot be read" if entry["num_skipped"] else ""
+        said = "; ".join(part for part in (_count(entry["num_images"], "image"), left_out, skipped) if part)
+        parts.append(f"{name} ({said})")
+    return ", ".join(parts)
 
 
 def _skipped(study: Mapping[str, Any]) -> str:
@@ -240,6 +258,11 @@ def _remarks(snapshot: Snapshot, found: Headline) -> list[str]:
         "The corruptions are Murk's own suite after the public package imagecorruptions, not the ImageNet-C files: no "
         "figure here compares with published ImageNet-C errors. mCE is normalised by this study's baseline (1 is as "
         "the baseline, lower is better)."
+        + (
+            " mCE by AlexNet divides by AlexNet's errors on the ImageNet-C files: it is no official ImageNet-C figure."
+            if found.normaliser == "alexnet"
+            else ""
+        )
     )
     said.append(
         "Every network saw the same noisy pixels of each image. Intervals of a mean treat seeds and images as random, "

@@ -1,9 +1,10 @@
 """What an accuracy grid says: means, worst corruption, mean corruption error. Pure functions of the contract's rows.
 
 All of them take the rows of ONE split; `main_rows` picks them, with the re-estimated BatchNorm statistics where a trial
-has both. Every mean over noise is over corruption x severity cells, each cell counting the same.
-Source: Hendrycks & Dietterich 2019, arXiv 1903.12261, section 4 (mCE, relative mCE); normalised here by a baseline of
-the same study, never by published errors of other images.
+has both. Every mean over noise is over corruption x severity cells, each cell counting the same; folders of real noisy
+images hold other images and are in none of these means.
+Source: Hendrycks & Dietterich 2019, arXiv 1903.12261, section 4 (mCE, relative mCE); normalised by a baseline of the
+same study, and for ImageNet at 224 px by AlexNet's published errors where the study file asks for it.
 """
 # pandas ships no stubs, and pyright takes an indexed frame for any of four types:
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
@@ -17,9 +18,38 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from analysis.labels import flatten
-from analysis.records import TrialRecord, config_id
+from analysis.records import REAL, TrialRecord, config_id
 
 Split = Literal["train", "validation", "test"]
+
+ALEXNET_CLEAN_ERROR = 0.435
+ALEXNET_ERRORS: dict[str, float] = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+"""AlexNet's top-1 error on each corruption of ImageNet-C, the mean over severities 1 to 5, and on clean ImageNet.
+
+Source: the normaliser published with ImageNet-C (Hendrycks & Dietterich 2019, arXiv 1903.12261, and its repository
+hendrycks/robustness, ImageNet-C/test.py). Measured on the ImageNet-C files, which our suite only resembles.
+"""
+ALEXNET_IMAGE_SIZE, ALEXNET_CLASSES, ALEXNET_SEVERITIES = 224, 1000, (1, 2, 3, 4, 5)
+"""What a study must have for that normaliser to mean something."""
+
+MEASURES = ("ece/clean", "ece/noise", "flips/noise")
+"""Calibration error on clean images and its mean over noisy cells, and the mean share of flipped predictions."""
 
 
 class CorruptionError(NamedTuple):
@@ -45,15 +75,22 @@ def main_rows(frame: pd.DataFrame, *, split: Split) -> pd.DataFrame:
     return rows.loc[rows.index.isin(kept.index)]
 
 
+def own_images(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows on the study's own images, clean and under noise: those that pair with each other."""
+    return rows[rows["group"] != REAL]
+
+
 def trial_metrics(rows: pd.DataFrame) -> dict[str, float]:
     """Headline metrics of one trial's rows (see `main_rows`).
 
     Returns:
         `acc/clean`, `acc/noise`, `acc/worst_family`, `error/mean` (unnormalised mean error, 1 - acc/noise),
-        `acc/group/<group>` and `acc/relation/<seen|similar|unseen>`; what has no cell is left out.
+        `acc/group/<group>`, `acc/family/<family>`, `acc/relation/<seen|similar|unseen>`, `ece/clean`, `ece/noise`,
+        `flips/noise`, and `acc/real/<name>` of each folder of real images; what has no cell or no value is left out.
     """
     if rows["trial"].nunique() > 1:
         raise ValueError(f"rows must be those of one trial, but are of {sorted(rows['trial'].unique())}")
+    real, rows = rows[rows["group"] == REAL], own_images(rows)
     clean, noisy = rows[rows["corruption"] == "clean"], rows[rows["corruption"] != "clean"]
     found: dict[str, float] = {}
     if len(clean):
@@ -62,17 +99,33 @@ def trial_metrics(rows: pd.DataFrame) -> dict[str, float]:
         found["acc/noise"] = float(noisy["accuracy"].mean())
         found["acc/worst_family"] = worst_family(noisy)[1]
         found["error/mean"] = 1.0 - found["acc/noise"]
-    for column in ("group", "relation"):
-        means = noisy.groupby(column)["accuracy"].mean()
+    for column in ("group", "family", "relation"):
+        means = noisy.groupby(column)["accuracy"].mean() if column in noisy else pd.Series(dtype=float)
         found |= {f"acc/{column}/{name}": float(value) for name, value in means.items()}
-    return found
+    for name, part in zip(MEASURES, (clean, noisy, noisy), strict=True):
+        column = name.partition("/")[0]
+        value = float(part[column].mean()) if column in part else float("nan")
+        found |= {name: value} if value == value else {}
+    by_name = real.groupby("corruption")["accuracy"].mean()
+    return found | {f"acc/real/{name}": float(value) for name, value in by_name.items()}
 
 
 def headline(cells: pd.DataFrame | Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """`acc/clean`, `acc/noise` and `acc/worst_family` of cells (corruption, accuracy), as a trial reports them."""
-    rows = pd.DataFrame(cells).assign(trial="", group="", relation="")
-    found = trial_metrics(rows)
-    return {name: found[name] for name in ("acc/clean", "acc/noise", "acc/worst_family") if name in found}
+    """What a trial reports of its cells: `acc/clean`, `acc/noise`, `acc/worst_family`, `ece/clean`, `ece/noise`,
+    `flips/noise`, and `acc/real/<name>` where there are real images.
+    """
+    rows = pd.DataFrame(cells)
+    rows = rows.assign(trial="", relation="", **({} if "group" in rows else {"group": ""}))
+    wanted = ("acc/clean", "acc/noise", "acc/worst_family", *MEASURES)
+    return {k: v for k, v in trial_metrics(rows).items() if k in wanted or k.startswith("acc/real/")}
+
+
+def as_test(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Headline metrics of the test split under names of their own: `test/noise`, `test/ece/noise`, `test/real/<name>`.
+
+    So nothing that chooses by `acc/noise` can ever read a test figure.
+    """
+    return {f"test/{name.removeprefix('acc/')}": value for name, value in metrics.items()}
 
 
 def worst_family(rows: pd.DataFrame) -> tuple[str, float]:
@@ -81,7 +134,7 @@ def worst_family(rows: pd.DataFrame) -> tuple[str, float]:
     Raises:
         ValueError: there is no noisy row.
     """
-    means = by_corruption(rows)
+    means = by_corruption(own_images(rows))
     means = means[means.index != "clean"]
     if means.empty:
         raise ValueError("worst_family needs rows of at least one corruption, but got clean rows only")
@@ -90,7 +143,7 @@ def worst_family(rows: pd.DataFrame) -> tuple[str, float]:
 
 
 def by_corruption(rows: pd.DataFrame) -> pd.Series:
-    """Accuracy of each corruption (clean among them), averaged over severities and trials."""
+    """Accuracy of each corruption (clean and folders of real images among them), over severities and trials."""
     return rows.groupby("corruption")["accuracy"].mean()
 
 
@@ -131,12 +184,46 @@ def mean_corruption_error(
         if not total > 0:
             what = "loss against clean" if relative else "error"
             notes.append(f"{corruption}: the baseline's {what} is {total:.3g}, so its ratio is missing")
+    return CorruptionError(_mean(ratios), ratios, notes)
+
+
+def alexnet_corruption_error(rows: pd.DataFrame, *, relative: bool = False) -> CorruptionError:
+    """Mean corruption error as `mean_corruption_error`, with AlexNet's published errors below the line.
+
+    It is not the official ImageNet-C figure: the errors above the line are on this study's images under the suite
+    `imagecorruptions`, those below it on the ImageNet-C files. Corruptions without a published error are left out.
+
+    Args:
+        rows: rows of one configuration on one split, ImageNet's 1,000 classes at 224 px, severities 1 to 5.
+        relative: measure the loss against clean instead of the error.
+
+    Raises:
+        ValueError: a corruption with a published error has other severities than 1 to 5.
+    """
+    own = _cell_errors(rows)
+    own_clean = float(own.get(("clean", 0), float("nan")))
+    ratios: dict[str, float] = {}
+    for corruption in sorted(set(own.index.get_level_values("corruption")) & set(ALEXNET_ERRORS)):
+        levels = tuple(int(level) for level in own.loc[corruption].index)
+        if levels != ALEXNET_SEVERITIES:
+            raise ValueError(
+                f"AlexNet's errors are means over severities 1 to 5, but {corruption} has {list(levels)}; "
+                "test all five severities, or set report.normaliser: baseline"
+            )
+        top, bottom = float(own.loc[corruption].mean()), ALEXNET_ERRORS[corruption]
+        ratios[corruption] = (top - own_clean) / (bottom - ALEXNET_CLEAN_ERROR) if relative else top / bottom
+    others = sorted({name for name, _ in own.index if name != "clean"} - set(ratios))
+    notes = [f"not in the mean, without a published error: {', '.join(others)}"] if others else []
+    return CorruptionError(_mean(ratios), ratios, notes)
+
+
+def _mean(ratios: Mapping[str, float]) -> float:
     usable = [value for value in ratios.values() if value == value]
-    return CorruptionError(sum(usable) / len(usable) if usable else float("nan"), ratios, notes)
+    return sum(usable) / len(usable) if usable else float("nan")
 
 
 def _cell_errors(rows: pd.DataFrame) -> pd.Series:
-    return 1.0 - rows.groupby(["corruption", "severity"])["accuracy"].mean()
+    return 1.0 - own_images(rows).groupby(["corruption", "severity"])["accuracy"].mean()
 
 
 def find_baseline(records: list[TrialRecord], baseline: Mapping[str, Any] | str, *, phase: str | None = None) -> str:

@@ -39,6 +39,7 @@ COLUMNS: dict[str, str] = {
     "split": "str",
     "corruption": "str",
     "group": "str",
+    "family": "str",
     "severity": "Int64",
     "table": "str",
     "relation": "str",
@@ -46,18 +47,31 @@ COLUMNS: dict[str, str] = {
     "correct": "Int64",
     "accuracy": "float64",
     "nll": "float64",
+    "ece": "float64",
+    "flips": "float64",
     "bn": "str",
     "cost_passes": "float64",
     "cost_seconds": "float64",
 }
-"""Column -> pandas type, in the order of the frame. Missing values are pandas' own."""
+"""Column -> pandas type, in the order of the frame. Missing values are pandas' own.
+
+`group` is what kind of noise it is, `family` the suite the corruption is of; both are `clean` for clean images and
+`real` for a folder of real noisy images, whose corruption is the folder's name and whose severity is 0.
+`ece` is the expected calibration error, `flips` the share of images whose prediction is not the one on the clean image.
+"""
 
 ROLES = ("search", "confirm", "train")
 STATUSES = ("finished", "pruned", "failed", "running")
 SPLITS = ("train", "validation", "test")
 RELATIONS = ("clean", "seen", "similar", "unseen")
-GROUP_ORDER = ("clean", "noise", "blur", "weather", "digital", "resolution", "pmal")
-CELL_COLUMNS = ("split", "corruption", "group", "severity", "table", "n", "correct", "accuracy", "nll", "bn")
+GROUP_ORDER = ("clean", "noise", "blur", "weather", "digital", "resolution", "pmal", "real")
+REAL = "real"
+"""Group and family of real noisy images: other images than the clean ones, so that no mean may mix the two."""
+LATER_COLUMNS = ("family", "ece", "flips")
+"""Columns that records of earlier versions lack; they are missing values there."""
+CELL_COLUMNS = (
+    "split", "corruption", "group", "severity", "table", "n", "correct", "accuracy", "nll", "bn", *LATER_COLUMNS
+)  # fmt: skip
 CELL_KEY = ("trial", "split", "corruption", "severity", "bn")
 
 TRAIN_GROUPS: dict[str, frozenset[str]] = {
@@ -121,9 +135,15 @@ def last_metric(events: Sequence[Mapping[str, Any]], name: str) -> float:
 
 
 def config_id(config: Mapping[str, Any]) -> str:
-    """Twelve hex digits that name a configuration without its training seed: the seeds of one share it."""
+    """Twelve hex digits that name a configuration without its training seed: the seeds of one share it.
+
+    Folders of real noisy images go by their names: where they lie may change between two launches.
+    """
     train = {key: value for key, value in config.get("train", {}).items() if key != "seed"}
     bare = {key: value for key, value in config.items() if key != "seed"} | {"train": train}
+    if "real" in bare.get("noise", {}):
+        noise = {key: value for key, value in bare["noise"].items() if key != "real"}
+        bare["noise"] = noise | ({"real": sorted(bare["noise"]["real"])} if bare["noise"]["real"] else {})
     text = json.dumps(bare, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -193,7 +213,8 @@ def _add_rows(
     if record.cells is None or record.cells.empty:
         own: dict[str, list[Any]] = {name: [None] for name in (*CELL_COLUMNS, "relation")}
     else:
-        own = {name: record.cells[name].tolist() for name in CELL_COLUMNS}
+        lacks = {name: [None] * len(record.cells) for name in LATER_COLUMNS if name not in record.cells}
+        own = {name: record.cells[name].tolist() for name in CELL_COLUMNS if name not in lacks} | lacks
         pairs = zip(own["corruption"], own["group"], strict=True)
         own["relation"] = [relation(corruption, group, types, groups) for corruption, group in pairs]
     constant = {
@@ -271,10 +292,14 @@ def _check_cells(cells: pd.DataFrame) -> None:
     bad = cells[((cells.correct / cells.n).astype("float64") - cells.accuracy).abs() > 1e-5]
     if len(bad):
         raise ValueError(f"accuracy must be correct / n, but trial {bad.trial.iloc[0]} has {_first(bad)}")
-    bad = cells[(cells.severity == 0) != (cells.corruption == "clean")]
+    bad = cells[(cells.severity == 0) != ((cells.corruption == "clean") | (cells.group == REAL))]
     if len(bad):
-        raise ValueError(f"severity 0 must mean clean and nothing else, but got {_first(bad)}")
+        raise ValueError(f"severity 0 must mean clean or real images and nothing else, but got {_first(bad)}")
+    for column in ("ece", "flips"):
+        bad = cells[(cells[column] < 0) | (cells[column] > 1)]
+        if len(bad):
+            raise ValueError(f"{column} must be in [0, 1], but trial {bad.trial.iloc[0]} has {_first(bad, column)}")
 
 
-def _first(rows: pd.DataFrame) -> dict[str, Any]:
-    return rows[["corruption", "severity", "n", "correct", "accuracy"]].iloc[0].to_dict()
+def _first(rows: pd.DataFrame, *columns: str) -> dict[str, Any]:
+    return rows[["corruption", "severity", "n", "correct", "accuracy", *columns]].iloc[0].to_dict()

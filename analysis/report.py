@@ -20,10 +20,24 @@ from matplotlib.figure import Figure
 from analysis import facts, figures
 from analysis.load import Snapshot, read_examples, read_study
 from analysis.scores import Headline, headline
-from analysis.tables import Table, accuracy_table, contrast_table, terminal, trial_table
+from analysis.tables import (
+    ALEXNET_TITLE,
+    MEASURE_LEGEND,
+    REAL_LEGEND,
+    Table,
+    accuracy_table,
+    contrast_table,
+    mean_table,
+    real_table,
+    terminal,
+    trial_table,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
-HEADLINE_COLUMNS = ("seeds", "clean", "mean noise", "unseen by all", "worst", "mCE", "passes", "seconds")
+HEADLINE_COLUMNS = (
+    "seeds", "clean", "mean noise", "unseen by all", "worst", "mCE", ALEXNET_TITLE, "ECE noise", "flips", "passes",
+    "seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,10 +86,14 @@ def write_report(
     found = headline(snapshot)
     tables = {
         "accuracy": accuracy_table(found),
+        "means": mean_table(found),
+        "real": real_table(found),
         "contrasts": contrast_table(found),
         "trials": trial_table(snapshot, metric=found.objective[0]),
     }
     pictures = draw(snapshot, found, tables)
+    if not found.real:
+        del tables["real"]
     files = {f"tables/{name}": content for table in tables.values() for name, content in table.files().items()}
     files |= {f"figures/{picture.name}.png": figures.render(picture.figure, "png") for picture in pictures}
     files["report.html"] = page(snapshot, found, tables, pictures).encode()
@@ -143,6 +161,10 @@ def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictu
         columns=[column.title for column in columns],
         rows=rows,
         by_corruption=_by_corruption(found, accuracy),
+        means=_cells_of(tables["means"]),
+        real=_cells_of(tables["real"]) if found.real else None,
+        real_legend=REAL_LEGEND,
+        measure_legend=MEASURE_LEGEND if "ECE noise" in (column.title for column in columns) else "",
         contrasts=tables["contrasts"],
         pictures={picture.name: _inline(picture) for picture in pictures},
         searches=[f"search-{phase}" for phase in dict.fromkeys(_search_phases(snapshot))],
@@ -172,7 +194,8 @@ def _split_interval(text: str) -> dict[str, str]:
 def _by_corruption(found: Headline, table: Table) -> dict[str, Any]:
     """The accuracy table on its side: a row for each corruption, since a page is narrow."""
     groups = found.groups()
-    titles = [c for c in table.columns if c.title == "clean" or c.title in found.corruptions]
+    shown = {"clean", *found.corruptions, *(f"real: {name}" for name in found.real)}
+    titles = [c for c in table.columns if c.title in shown]
     return {
         "arms": [arm.label for arm in found.arms],
         "rows": [
@@ -181,6 +204,12 @@ def _by_corruption(found: Headline, table: Table) -> dict[str, Any]:
             for c in titles
         ],
     }  # fmt: skip
+
+
+def _cells_of(table: Table) -> dict[str, Any]:
+    """A table with its estimates and intervals apart."""
+    rows = [[_split_interval(text) for text in row] for row in table.texts()]
+    return {"titles": [column.title for column in table.columns], "rows": rows}
 
 
 def _inline(picture: Picture) -> dict[str, Any]:

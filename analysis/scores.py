@@ -2,7 +2,7 @@
 
 Two populations. Where trials read the test split (a confirmation, a single training), those are the arms, their seeds
 together. Else the best finished search trial of each method, on the validation figures it was chosen by: optimistic,
-and labelled so.
+and labelled so. Folders of real noisy images are cells of other images: they stand apart from every mean over noise.
 """
 # pandas ships no stubs, and pyright takes an indexed frame for any of four types:
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
@@ -18,8 +18,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.load import Snapshot, iter_predictions
-from analysis.metrics import by_corruption, find_baseline, main_rows
-from analysis.records import GROUP_ORDER, TrialRecord, known_groups, ungrouped
+from analysis.metrics import (
+    ALEXNET_CLASSES,
+    ALEXNET_IMAGE_SIZE,
+    by_corruption,
+    find_baseline,
+    main_rows,
+    own_images,
+)
+from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, ungrouped
 from analysis.selection import Goal, candidates, top_per
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
 
@@ -47,17 +54,31 @@ class Arm:
         return sorted({(str(c), int(s)) for c, s in zip(self.rows.corruption, self.rows.severity, strict=True)})
 
     def noisy(self) -> list[Cell]:
-        return [cell for cell in self.cells if cell[0] != CLEAN]
+        """The cells of the noise made here, on the clean images."""
+        real = set(self.real())
+        return [cell for cell in self.cells if cell[0] != CLEAN and cell not in real]
+
+    def real(self) -> list[Cell]:
+        """The folders of real noisy images, each with images of its own."""
+        names = set(self.rows.corruption[self.rows["group"] == REAL])
+        return [cell for cell in self.cells if cell[0] in names]
+
+    def among(self, column: str, value: str) -> list[Cell]:
+        """The noisy cells of a group, family or relation."""
+        names = set(self.rows.corruption[self.rows[column] == value])
+        return [cell for cell in self.noisy() if cell[0] in names]
+
+    def measure(self, column: str, cells: list[Cell]) -> float:
+        """Mean of `ece` or `flips` over cells and seeds; NaN where there is none."""
+        wanted = set(cells)
+        mine = [cell in wanted for cell in zip(self.rows.corruption, self.rows.severity, strict=True)]
+        return float(self.rows.loc[mine, column].mean())
 
     def of(self, corruption: str) -> list[Cell]:
         return [cell for cell in self.cells if cell[0] == corruption]
 
     def at(self, severity: int) -> list[Cell]:
         return [cell for cell in self.noisy() if cell[1] == severity]
-
-    def related(self, relation: str) -> list[Cell]:
-        known = self.relations()
-        return [cell for cell in self.noisy() if known[cell[0]] == relation]
 
     def relations(self) -> dict[str, str]:
         return dict(zip(self.rows.corruption, self.rows.relation, strict=True))
@@ -70,7 +91,7 @@ class Arm:
         """Mean accuracy over cells with its interval; None where there is no such cell."""
         if not cells:
             return None
-        if self.scores:
+        if all(cell in self.scores for cell in cells):
             return crossed_mean(self.mean_scores(cells))
         wanted = pd.MultiIndex.from_tuples(cells)
         mine = self.rows[pd.MultiIndex.from_frame(self.rows[["corruption", "severity"]].astype(object)).isin(wanted)]
@@ -86,6 +107,7 @@ class Headline:
         arms: configurations, the baseline first.
         baseline: its config id; None where no arm matches the study's baseline.
         objective: metric and goal of the study's first objective.
+        normaliser: what mCE is divided by besides the baseline: "alexnet", or "baseline" for nothing else.
         notes: what a reader has to know.
     """
 
@@ -94,16 +116,22 @@ class Headline:
     baseline: str | None
     objective: tuple[str, Goal]
     notes: list[str]
+    normaliser: Literal["baseline", "alexnet"] = "baseline"
 
     @property
     def corruptions(self) -> list[str]:
-        """Noisy corruptions of the arms, by group and name."""
-        pairs = {
-            (str(g), str(c)) for arm in self.arms for g, c in zip(arm.rows.group, arm.rows.corruption, strict=True)
-        }
+        """Noisy corruptions of the arms, by group and name; without the folders of real images."""
+        return self._names({name for arm in self.arms for name, _ in arm.noisy()})
+
+    @property
+    def real(self) -> list[str]:
+        """Folders of real noisy images, by name."""
+        return self._names({name for arm in self.arms for name, _ in arm.real()})
+
+    def _names(self, wanted: set[str]) -> list[str]:
         known = {group: place for place, group in enumerate(GROUP_ORDER)}
-        ordered = sorted(pairs, key=lambda pair: (known.get(pair[0], len(known)), pair))
-        return [corruption for _, corruption in ordered if corruption != CLEAN]
+        groups = self.groups()
+        return sorted(wanted, key=lambda name: (known.get(groups[name], len(known)), groups[name], name))
 
     def groups(self) -> dict[str, str]:
         """Corruption -> group."""
@@ -145,7 +173,21 @@ def headline(snapshot: Snapshot) -> Headline:
     types = {name for arm in arms for name in arm.rows["train_noise"].iloc[0].split("+") if name != "none"}
     notes += [f"the group of training noise {name} is not known, so nothing is similar to it"
               for name in ungrouped(types, groups)]  # fmt: skip
-    return Headline(split, arms, baseline, goal, notes)
+    return Headline(split, arms, baseline, goal, notes, _normaliser(snapshot.study, notes))
+
+
+def _normaliser(study: Mapping[str, Any], notes: list[str]) -> Literal["baseline", "alexnet"]:
+    """What the study file asks for; a record whose images are not ImageNet's at 224 px does not get it."""
+    if ((study.get("config") or {}).get("report") or {}).get("normaliser") != "alexnet":
+        return "baseline"
+    data = study.get("data") or {}
+    if (data.get("num_classes"), data.get("image_size")) == (ALEXNET_CLASSES, ALEXNET_IMAGE_SIZE):
+        return "alexnet"
+    notes.append(
+        f"report.normaliser: alexnet is for ImageNet's {ALEXNET_CLASSES:,} classes at {ALEXNET_IMAGE_SIZE} px, and "
+        f"these data have {data.get('num_classes')} at {data.get('image_size')} px, so mCE by AlexNet is missing"
+    )
+    return "baseline"
 
 
 def _current(snapshot: Snapshot) -> set[str]:
@@ -171,26 +213,48 @@ def _arm(rows: pd.DataFrame) -> Arm:
 def _with_scores(snapshot: Snapshot, arms: list[Arm], notes: list[str]) -> list[Arm]:
     """The arms with their predictions, if all have them on the same images."""
     wanted = {str(t): arm.config_id for arm in arms for t in arm.rows["trial"].unique()}
-    grids: dict[str, list[pd.DataFrame]] = {arm.config_id: [] for arm in arms}
+    real = sorted({cell for arm in arms for cell in arm.real()})
+    kept: dict[str, list[dict[Cell | None, pd.DataFrame]]] = {arm.config_id: [] for arm in arms}
     for trial, predictions in iter_predictions(snapshot, trials=sorted(wanted)):
-        wide = predictions.pivot(index="image_id", columns=["corruption", "severity"], values="correct").sort_index()
-        grids[wanted[trial]].append(wide.astype("float32"))
-    every = [grid for found in grids.values() for grid in found]
+        kept[wanted[trial]].append(_grids(predictions, real))
+    every = [grids for found in kept.values() for grids in found]
     if len(every) < len(wanted):
         notes.append(
             "predictions of some trials are missing: intervals come from counts, are wider, and nothing is paired"
         )
         return arms
-    if any(not grid.index.equals(every[0].index) or grid.isna().any(axis=None) for grid in every):
+    if not _same_images([grids[None] for grids in every]):
         notes.append("trials were tested on different images: intervals come from counts, and nothing is paired")
         return arms
+    differ = [cell for cell in real if not _same_images([grids[cell] for grids in every])]
+    notes += [f"trials read different images of {name}: its intervals come from counts" for name, _ in differ]
     scored = []
     for arm in arms:
-        found = grids[arm.config_id]
-        cells = {cell: np.stack([grid[cell].to_numpy(dtype=float) for grid in found]) for cell in arm.cells}
+        found = kept[arm.config_id]
+        mine = [cell for cell in arm.cells if cell not in differ]
+        places = {cell: cell if cell in real else None for cell in mine}
+        cells = {cell: np.stack([g[places[cell]][cell].to_numpy(dtype=float) for g in found]) for cell in mine}
         _agree(arm, cells)
         scored.append(Arm(arm.config_id, arm.label, arm.rows, cells))
     return scored
+
+
+def _grids(predictions: pd.DataFrame, real: list[Cell]) -> dict[Cell | None, pd.DataFrame]:
+    """Image x cell -> correct: of the study's own test images (None), and of each folder of real images."""
+    names = [name for name, _ in real]
+    grids: dict[Cell | None, pd.DataFrame] = {None: _wide(predictions[~predictions["corruption"].isin(names)])}
+    for cell in real:
+        grids[cell] = _wide(predictions[predictions["corruption"] == cell[0]])
+    return grids
+
+
+def _wide(part: Any) -> pd.DataFrame:
+    wide = part.pivot(index="image_id", columns=["corruption", "severity"], values="correct")
+    return wide.sort_index().astype("float32")
+
+
+def _same_images(grids: list[pd.DataFrame]) -> bool:
+    return all(grid.index.equals(grids[0].index) and not grid.isna().any(axis=None) for grid in grids)
 
 
 def _agree(arm: Arm, cells: Mapping[Cell, np.ndarray]) -> None:
@@ -226,7 +290,7 @@ def corruption_error(arm: Arm, baseline: Arm) -> Interval | None:
     """
     if arm.config_id == baseline.config_id or not arm.scores or not baseline.scores:
         return None
-    own, base = 1 - by_corruption(arm.rows), 1 - by_corruption(baseline.rows)
+    own, base = (1 - by_corruption(own_images(one.rows)) for one in (arm, baseline))
     usable = [c for c in own.index if c != CLEAN and float(base[c]) > 0]
     if not usable:
         return None

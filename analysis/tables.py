@@ -1,6 +1,7 @@
 """The tables of a study as numbers (CSV, parquet) and as text (Markdown, terminal), all from one frame.
 
-Accuracies and their bounds are shares in [0, 1] in CSV and parquet, and per cent in Markdown and on the terminal.
+Accuracies and their bounds, calibration errors and flips are shares in [0, 1] in CSV and parquet, and per cent in
+Markdown and on the terminal.
 """
 # pandas ships no stubs, and pyright takes an indexed frame for any of four types:
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.load import Snapshot
-from analysis.metrics import by_corruption, mean_corruption_error, worst_family
-from analysis.records import final_metrics, last_metric
+from analysis.metrics import alexnet_corruption_error, by_corruption, mean_corruption_error, worst_family
+from analysis.records import GROUP_ORDER, RELATIONS, final_metrics, last_metric
 from analysis.scores import CLEAN, NOISE, Arm, Headline, corruption_error
 from analysis.stats import (
     Interval,
@@ -35,6 +36,16 @@ MARKS = {"seen": "●", "similar": "◐", "unseen": ""}
 """How a table marks what training noise has to do with a corruption."""
 UNSEEN = "unseen_by_all"
 """Mean over the corruptions that are unseen for every configuration shown."""
+ALEXNET_TITLE = "mCE by AlexNet (imagecorruptions, not ImageNet-C)"
+MEASURE_LEGEND = (
+    "ECE: expected calibration error of the predicted class, 15 bins, in per cent, mean over seeds and cells (biased "
+    "upwards where images are few). Flips: per cent of images whose prediction under noise is not the one on the clean "
+    "image, right or wrong."
+)
+REAL_LEGEND = (
+    "Folders of real noisy images, each of images of its own, without clean ones beside them: these figures stand in "
+    "no mean and in no mCE, and their distance from clean accuracy is not the effect of noise alone."
+)
 KEEPS_MARGIN = 0.01
 """One point: how much clean accuracy a configuration may lose and still be said to keep it."""
 
@@ -97,16 +108,41 @@ def accuracy_table(found: Headline) -> Table:
         Column("images", lambda row: str(row["n_images"])),
         Column("clean", interval_text(CLEAN)),
         *(Column(name, interval_text(name, mark=True)) for name in found.corruptions),
+        *(Column(f"real: {name}", real_text(name)) for name in found.real),
         Column("mean noise", interval_text(NOISE)),
         Column("unseen by all", interval_text(UNSEEN)),
         Column("worst", worst_text),
         Column("mCE", interval_text("mce", scale=1.0, digits=2)),
         Column("relative mCE", interval_text("relative_mce", scale=1.0, digits=2)),
+        *_published_columns(found),
+        *_measure_columns(rows),
         Column("passes", lambda row: count_text(row["cost_passes"])),
         Column("seconds", lambda row: count_text(row["cost_seconds"])),
     ]
-    legend = "Accuracy in per cent [95 % interval]. ● trained on this very corruption, ◐ on one of its group."
-    return Table("accuracy", pd.DataFrame(rows), columns, [legend, *dict.fromkeys(notes)])
+    legend = ["Accuracy in per cent [95 % interval]. ● trained on this very corruption, ◐ on one of its group."]
+    legend += [MEASURE_LEGEND] if _measure_columns(rows) else []
+    legend += [REAL_LEGEND] if found.real else []
+    return Table("accuracy", pd.DataFrame(rows), columns, [*legend, *dict.fromkeys(notes)])
+
+
+def _published_columns(found: Headline) -> list[Column]:
+    if found.normaliser != "alexnet":
+        return []
+    relative = ALEXNET_TITLE.replace("mCE", "relative mCE")
+    return [
+        Column(ALEXNET_TITLE, interval_text("mce_alexnet", scale=1.0, digits=2)),
+        Column(relative, interval_text("relative_mce_alexnet", scale=1.0, digits=2)),
+    ]
+
+
+def _measure_columns(rows: Sequence[dict]) -> list[Column]:
+    """Calibration and flips, those that the records have."""
+    columns = {"ECE clean": "ece_clean", "ECE noise": "ece_noise", "flips": "flips_noise"}
+    return [
+        Column(title, interval_text(name))
+        for title, name in columns.items()
+        if any(not math.isnan(row[name]) for row in rows)
+    ]
 
 
 def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[str]) -> dict:
@@ -123,16 +159,44 @@ def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[s
     row |= _bounds(NOISE, noise)
     row |= _bounds(UNSEEN, arm.mean([cell for name in found.unseen_by_all() for cell in arm.of(name)]))
     for relation in MARKS:
-        row |= _bounds(f"{relation}_mean", arm.mean(arm.related(relation)))
+        row |= _bounds(f"{relation}_mean", arm.mean(arm.among("relation", relation)))
+    row |= {"ece_clean": arm.measure("ece", arm.of(CLEAN)), "ece_noise": arm.measure("ece", arm.noisy())}
+    row |= {"flips_noise": arm.measure("flips", arm.noisy())}
+    for name in found.real:
+        row |= _real_figures(arm, name, prefix=f"real/{name}")
     worst = worst_family(arm.rows)[0] if arm.noisy() else None
     row |= {"worst_corruption": worst} | _bounds("worst", arm.mean(arm.of(worst)) if worst else None)
-    row |= _bounds("mce", None) | {"relative_mce": math.nan}
-    if baseline is not None and set(arm.cells) == set(baseline.cells):
+    row |= _bounds("mce", None) | {"relative_mce": math.nan} | _published(arm, found, notes)
+    if baseline is not None and _paired_cells(arm) == _paired_cells(baseline):
         plain = mean_corruption_error(arm.rows, baseline.rows)
         relative = mean_corruption_error(arm.rows, baseline.rows, relative=True)
         row |= _bounds("mce", corruption_error(arm, baseline)) | {"mce": plain.value, "relative_mce": relative.value}
         notes += [f"mCE, {note}" for note in plain.notes] + [f"relative mCE, {note}" for note in relative.notes]
     return row | {name: float(trials[name].mean()) for name in ("cost_passes", "cost_seconds")}
+
+
+def _paired_cells(arm: Arm) -> set[tuple[str, int]]:
+    return {*arm.of(CLEAN), *arm.noisy()}
+
+
+def _published(arm: Arm, found: Headline, notes: list[str]) -> dict[str, float]:
+    """mCE by AlexNet's published errors, where the study asks for it and may have it."""
+    if found.normaliser != "alexnet" or not arm.noisy():
+        return {}
+    plain, relative = (alexnet_corruption_error(arm.rows, relative=kind) for kind in (False, True))
+    notes.append(
+        f"mCE by AlexNet: over {len(plain.by_corruption)} of ImageNet-C's 15 corruptions; our errors are under the "
+        "suite imagecorruptions, AlexNet's on the ImageNet-C files, so it is not the official ImageNet-C mCE"
+    )
+    notes += [f"mCE by AlexNet, {note}" for note in plain.notes]
+    return {"mce_alexnet": plain.value, "relative_mce_alexnet": relative.value}
+
+
+def _real_figures(arm: Arm, name: str, *, prefix: str) -> dict[str, float]:
+    """Accuracy on a folder of real images with its interval, its own number of images, and its calibration error."""
+    mean = arm.mean(arm.of(name))
+    figures = _bounds(prefix, mean) | {f"{prefix}_n": math.nan if mean is None else float(mean.n_images)}
+    return figures | {f"{prefix}_ece": arm.measure("ece", arm.of(name))}
 
 
 def _bounds(name: str, found: Interval | None) -> dict[str, float]:
@@ -158,6 +222,16 @@ def interval_text(
     return text
 
 
+def real_text(name: str) -> Callable[[pd.Series], str]:
+    """A folder of real images: accuracy with its interval, and how many images it is of."""
+
+    def text(row: pd.Series) -> str:
+        shown = interval_text(f"real/{name}")(row)
+        return shown if shown == "–" else f"{shown} n={row[f'real/{name}_n']:.0f}"
+
+    return text
+
+
 def worst_text(row: pd.Series) -> str:
     """The worst corruption with its interval and its name."""
     if pd.isna(row["worst"]):
@@ -173,6 +247,61 @@ def count_text(value: float) -> str:
         if value >= limit:
             return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+# --------------------------------------------------------------------------------------- means over parts, real images
+def mean_table(found: Headline) -> Table:
+    """Mean accuracy of each configuration over every family, group and relation to its training noise."""
+    rows = []
+    for kind, order in (("family", ()), ("group", GROUP_ORDER), ("relation", RELATIONS)):
+        names = {str(name) for arm in found.arms for name in arm.rows[kind].dropna()} - {"clean", "real"}
+        known = {name: place for place, name in enumerate(order)}
+        for name in sorted(names, key=lambda name: (known.get(name, len(known)), name)):
+            rows += [_mean_row(arm, kind, name) for arm in found.arms if arm.among(kind, name)]
+    columns = [
+        Column("over", lambda row: row["over"], is_number=False),
+        Column("name", lambda row: row["name"], is_number=False),
+        Column("configuration", lambda row: row["label"], is_number=False),
+        Column("cells", lambda row: str(row["num_cells"])),
+        Column("accuracy", interval_text("accuracy")),
+        *_mean_measures(rows),
+    ]
+    note = "Accuracy in per cent [95 % interval], each corruption x severity counting the same. A family is a suite."
+    return Table("means", pd.DataFrame(rows), columns, [note] if rows else [])
+
+
+def _mean_row(arm: Arm, kind: str, name: str) -> dict:
+    cells = arm.among(kind, name)
+    row: dict = {"over": kind, "name": name, "config_id": arm.config_id, "label": arm.label, "num_cells": len(cells)}
+    row |= _bounds("accuracy", arm.mean(cells))
+    return row | {column: arm.measure(column, cells) for column in ("ece", "flips")}
+
+
+def _mean_measures(rows: Sequence[dict]) -> list[Column]:
+    columns = {"ECE": "ece", "flips": "flips"}
+    return [
+        Column(title, interval_text(name))
+        for title, name in columns.items()
+        if any(not math.isnan(row[name]) for row in rows)
+    ]
+
+
+def real_table(found: Headline) -> Table:
+    """Each folder of real noisy images x configuration; unpaired with all else, so nothing is said to be better."""
+    rows = [
+        {"images_of": name, "config_id": arm.config_id, "label": arm.label, "relation": "unseen",
+         "n_seeds": int(arm.rows["trial"].nunique())} | _real_figures(arm, name, prefix="accuracy")
+        for name in found.real for arm in found.arms if arm.of(name)
+    ]  # fmt: skip
+    columns = [
+        Column("real images", lambda row: row["images_of"], is_number=False),
+        Column("configuration", lambda row: row["label"], is_number=False),
+        Column("images", lambda row: f"{row['accuracy_n']:.0f}"),
+        Column("seeds", lambda row: str(row["n_seeds"])),
+        Column("accuracy", interval_text("accuracy")),
+        Column("ECE", interval_text("accuracy_ece")),
+    ]
+    return Table("real", pd.DataFrame(rows), columns, [REAL_LEGEND] if rows else [])
 
 
 # ----------------------------------------------------------------------------------------------------------- contrasts
@@ -278,7 +407,7 @@ def terminal(found: Headline, accuracy: Table, contrasts: Table) -> str:
     """The headline as plain text, for the end of a run."""
     if accuracy.frame.empty:
         return "no finished trial yet"
-    wanted = ("configuration", "clean", "mean noise", "worst", "mCE", "passes", "seeds")
+    wanted = ("configuration", "clean", "mean noise", "worst", "mCE", "ECE noise", "flips", "passes", "seeds")
     columns = [column for column in accuracy.columns if column.title in wanted]
     lines = [[column.title for column in columns]]
     lines += [[column.text(row) for column in columns] for _, row in accuracy.frame.iterrows()]
@@ -295,6 +424,9 @@ def terminal(found: Headline, accuracy: Table, contrasts: Table) -> str:
         where = "under noise" if row["endpoint"] == NOISE else "clean"
         text.append(f"{where}: {row['label']} against {row['baseline']} {row['difference'] * 100:+.1f} points "
                     f"({_joint_text(row)}): {row['verdict']}")  # fmt: skip
+    for name in found.real:
+        shown = "; ".join(f"{row['label']} {real_text(name)(row)}" for _, row in accuracy.frame.iterrows())
+        text.append(f"real images {name} (in no mean): {shown}")
     return "\n".join(text)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator, model_validator
@@ -211,6 +212,11 @@ class NoiseConfig(Section):
     held_out: tuple[str, ...] = Field(
         default=(), description="Test corruptions that no training and no search may ever see."
     )
+    real: dict[str, str] = Field(
+        default_factory=dict,
+        description="Real noisy test images: name -> class folder or parquet file of the study's classes; relative "
+        "paths count from the study file. Read where test is read, in figures of their own (no clean image pairs).",
+    )
     allow_overlap: bool = Field(
         default=False, description="Let a corruption stand in two lists; the report marks it seen."
     )
@@ -225,6 +231,23 @@ class NoiseConfig(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"must not name a corruption twice, but got {list(names)}")
         return names
+
+    @field_validator("real")
+    @classmethod
+    def _real_names_own(cls, real: dict[str, str]) -> dict[str, str]:
+        for name, path in real.items():
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+                raise ValueError(
+                    f"must give each folder a name of letters, digits, '_' and '-', but got {name!r}; rename it"
+                )
+            if name in CORRUPTIONS or name in TRAINING_ONLY or name == "clean":
+                raise ValueError(
+                    f"must give each folder a name of its own, but {name!r} is Murk's own name of a corruption; "
+                    f"call it otherwise, such as {name}_real"
+                )
+            if not path:
+                raise ValueError(f"must give a folder or a parquet file to each name, but {name!r} has none")
+        return real
 
     @field_validator("validation_severities", "test_severities")
     @classmethod
@@ -429,6 +452,10 @@ class ReportConfig(Section):
     baseline: dict[str, Any] = Field(
         default_factory=lambda: {"method.name": "plain"},
         description="Dotted keys and values of the configuration that mCE is normalised by.",
+    )
+    normaliser: Literal["baseline", "alexnet"] = Field(
+        default="baseline",
+        description="alexnet: also mCE by AlexNet's published errors, for ImageNet at 224 px with 1,000 classes only.",
     )
 
 

@@ -46,12 +46,13 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Images of each split."""
+    """Images of each split; `real` are noisy ones that are read with the test split, each once."""
 
     num_classes: int
     train: int
     validation: int
     test: int
+    real: int = 0
 
 
 def measure(config: TrialConfig, *, num_classes: int, device: str = "auto", threads: int = 1) -> Cost:
@@ -96,7 +97,7 @@ def trial_seconds(config: TrialConfig, cost: Cost, sizes: Sizes, *, tested: bool
     noise = config.noise
     cells = 1 + len(noise.validation) * len(noise.validation_severities)
     validated = min(sizes.validation, noise.validation_images) * cells * (config.train.epochs + 1)
-    read = sizes.test * (1 + len(noise.test) * len(noise.test_severities)) if tested else 0
+    read = sizes.test * (1 + len(noise.test) * len(noise.test_severities)) + sizes.real if tested else 0
     training = sizes.train * config.train.epochs * cost.train_s
     return (training + (validated + read) * cost.evaluate_s) / workers
 

@@ -1,6 +1,8 @@
-"""Accuracy over a grid of corruption x severity, the same noisy pixels for every model.
+"""Accuracy, calibration and flips over a grid of corruption x severity, the same noisy pixels for every model.
 
-Evaluation is sharded over workers: each takes every n-th image, counts are summed.
+Evaluation is sharded over workers: each takes every n-th image, counts are summed and confidences gathered, so that
+every figure is that of the whole set.
+Shape suffixes: B batch, C channels, H height, W width, N classes, I images, K cells.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_calibration_error
 
 from noise.corruption import corrupt
 from noise.families import CORRUPTIONS, table_for
@@ -22,10 +25,13 @@ from study.ranks import Ranks
 
 Predict = Callable[[Tensor], Tensor]
 CLEAN = "clean"
+REAL = "real"
+"""Group and family of a folder of real noisy images, whose noise is the camera's and has no severity."""
+ECE_BINS = 15
 
 
 class Cell(NamedTuple):
-    """One corruption at one severity; `Cell("clean", 0)` is the image itself."""
+    """One corruption at one severity; at severity 0 (clean, or a folder of real images) the images are as they are."""
 
     corruption: str
     severity: int
@@ -49,7 +55,7 @@ def noisy(images_BCHW: Tensor, cell: Cell, *, ids_B: Tensor, seed: int, scale: s
     Args:
         images_BCHW: float in [0, 1].
     """
-    if cell.corruption == CLEAN:
+    if cell.severity == 0:
         return images_BCHW
     keys_B = image_keys(ids_B.to(images_BCHW.device), seed=seed, salt="evaluation")
     return corrupt(images_BCHW, cell.corruption, cell.severity, keys=keys_B, scale=scale)
@@ -79,6 +85,15 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on every cell.
 
+    Besides accuracy in [0, 1] and the mean negative log-likelihood in nats, each cell has `ece`, the expected
+    calibration error of the whole cell (see `calibration_error`), and `flips`, the share of images whose predicted
+    class differs from the one that the same network predicts on the same image without noise, whether either is right
+    or not: 0 for clean, NaN where clean is not among the cells.
+
+    Source: flips are the flip probability of Hendrycks & Dietterich 2019 (arXiv 1903.12261, section 4), which compares
+    each frame of a noise sequence with its first; here a "sequence" is the clean image and one noisy one, so the share
+    is that of a corruption at a severity, and it is not divided by AlexNet's.
+
     Args:
         predict: float images in [0, 1], (B, C, H, W) -> logits (B, N); the network is in evaluation mode already.
         positions: Images to use; all when None.
@@ -86,33 +101,81 @@ def evaluate(
         keep_predictions: Also return a row for each image x cell.
 
     Returns:
-        On every worker the whole cells (accuracy in [0, 1], mean negative log-likelihood in nats).
+        On every worker the whole cells.
     """
     device = ranks.torch_device()
     chosen = (np.arange(len(images.labels)) if positions is None else positions)[ranks.rank :: ranks.world]
-    sums = torch.zeros(len(cells), 3, dtype=torch.float64, device=device)
+    sums = torch.zeros(len(cells), 4, dtype=torch.float64, device=device)
+    confidence_KI = torch.zeros(len(cells), len(chosen), device=device)
+    right_KI = torch.zeros(len(cells), len(chosen), dtype=torch.bool, device=device)
     rows: dict[str, list[np.ndarray]] = {}
+    order = sorted(range(len(cells)), key=lambda index: cells[index].corruption != CLEAN)  # flips compare with it
     for first in range(0, len(chosen), batch_size):
         take = chosen[first : first + batch_size]
         raw = torch.from_numpy(np.ascontiguousarray(images.images[take])).permute(0, 3, 1, 2)
         clean_BCHW = device_images(raw, device)
         labels_B = torch.from_numpy(np.asarray(images.labels[take])).to(device)
         ids_B = torch.from_numpy(np.asarray(images.ids[take]))
-        for index, cell in enumerate(cells):
+        unchanged_B: Tensor | None = None
+        for index in order:
+            cell = cells[index]
             logits_BN = predict(noisy(clean_BCHW, cell, ids_B=ids_B, seed=seed, scale=scale)).float()
-            right_B = logits_BN.argmax(1) == labels_B
+            predicted_B, confidence_B = logits_BN.argmax(1), logits_BN.softmax(1).amax(1)
+            right_B = predicted_B == labels_B
+            if cell.corruption == CLEAN:
+                unchanged_B = predicted_B
+            flipped = sums.new_tensor(torch.nan) if unchanged_B is None else (predicted_B != unchanged_B).sum()
             nll = F.cross_entropy(logits_BN, labels_B, reduction="sum")
-            sums[index] += torch.stack([right_B.new_tensor(len(take), dtype=torch.float64), right_B.sum(), nll])
+            sums[index] += torch.stack([sums.new_tensor(len(take)), right_B.sum(), nll, flipped])
+            here = slice(first, first + len(take))
+            confidence_KI[index, here], right_KI[index, here] = confidence_B, right_B
             if keep_predictions:
-                _keep(rows, cell, ids_B, labels_B, logits_BN)
+                _keep(rows, cell, ids_B, labels_B, predicted_B, confidence_B)
     sums = ranks.sum(sums).cpu()
+    errors = _calibration_errors(confidence_KI, right_KI, ranks)
     side = min(images.images.shape[1:3])
-    table = [_cell_row(cell, sums[i], split, side, scale) for i, cell in enumerate(cells)]
+    table = [_cell_row(cell, sums[i], errors[i], split, side, scale) for i, cell in enumerate(cells)]
     return Evaluation(table, _gathered(rows, ranks) if keep_predictions else {})
 
 
-def _keep(rows: dict[str, list[np.ndarray]], cell: Cell, ids_B: Tensor, labels_B: Tensor, logits_BN: Tensor) -> None:
-    confidence_B, predicted_B = logits_BN.softmax(1).max(1)
+def calibration_error(confidence_I: Tensor, correct_I: Tensor) -> float:
+    r"""Expected calibration error of the predicted class: how far confidence is from accuracy.
+
+    .. math:: ECE = \sum_b \frac{n_b}{n} |acc_b - conf_b|
+
+    over 15 bins of equal width on [0, 1], each with its lower edge. With few images in a bin it is biased upwards, so
+    compare it at equal numbers of images.
+
+    Args:
+        confidence_I: softmax probability of the predicted class, in [0, 1].
+        correct_I: bool, whether the predicted class is right.
+
+    Returns:
+        In [0, 1]; NaN where the network gave a confidence that is no number.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, section 2. By torchmetrics: its multiclass error is its binary one on
+    (confidence, correct), and that form needs no probabilities of all classes from other workers.
+    """
+    if confidence_I.isnan().any():
+        return float("nan")
+    return float(
+        binary_calibration_error(
+            confidence_I.double().clamp(0.0, 1.0), correct_I.long(), n_bins=ECE_BINS, norm="l1", validate_args=False
+        )
+    )
+
+
+def _calibration_errors(confidence_KI: Tensor, right_KI: Tensor, ranks: Ranks) -> list[float]:
+    """The calibration error of each whole cell; every worker must call it with its own images."""
+    parts = ranks.gather((confidence_KI.cpu().numpy(), right_KI.cpu().numpy()))
+    confidence_KI, right_KI = (torch.from_numpy(np.concatenate(part, axis=1)) for part in zip(*parts, strict=True))
+    return [calibration_error(*pair) for pair in zip(confidence_KI, right_KI, strict=True)]
+
+
+def _keep(
+    rows: dict[str, list[np.ndarray]], cell: Cell, ids_B: Tensor, labels_B: Tensor, predicted_B: Tensor,
+    confidence_B: Tensor,
+) -> None:  # fmt: skip
     columns = {
         "image_id": ids_B.numpy(),
         "label": labels_B.cpu().numpy(),
@@ -134,19 +197,22 @@ def _gathered(rows: dict[str, list[np.ndarray]], ranks: Ranks) -> dict[str, np.n
     return {name: values[order] for name, values in whole.items()}
 
 
-def _cell_row(cell: Cell, sums: Tensor, split: str, side: int, scale: str) -> dict[str, Any]:
-    n, correct, nll = (float(value) for value in sums)
-    clean = cell.corruption == CLEAN
+def _cell_row(cell: Cell, sums: Tensor, ece: float, split: str, side: int, scale: str) -> dict[str, Any]:
+    n, correct, nll, flipped = (float(value) for value in sums)
+    as_is = (CLEAN if cell.corruption == CLEAN else REAL) if cell.severity == 0 else None
     return {
         "split": split,
         "corruption": cell.corruption,
-        "group": CLEAN if clean else CORRUPTIONS[cell.corruption].group,
+        "group": as_is or CORRUPTIONS[cell.corruption].group,
+        "family": as_is or CORRUPTIONS[cell.corruption].family,
         "severity": cell.severity,
-        "table": "" if clean else table_for(cell.corruption, side, scale),
+        "table": "" if as_is else table_for(cell.corruption, side, scale),
         "n": int(n),
         "correct": int(correct),
         "accuracy": correct / n,
         "nll": nll / n,
+        "ece": ece,
+        "flips": flipped / n,
     }
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -36,6 +36,7 @@ class TrialSpec:
         params: The sampled dotted keys; empty outside a search.
         storage: Absolute path or URL that holds the study's folder.
         cache_dir: Folder for decoded images on the machine that runs the trial.
+        real: Name -> fingerprint of each folder of real noisy images; empty in a search, which reads none.
     """
 
     key: str
@@ -49,13 +50,21 @@ class TrialSpec:
     storage: str
     cache_dir: str
     params: dict[str, Any] = field(default_factory=dict)
+    real: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-able dict, the inverse of `TrialSpec(**d)`."""
         return asdict(self)
 
 
-def trial_key(config: BaseModel | dict[str, Any], *, fingerprint: str, role: Role, phase: str = "") -> str:
+def trial_key(
+    config: BaseModel | dict[str, Any],
+    *,
+    fingerprint: str,
+    role: Role,
+    phase: str = "",
+    real: Mapping[str, str] | None = None,
+) -> str:
     """A trial's identity: 16 hexadecimal characters of a hash of what decides its numbers.
 
     Where the images lie does not enter (their fingerprint does), nor does a commit hash, which would void every resume.
@@ -65,16 +74,25 @@ def trial_key(config: BaseModel | dict[str, Any], *, fingerprint: str, role: Rol
         fingerprint: Hash of the data's content and settings.
         role: Search trials see validation rows only, so they are other trials than confirming ones.
         phase: A trial belongs to one phase.
+        real: Name -> fingerprint of the folders of real noisy images; no part of a search trial's identity.
     """
     tree = config.model_dump(mode="json") if isinstance(config, BaseModel) else json.loads(json.dumps(config))
     tree["data"] = {name: value for name, value in tree["data"].items() if name != "path"}
     weights = tree["model"]["pretrained"]
     if isinstance(weights, str):
         tree["model"]["pretrained"] = _file_digest(weights)
+    tree["noise"].pop("real", None)  # a path; the content enters below
     # Test noise is read by no search trial: naming another must not void a search.
     if role == "search":
         tree["noise"] = {k: v for k, v in tree["noise"].items() if not k.startswith("test") and k != "held_out"}
-    facts = {"fingerprint": fingerprint, "reads_test": role != "search", "phase": phase, "numerics": NUMERICS}
+    facts: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "reads_test": role != "search",
+        "phase": phase,
+        "numerics": NUMERICS,
+    }
+    if real and role != "search":
+        facts["real"] = dict(real)
     whole = {"config": tree, **facts}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from noise.families import CORRUPTIONS
 from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig, TrainPhase, TrialConfig
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
+from study.data.real import RealImages, prepare_all_real
 from study.ledger import Ledger, TrialSpec, trial_key
 from study.override import apply
 from study.places import Places, redact, resolve_places
@@ -40,12 +41,14 @@ class StudyRun:
     places: Places
     fingerprint: str
     runtime: Runtime
+    real: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def spec(self, config: TrialConfig, phase: Phase, *, number: int, params: dict[str, Any]) -> TrialSpec:
         """A trial of this study, named by what decides its numbers."""
         role = phase.kind
+        real = {} if role == "search" else dict(self.real)
         return TrialSpec(
-            key=trial_key(config, fingerprint=self.fingerprint, role=role, phase=phase.name),
+            key=trial_key(config, fingerprint=self.fingerprint, role=role, phase=phase.name, real=real),
             study=self.config.name,
             phase=phase.name,
             role=role,
@@ -56,6 +59,7 @@ class StudyRun:
             storage=str(self.places.storage),
             cache_dir=str(self.places.cache_dir),
             params=params,
+            real=real,
         )
 
 
@@ -79,10 +83,12 @@ def run_study(
     with ledger.lock():
         say(f"study {config.name}: reading the images")
         data = prepare_data(config.data, cache_dir=places.cache_dir)
-        _open_study(ledger, loaded, data, tracking_uri=places.tracking_uri, again=again)
+        real = _real_images(config, data, places)
+        _open_study(ledger, loaded, data, real=real, tracking_uri=places.tracking_uri, again=again)
         tracker = Tracker(ledger, places.tracking_uri) if config.tracking.enabled else None
         runtime = start_ray(config.resources, address=address, verbose=verbose)
-        run = StudyRun(config, ledger, places, data.fingerprint, runtime)
+        fingerprints = {name: images.fingerprint for name, images in real.items()}
+        run = StudyRun(config, ledger, places, data.fingerprint, runtime, fingerprints)
         try:
             if tracker:
                 tracker.start()
@@ -137,8 +143,28 @@ def _storage_hint(places: Places) -> str:
     return "" if is_default else f" --storage {redact(places.storage)}"
 
 
+def _real_images(config: StudyConfig, data: DataSplits, places: Places) -> dict[str, RealImages]:
+    """The folders of real noisy images, where a phase will read them; whatever is wrong with them is said here."""
+    if not config.noise.real or all(phase.kind == "search" for phase in config.phases):
+        return {}
+    real = prepare_all_real(
+        config.noise.real, data=data, image_size=config.data.image_size,
+        refuse=config.data.on_corrupt == "refuse", cache_dir=places.cache_dir,
+    )  # fmt: skip
+    for name, images in real.items():
+        left_out = f"; {images.num_known} left out that stand in train or validation" if images.num_known else ""
+        say(f"noise.real.{name}: {len(images.images)} real noisy images{left_out}")
+    return real
+
+
 def _open_study(
-    ledger: Ledger, loaded: LoadedStudy, data: DataSplits, *, tracking_uri: str | None, again: bool
+    ledger: Ledger,
+    loaded: LoadedStudy,
+    data: DataSplits,
+    *,
+    tracking_uri: str | None,
+    again: bool,
+    real: Mapping[str, RealImages] | None = None,
 ) -> None:
     """Write `study.json`, or refuse a study that is there with other settings.
 
@@ -150,6 +176,7 @@ def _open_study(
         changed = _changed_keys(record["config"], config)
         if record["fingerprint"] != data.fingerprint:
             changed.append("the images themselves")
+        changed += _changed_real(record.get("real") or {}, real or {})
         if changed == ["search.trials"] and not _has_chosen(ledger, record):
             changed = []  # a longer or shorter search, nothing of which has been used yet
         if changed and not again:
@@ -178,6 +205,15 @@ def _open_study(
             "num_test": len(data.test),
             "num_leaked": data.num_leaked,
         },
+        "real": {
+            name: {
+                "fingerprint": images.fingerprint,
+                "num_images": len(images.images),
+                "num_known": images.num_known,
+                "num_skipped": len(images.skipped),
+            }
+            for name, images in (real or {}).items()
+        },
         "skipped": [list(item) for item in data.skipped],
         "baseline": loaded.config.report.baseline,
         "groups": {name: corruption.group for name, corruption in CORRUPTIONS.items()},
@@ -198,12 +234,21 @@ def _changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = "
     for name in sorted(before.keys() | after.keys()):
         if not prefix and name in {"resources", "tracking", "report"}:
             continue
+        if f"{prefix}{name}" in {"data.path", "noise.real"}:
+            continue  # a place; what lies there has a fingerprint
         one, other = before.get(name), after.get(name)
         if isinstance(one, dict) and isinstance(other, dict):
             changed += _changed_keys(one, other, f"{prefix}{name}.")
-        elif one != other and f"{prefix}{name}" != "data.path":
+        elif one != other:
             changed.append(f"{prefix}{name}")
     return changed
+
+
+def _changed_real(before: Mapping[str, Any], after: Mapping[str, RealImages]) -> list[str]:
+    """The folders of real noisy images that came, went or hold other images."""
+    known = {name: entry["fingerprint"] for name, entry in before.items()}
+    found = {name: images.fingerprint for name, images in after.items()}
+    return [f"noise.real.{name}" for name in sorted(known.keys() | found.keys()) if known.get(name) != found.get(name)]
 
 
 def _run_phase(run: StudyRun, phase: Phase, tracker: Tracker | None) -> PhaseSummary:

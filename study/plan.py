@@ -12,6 +12,7 @@ import torch
 
 from models.backbones import Stages, check_backbone, create_backbone
 from study.config import ConfirmPhase, Phase, ResourcesConfig, SearchPhase, StudyConfig, TrialConfig
+from study.data.real import list_real, open_real
 from study.data.sources import open_source
 from study.data.splits import assign_splits
 from study.estimate import Cost, Sizes, measure, trial_seconds
@@ -190,7 +191,8 @@ def count_images(config: StudyConfig) -> tuple[Sizes, tuple[str, ...]]:
         listing.labels, official, validation_share=data.validation_share, test_share=getattr(data, "test_share", 0.0),
         seed=data.split_seed, max_per_class=data.max_per_class,
     )  # fmt: skip
-    sizes = Sizes(len(names), len(rows["train"]), len(rows["validation"]), len(rows["test"]))
+    real = sum(len(list_real(open_real(path), path, names).labels) for path in config.noise.real.values())
+    sizes = Sizes(len(names), len(rows["train"]), len(rows["validation"]), len(rows["test"]), real)
     return sizes, tuple(names)
 
 

@@ -65,6 +65,8 @@ def _noise(plan: Plan) -> list[str]:
         *_wrapped("", f"to choose by: {', '.join(noise.validation)} at {_levels(noise.validation_severities)}, "
                   f"on {images} images"),
         *_wrapped("", f"to test on, once: {', '.join(noise.test)} at {_levels(noise.test_severities)}{held}"),
+        *(_wrapped("", f"real noisy images, with the test: {', '.join(noise.real)} ({plan.sizes.real:,} images)")
+          if noise.real else []),
     ]  # fmt: skip
 
 

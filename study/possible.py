@@ -9,8 +9,11 @@ from typing import NamedTuple
 import torch
 from timm.models import get_pretrained_cfg
 
+from analysis.metrics import ALEXNET_CLASSES
 from models.backbones import check_backbone, create_backbone
 from study.config import SearchPhase, StudyConfig, TrialConfig
+from study.data.real import list_real, open_real
+from study.data.source import Source
 from study.data.sources import open_source
 from study.override import apply
 from study.problems import Path as KeyPath
@@ -61,10 +64,32 @@ def _network_of(config: TrialConfig) -> Network:
 
 
 def _data(study: StudyConfig) -> Iterator[Problem]:
+    """The study's images, and what can be told of the rest only by their classes."""
     try:
-        open_source(study.data)
+        source = open_source(study.data)
     except (ValueError, OSError) as error:
         yield _placed(str(error), ("data",))
+        return
+    if not study.noise.real and study.report.normaliser != "alexnet":
+        return
+    try:
+        names = class_names(study, source)
+    except (ValueError, OSError) as error:
+        yield _placed(str(error), ("data",))
+        return
+    if study.report.normaliser == "alexnet" and len(names) != ALEXNET_CLASSES:
+        text = f"alexnet is for ImageNet's {ALEXNET_CLASSES:,} classes, but the data have {len(names)}; use baseline"
+        yield Problem(("report", "normaliser"), text)
+    for name, path in study.noise.real.items():
+        try:
+            list_real(open_real(path), path, names)
+        except (ValueError, OSError) as error:
+            yield Problem(("noise", "real", name), str(error))
+
+
+def class_names(study: StudyConfig, source: Source) -> tuple[str, ...]:
+    """The classes that the study keeps, without decoding an image."""
+    return source.listing().class_names[: study.data.max_classes]
 
 
 def _placed(text: str, path: KeyPath) -> Problem:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from analysis.metrics import ALEXNET_CLASSES, ALEXNET_ERRORS, ALEXNET_IMAGE_SIZE, ALEXNET_SEVERITIES
 from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig
 from study.keys import places, unknown_trial_key
 from study.override import apply
-from study.problems import Path, Problem, ProblemsError, near_text
+from study.problems import Path, Problem, ProblemsError, near_text, shown
 from study.readable import value_problems
 from study.space import SAMPLES, for_phase, parse
 from study.spaceread import key_problem
@@ -15,7 +16,7 @@ from study.spaceread import key_problem
 
 def check_study(study: StudyConfig) -> list[Problem]:
     """All problems between the parts of a study whose settings are valid one by one."""
-    problems = list(_baseline(study))
+    problems = [*_baseline(study), *_normaliser(study)]
     for index, phase in enumerate(study.phases):
         problems += _phase(study, phase, ("phases", index))
     if not any(isinstance(phase, SearchPhase) for phase in study.phases):
@@ -30,6 +31,27 @@ def _baseline(study: StudyConfig) -> Iterator[Problem]:
             yield Problem(path, unknown_trial_key(key))
         else:
             yield from value_problems(key, value, path)
+
+
+def _normaliser(study: StudyConfig) -> Iterator[Problem]:
+    """AlexNet's published errors are those of ImageNet-C: 224 px, its own severity table, all five severities."""
+    if study.report.normaliser != "alexnet":
+        return
+    reasons = {
+        f"images of {ALEXNET_IMAGE_SIZE} px": (study.data.image_size == ALEXNET_IMAGE_SIZE, "data.image_size",
+                                               study.data.image_size),
+        "ImageNet's severity table": (study.noise.scale in {"nearest", "imagenet"}, "noise.scale", study.noise.scale),
+        "severities 1 to 5": (sorted(study.noise.test_severities) == list(ALEXNET_SEVERITIES),
+                              "noise.test_severities", list(study.noise.test_severities)),
+        "a test corruption of ImageNet-C": (bool(set(study.noise.test) & set(ALEXNET_ERRORS)), "noise.test",
+                                            list(study.noise.test)),
+        f"ImageNet's {ALEXNET_CLASSES:,} classes": (study.data.source != "synthetic-vehicles", "data.source",
+                                                    study.data.source),
+    }  # fmt: skip
+    for needs, (holds, key, value) in reasons.items():
+        if not holds:
+            text = f"alexnet needs {needs}, but {key} is {shown(value)}; change it, or use baseline"
+            yield Problem(("report", "normaliser"), text)
 
 
 def _phase(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:

@@ -18,7 +18,11 @@ from study.spaceread import read_domains
 from study.studycheck import check_study
 from study.yamlfile import MAX_CHARACTERS, YamlError, read_yaml
 
-FILE_KEYS = {"data.path": ("data", "path"), "model.pretrained": ("model", "pretrained")}
+FILE_KEYS = {
+    "data.path": ("data", "path"),
+    "model.pretrained": ("model", "pretrained"),
+    "noise.real": ("noise", "real"),
+}
 """Settings that are paths; relative ones count from the study file, in --set from the working directory."""
 
 PRESETS = Path(__file__).parent / "presets"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch.optim import Optimizer
 
-from analysis.metrics import headline
+from analysis.metrics import as_test, headline
 from models.methods.method import Context, Method
 from models.methods.registry import METHODS
 from models.sam import SamSettings
@@ -23,9 +23,10 @@ from noise.training import NoiseType, TrainingNoise
 from study import checkpoint
 from study.artifacts import example_images, export_files
 from study.config import TrialConfig
-from study.data.image_set import DataSplits
+from study.data.image_set import DataSplits, ImageSet
 from study.data.prepare import prepare_data
-from study.evaluate import Evaluation, evaluate, grid, reestimate_bn, subset
+from study.data.real import prepare_all_real
+from study.evaluate import Cell, Evaluation, evaluate, grid, reestimate_bn, subset
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
@@ -58,7 +59,7 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """The parts of a trial under way."""
+    """The parts of a trial under way; `real` holds the folders of real noisy images, empty in a search."""
 
     spec: TrialSpec
     config: TrialConfig
@@ -70,6 +71,7 @@ class Run:
     ranks: Ranks
     reporter: Reporter
     should_stop: Callable[[], bool]
+    real: Mapping[str, ImageSet] = field(default_factory=dict)
 
 
 def run_trial(
@@ -119,11 +121,29 @@ def prepare_run(
             f"data: the images are not those that the study was planned with (fingerprint {data.fingerprint[:12]}, "
             f"planned {spec.fingerprint[:12]}); restore them, or start a study under another name"
         )
+    real = _real_images(spec, config, data)
     settings = loop_settings(config, ranks.torch_device())
     method = build_method(config, num_classes=len(data.train.class_names))
     method.network.to(ranks.torch_device())
     return Run(spec, config, ledger, data, method, make_optimizer(method, settings), settings, ranks, reporter,
-               should_stop)  # fmt: skip
+               should_stop, real)  # fmt: skip
+
+
+def _real_images(spec: TrialSpec, config: TrialConfig, data: DataSplits) -> dict[str, ImageSet]:
+    """The folders of real noisy images that this trial reads after training; looked at now, as it may last days."""
+    if spec.role == "search":
+        return {}
+    found = prepare_all_real(
+        config.noise.real, data=data, image_size=config.data.image_size,
+        refuse=config.data.on_corrupt == "refuse", cache_dir=Path(spec.cache_dir),
+    )  # fmt: skip
+    for name, real in found.items():
+        if real.fingerprint != spec.real.get(name):
+            raise ValueError(
+                f"noise.real.{name}: the images are not those that the study was planned with; restore them, or start "
+                "a study under another name"
+            )
+    return {name: real.images for name, real in found.items()}
 
 
 def build_method(config: TrialConfig, *, num_classes: int) -> Method:
@@ -249,12 +269,20 @@ def _validate(run: Run) -> Evaluation:
 
 
 def _test(run: Run) -> Evaluation:
+    """The test grid, then each folder of real noisy images as a cell of its own at severity 0."""
     noise = run.config.noise
-    return evaluate(
-        run.method.predict, run.data.test, grid(noise.test, noise.test_severities),
-        split="test", seed=noise.seed, ranks=run.ranks, scale=noise.scale,
-        batch_size=run.config.train.eval_batch_size, keep_predictions=True,
-    )  # fmt: skip
+    sets = [(run.data.test, grid(noise.test, noise.test_severities))]
+    sets += [(images, [Cell(name, 0)]) for name, images in run.real.items()]
+    parts = [
+        evaluate(
+            run.method.predict, images, cells, split="test", seed=noise.seed, ranks=run.ranks, scale=noise.scale,
+            batch_size=run.config.train.eval_batch_size, keep_predictions=True,
+        )
+        for images, cells in sets
+    ]  # fmt: skip
+    columns = parts[0].predictions
+    predictions = {name: np.concatenate([part.predictions[name] for part in parts]) for name in columns}
+    return Evaluation([cell for part in parts for cell in part.cells], predictions)
 
 
 def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
@@ -271,7 +299,7 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
     if run.spec.role != "search":
         test = _test(run)
         cells, predictions = cells + test.cells, test.predictions
-        metrics |= {name.replace("acc/", "test/"): value for name, value in headline(test.cells).items()}
+        metrics |= as_test(headline(test.cells))
     if run.ranks.is_first:
         table = pd.DataFrame(cells).assign(bn="reestimated" if done else "trained")
         _write(run, metrics, table, predictions)

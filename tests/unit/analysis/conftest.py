@@ -261,6 +261,49 @@ def _examples(rng, classes: tuple[str, ...], *, restored: bool) -> bytes:
     return buffer.getvalue()
 
 
+def add_measures(folder: Path, *, real: dict[str, int] | None = None) -> Path:
+    """Bring a study to what trials write now: family, calibration error, flips, and folders of real images (name -> n).
+
+    Figures are simple: `ece` is .1 clean and .2 else, `flips` .3 under noise, and every second real image is right.
+    """
+    for path in sorted(folder.glob("trials/*/cells.parquet")):
+        cells = pd.read_parquet(path)
+        clean = cells["corruption"] == "clean"
+        families = cells["group"].map({"clean": "clean", "resolution": "resolution"}).fillna("imagecorruptions")
+        cells = cells.assign(family=families, ece=np.where(clean, 0.1, 0.2), flips=np.where(clean, 0.0, 0.3))
+        kept = path.with_name("predictions.parquet")
+        if kept.exists():
+            for name, count in (real or {}).items():
+                rows, row = _real_rows(name, count)
+                cells = pd.concat([cells, pd.DataFrame([row])], ignore_index=True)
+                pd.concat([pd.read_parquet(kept), rows], ignore_index=True).to_parquet(kept, index=False)
+        cells.to_parquet(path, index=False)
+    study = json.loads((folder / "study.json").read_text())
+    study["real"] = {
+        name: {"fingerprint": "f", "num_images": count, "num_known": 2, "num_skipped": 0}
+        for name, count in (real or {}).items()
+    }
+    (folder / "study.json").write_text(json.dumps(study))
+    return folder
+
+
+def _real_rows(name: str, count: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    right = np.arange(count) % 2 == 0
+    rows = {"image_id": np.arange(count, dtype=np.int64) + 90_000, "label": np.zeros(count, dtype=np.int64),
+            "predicted": (~right).astype(np.int64), "confidence": np.full(count, 0.5, dtype=np.float32),
+            "correct": right, "corruption": name, "severity": 0}  # fmt: skip
+    cell = {"split": "test", "corruption": name, "group": "real", "family": "real", "severity": 0, "table": "",
+            "n": count, "correct": int(right.sum()), "accuracy": float(right.mean()), "nll": 1.0, "ece": 0.4,
+            "flips": float("nan"), "bn": "reestimated"}  # fmt: skip
+    return pd.DataFrame(rows), cell
+
+
+@pytest.fixture
+def with_measures() -> Callable[..., Path]:
+    """The function that brings a study to what trials write now."""
+    return add_measures
+
+
 @pytest.fixture
 def write_ledger() -> Callable[..., Path]:
     """The function that writes a study's folder."""

@@ -1,12 +1,23 @@
 """Metrics against figures worked out by hand, and the rules of choosing."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
 
 from analysis.load import read_study
-from analysis.metrics import find_baseline, headline, main_rows, mean_corruption_error, trial_metrics, worst_family
+from analysis.metrics import (
+    ALEXNET_ERRORS,
+    alexnet_corruption_error,
+    as_test,
+    find_baseline,
+    headline,
+    main_rows,
+    mean_corruption_error,
+    trial_metrics,
+    worst_family,
+)
 from analysis.records import config_id
 from analysis.selection import Candidate, best, candidates, ranked, top_of, top_per
 
@@ -38,6 +49,76 @@ def test_means_by_hand():
     assert headline(OWN.to_dict("records")) == pytest.approx(
         {"acc/clean": 0.9, "acc/noise": 0.55, "acc/worst_family": 0.4}
     )
+
+
+def measured(accuracies, *, ece=0.1, flips=0.2):
+    """Rows as a trial writes them now: with family, calibration error and flips."""
+    plain = rows(accuracies)
+    families = {"clean": "clean", "fog": "imagecorruptions", "shot": "own"}
+    steps = pd.Series(range(len(plain)), dtype=float)
+    clean = plain["corruption"] == "clean"
+    return plain.assign(family=plain["corruption"].map(families), ece=ece * (steps + 1),
+                        flips=(flips * steps).where(~clean, 0.0))  # fmt: skip
+
+
+CAMERA = {"trial": "t", "corruption": "camera", "severity": 0, "accuracy": 0.25, "group": "real", "family": "real",
+          "relation": "unseen", "bn": "reestimated", "split": "test", "ece": 0.9, "flips": float("nan")}  # fmt: skip
+GRID = {("clean", 0): 0.9, ("fog", 1): 0.8, ("fog", 2): 0.6, ("shot", 1): 0.5, ("shot", 2): 0.3}
+
+
+def test_calibration_flips_and_families_by_hand():
+    found = trial_metrics(measured(GRID))
+    assert found["acc/family/imagecorruptions"] == pytest.approx((0.8 + 0.6) / 2)
+    assert found["acc/family/own"] == pytest.approx((0.5 + 0.3) / 2)
+    assert "acc/family/clean" not in found
+    assert found["ece/clean"] == pytest.approx(0.1)
+    assert found["ece/noise"] == pytest.approx((0.2 + 0.3 + 0.4 + 0.5) / 4)
+    assert found["flips/noise"] == pytest.approx((0.2 + 0.4 + 0.6 + 0.8) / 4)
+    assert "ece/clean" not in trial_metrics(OWN)  # rows of an earlier version
+
+
+def test_real_images_are_in_no_mean():
+    whole = pd.concat([measured(GRID), pd.DataFrame([CAMERA])], ignore_index=True)
+    plain = trial_metrics(measured(GRID))
+    assert trial_metrics(whole) == pytest.approx(plain | {"acc/real/camera": 0.25})
+    assert worst_family(whole) == ("shot", pytest.approx(0.4))
+    assert mean_corruption_error(whole, BASE) == mean_corruption_error(OWN, BASE)
+    assert mean_corruption_error(whole, BASE, relative=True) == mean_corruption_error(OWN, BASE, relative=True)
+    named = as_test(headline(whole.drop(columns=["trial", "relation"]).to_dict("records")))
+    assert named.keys() == {"test/clean", "test/noise", "test/worst_family", "test/ece/clean", "test/ece/noise",
+                            "test/flips/noise", "test/real/camera"}  # fmt: skip
+    assert named["test/noise"] == pytest.approx(0.55)
+
+
+def alexnet_rows(accuracies, *, clean=0.7, levels=(1, 2, 3, 4, 5)):
+    """Corruption -> accuracy at each level."""
+    cells = [
+        ("clean", 0, clean),
+        *((c, s, a) for c, per in accuracies.items() for s, a in zip(levels, per, strict=True)),
+    ]
+    return pd.DataFrame(
+        {"trial": "t", "corruption": c, "severity": s, "accuracy": a, "group": "any"} for c, s, a in cells
+    )
+
+
+def test_mce_by_alexnet_by_hand():
+    found = alexnet_rows({"contrast": (0.6, 0.5, 0.4, 0.3, 0.2), "brightness": (0.7,) * 5, "resolution": (0.1,) * 5})
+    plain = alexnet_corruption_error(found)
+    assert plain.by_corruption == pytest.approx({"brightness": 0.3 / 0.564592, "contrast": 0.6 / 0.853204})
+    assert plain.value == pytest.approx((0.3 / 0.564592 + 0.6 / 0.853204) / 2)
+    assert plain.notes == ["not in the mean, without a published error: resolution"]
+    relative = alexnet_corruption_error(found, relative=True)
+    assert relative.by_corruption == pytest.approx({"brightness": 0.0, "contrast": 0.3 / (0.853204 - 0.435)})
+    assert len(ALEXNET_ERRORS) == 15
+    with pytest.raises(ValueError, match=re.escape("contrast has [1, 3]")):
+        alexnet_corruption_error(alexnet_rows({"contrast": (0.6, 0.5)}, levels=(1, 3)))
+
+
+def test_alexnet_itself_has_an_mce_of_one():
+    own = alexnet_rows({name: (1 - error,) * 5 for name, error in ALEXNET_ERRORS.items()}, clean=1 - 0.435)
+    for relative in (False, True):
+        found = alexnet_corruption_error(own, relative=relative)
+        assert (found.value, found.notes) == (pytest.approx(1.0), [])
 
 
 def test_rows_of_two_trials_are_refused():

@@ -9,6 +9,13 @@ from analysis.report import write_report
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(params=["as earlier versions wrote it", "with all measures"])
+def study_folder(request, tmp_path, write_ledger, with_measures):
+    """A study of its own, without and with the columns that came later."""
+    folder = write_ledger(tmp_path / "storage", num_images=30)
+    return with_measures(folder, real={"camera": 7}) if request.param == "with all measures" else folder
+
+
 @pytest.fixture
 def mirrored(study_folder, tmp_path, monkeypatch):
     """The study's files as MLflow holds them: a parent run for each phase, a child run for each trial."""

@@ -29,6 +29,30 @@ def test_load_keeps_the_contract(study_folder):
     assert first["severity"].tolist() == [0, 2, 4, 2, 4]
 
 
+def test_records_of_earlier_versions_lack_measures(study_folder):
+    frame = load(study_folder)
+    assert frame[["family", "ece", "flips"]].isna().all(axis=None)
+
+
+def test_measures_and_real_images_load(tmp_path, write_ledger, with_measures):
+    frame = load(with_measures(write_ledger(tmp_path, num_images=20), real={"camera": 7}))
+    assert {name: str(kind) for name, kind in frame.dtypes.items()} == COLUMNS
+    own = frame[frame["corruption"] == "camera"]
+    assert len(own) == 9
+    assert set(own["relation"]) == {"unseen"}
+    assert set(own["family"]) == {"real"}
+    assert own["flips"].isna().all()
+    assert frame.loc[frame["corruption"] == "resolution", "family"].unique().tolist() == ["resolution"]
+    first = frame[(frame["trial"] == own["trial"].iloc[0]) & (frame["split"] == "test")]
+    assert first["corruption"].iloc[-1] == "camera"
+
+
+def test_a_configuration_is_the_same_wherever_its_real_images_lie():
+    here, there = ({"noise": {"real": {"camera": place}}} for place in ("/a", "/b"))
+    assert config_id(here) == config_id(there)
+    assert config_id({"noise": {"real": {}}}) == config_id({"noise": {}}) != config_id(here)
+
+
 def test_trials_that_did_not_finish_are_one_row_each(study_folder):
     frame = load(study_folder)
     lost = frame[frame["split"].isna()]
@@ -128,6 +152,8 @@ def _broken(frame, **values):
         ({"correct": 1000}, "0 <= correct <= n"),
         ({"accuracy": 0.123}, "accuracy must be correct / n"),
         ({"severity": 3}, "severity 0 must mean clean"),
+        ({"ece": 1.2}, r"ece must be in \[0, 1\]"),
+        ({"flips": -0.1}, r"flips must be in \[0, 1\]"),
     ],
 )
 def test_rows_that_break_the_contract_are_refused(study_folder, values, message):

@@ -11,9 +11,10 @@ import pytest
 
 from analysis import facts, figures
 from analysis.load import read_study
+from analysis.metrics import ALEXNET_ERRORS
 from analysis.report import write_report
 from analysis.scores import headline
-from analysis.tables import accuracy_table, contrast_table, count_text, trial_table
+from analysis.tables import accuracy_table, contrast_table, count_text, mean_table, real_table, trial_table
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def html(report):
 
 def test_files_are_there_and_nothing_half_written(report):
     names = sorted(path.name for path in report.tables)
-    assert names == [f"{n}.{e}" for n in ("accuracy", "contrasts", "trials") for e in ("csv", "md", "parquet")]
+    assert names == [f"{n}.{e}" for n in ("accuracy", "contrasts", "means", "trials") for e in ("csv", "md", "parquet")]
     assert sorted(p.stem for p in report.figures) == ["corruptions", "cost", "examples", "search-search", "severity"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in report.figures)
     assert not list(report.html.parent.rglob(".*"))
@@ -140,7 +141,7 @@ def test_hostile_names_are_text(tmp_path, write_ledger):
 
 def test_csv_parquet_and_markdown_agree(report):
     folder = report.html.parent / "tables"
-    for name in ("accuracy", "contrasts", "trials"):
+    for name in ("accuracy", "contrasts", "means", "trials"):
         from_csv, from_parquet = pd.read_csv(folder / f"{name}.csv"), pd.read_parquet(folder / f"{name}.parquet")
         assert list(from_csv.columns) == list(from_parquet.columns)
         for column in from_parquet.select_dtypes("number"):
@@ -245,3 +246,112 @@ def test_a_read_after_other_settings_counts_though_its_phase_has_another_name() 
     assert facts._times_read({"test_reads": reads[:1]}) == 1
     assert facts._times_read({"test_reads": reads}) == 2
     assert facts._times_read({"test_reads": [{**read, "generation": 0} for read in reads]}) == 1
+
+
+# ------------------------------------------------------------------------------------------- measures and real images
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    from tests.unit.analysis.conftest import add_measures, write_study
+
+    return add_measures(write_study(tmp_path_factory.mktemp("measured"), num_images=60), real={"camera": 8, "dusk": 3})
+
+
+def _titles(table):
+    return [column.title for column in table.columns]
+
+
+def test_earlier_records_have_no_columns_for_what_they_lack(study_folder):
+    found = headline(read_study(study_folder))
+    assert not {"ECE clean", "ECE noise", "flips"} & set(_titles(accuracy_table(found)))
+    assert found.real == []
+    assert real_table(found).frame.empty
+    assert set(mean_table(found).frame["over"]) == {"group", "relation"}
+
+
+def test_calibration_and_flips_are_means_over_cells_and_seeds(measured):
+    table = accuracy_table(headline(read_study(measured)))
+    assert {"ECE clean", "ECE noise", "flips"} <= set(_titles(table))
+    assert table.frame["ece_clean"].tolist() == pytest.approx([0.1] * 3)
+    assert table.frame["ece_noise"].tolist() == pytest.approx([0.2] * 3)
+    assert table.frame["flips_noise"].tolist() == pytest.approx([0.3] * 3)
+    assert "20.0" in table.markdown()
+    assert "Flips: per cent of images" in table.markdown()
+
+
+def test_real_images_stand_apart_and_change_nothing_else(measured, tmp_path, write_ledger, with_measures):
+    without = headline(read_study(with_measures(write_ledger(tmp_path, num_images=60))))
+    found = headline(read_study(measured))
+    assert found.notes == without.notes == []
+    assert found.corruptions == without.corruptions
+    assert found.unseen_by_all() == without.unseen_by_all()
+    plain, more = accuracy_table(without).frame, accuracy_table(found).frame
+    pd.testing.assert_frame_equal(more[list(plain.columns)], plain)
+    pd.testing.assert_frame_equal(contrast_table(found).frame, contrast_table(without).frame)
+    pd.testing.assert_frame_equal(mean_table(found).frame, mean_table(without).frame)
+    rows = real_table(found).frame
+    assert rows["images_of"].tolist() == ["camera"] * 3 + ["dusk"] * 3
+    assert rows["accuracy"].tolist() == pytest.approx([0.5] * 3 + [2 / 3] * 3)
+    assert rows["accuracy_n"].tolist() == [8] * 3 + [3] * 3
+    assert (rows["accuracy_low"] < rows["accuracy"]).all()
+    assert rows["accuracy_ece"].tolist() == pytest.approx([0.4] * 6)
+
+
+def test_family_means_by_hand(measured):
+    found = headline(read_study(measured))
+    table = mean_table(found).frame
+    arm = found.arms[1]
+    own = arm.rows[arm.rows["family"] == "imagecorruptions"]
+    row = table[(table["name"] == "imagecorruptions") & (table["config_id"] == arm.config_id)].iloc[0]
+    assert row["accuracy"] == pytest.approx(own["accuracy"].mean())
+    assert row["num_cells"] == 25
+    assert set(table.loc[table["over"] == "family", "name"]) == {"imagecorruptions", "resolution"}
+    assert table.loc[table["over"] == "group", "name"].drop_duplicates().tolist() == [
+        "noise", "blur", "digital", "resolution",
+    ]  # fmt: skip
+
+
+def test_a_report_with_real_images_claims_nothing_by_them(measured, without_pictures):
+    paths = write_report(measured, out=measured / "out")
+    html = paths.html.read_text()
+    assert "camera (8 images; 2 left out that stand in train or validation)" in html
+    assert "On 8 real noisy images of camera it got 50.0 %" in html
+    assert "these figures stand in no mean" in html
+    assert "Means by family" in html
+    assert not [
+        line for line in paths.summary.splitlines() if "camera" in line and ("better" in line or "worse" in line)
+    ]
+    assert "tables/real.csv" in {str(path.relative_to(measured / "out")) for path in paths.tables}
+
+
+def test_real_images_of_other_trials_get_intervals_from_counts(tmp_path, write_ledger, with_measures):
+    folder = with_measures(write_ledger(tmp_path, num_images=20), real={"camera": 8})
+    place = folder / "trials" / "00000000000c0000" / "predictions.parquet"
+    rows = pd.read_parquet(place)
+    rows.loc[rows["corruption"] == "camera", "image_id"] += 1
+    rows.to_parquet(place, index=False)
+    found = headline(read_study(folder))
+    assert found.notes == ["trials read different images of camera: its intervals come from counts"]
+    assert accuracy_table(found).frame["real/camera_low"].notna().all()
+    assert not contrast_table(found).frame.empty
+
+
+def test_alexnet_is_shown_for_imagenet_only_and_under_a_name_of_its_own(tmp_path, write_ledger, without_pictures):
+    folder = write_ledger(tmp_path, num_images=20)
+    study = json.loads((folder / "study.json").read_text())
+    study["config"]["report"]["normaliser"] = "alexnet"
+    (folder / "study.json").write_text(json.dumps(study))
+    found = headline(read_study(folder))
+    assert found.normaliser == "baseline"
+    assert any("these data have None at 64 px" in note or "these data have 8 at 64 px" in note for note in found.notes)
+    study["data"] |= {"num_classes": 1000, "image_size": 224}
+    (folder / "study.json").write_text(json.dumps(study))
+    table = accuracy_table(headline(read_study(folder)))
+    arm = headline(read_study(folder)).arms[1]
+    errors = 1 - arm.rows.groupby("corruption")["accuracy"].mean()
+    expected = np.mean([errors[name] / ALEXNET_ERRORS[name] for name in set(errors.index) & set(ALEXNET_ERRORS)])
+    assert table.frame["mce_alexnet"][1] == pytest.approx(expected)
+    assert "mCE by AlexNet (imagecorruptions, not ImageNet-C)" in _titles(table)
+    assert any("over 4 of ImageNet-C's 15 corruptions" in note for note in table.notes)
+    html = write_report(folder).html.read_text()
+    assert "it is no official ImageNet-C figure" in html
+    assert "so it is not the official ImageNet-C mCE" in html

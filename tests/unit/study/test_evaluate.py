@@ -1,12 +1,13 @@
-"""Evaluation: the same pixels in any batch and on any number of workers, and batch norms' statistics taken anew."""
+"""Evaluation: the same pixels in any batch and on any number of workers, its measures by hand, and batch norms anew."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from study.data.image_set import ImageSet
-from study.evaluate import evaluate, grid, reestimate_bn, subset
+from study.evaluate import Cell, calibration_error, evaluate, grid, reestimate_bn, subset
 from study.ranks import Ranks
 from tests.unit.study.workers import run_workers
 
@@ -43,7 +44,8 @@ def test_batches_and_workers_do_not_matter(count: int, world: int, monkeypatch: 
     found = [run(Ranks(device="cpu"), images, 4), *run_workers(world, lambda ranks: run(ranks, images, 2), monkeypatch)]
     for other in found:
         assert [row["correct"] for row in other.cells] == [row["correct"] for row in whole.cells]
-        assert [row["nll"] for row in other.cells] == pytest.approx([row["nll"] for row in whole.cells], rel=1e-4)
+        for name in ("nll", "ece", "flips"):
+            assert [row[name] for row in other.cells] == pytest.approx([row[name] for row in whole.cells], rel=1e-4)
         assert other.predictions.keys() == whole.predictions.keys()
         for name in ("image_id", "label", "predicted", "corruption", "severity"):
             assert np.array_equal(other.predictions[name], whole.predictions[name]), name
@@ -58,6 +60,59 @@ def test_cells_count_what_the_rows_say() -> None:
         assert cell["correct"] == rows["correct"][own].sum()
         assert cell["accuracy"] == cell["correct"] / 20
         assert cell["table"] == {"clean": "", "gaussian_noise": "cifar", "motion_blur": "scaled"}[cell["corruption"]]
+
+
+def test_calibration_error_by_hand() -> None:
+    confidence = torch.tensor([0.95, 0.95, 0.95, 0.95, 0.55, 0.55, 1.0])
+    correct = torch.tensor([True, True, True, False, False, True, False])
+    # Bins of 1/15: four at 0.95 with accuracy 0.75, two at 0.55 with 0.5, and 1.0 in the last, which is wrong.
+    expected = (4 * abs(0.75 - 0.95) + 2 * abs(0.5 - 0.55) + 1 * abs(0.0 - 1.0)) / 7
+    assert calibration_error(confidence, correct) == pytest.approx(expected)
+    assert calibration_error(torch.ones(3), torch.ones(3, dtype=torch.bool)) == pytest.approx(0.0)
+    assert np.isnan(calibration_error(torch.tensor([0.5, torch.nan]), torch.tensor([True, False])))
+
+
+def test_calibration_error_is_that_of_the_probabilities_of_all_classes() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits_BN, labels_B = 2 * torch.randn(400, 7, generator=generator), torch.randint(7, (400,), generator=generator)
+    confidence_B, predicted_B = logits_BN.softmax(1).max(1)
+    whole = multiclass_calibration_error(logits_BN, labels_B, num_classes=7, n_bins=15, norm="l1")
+    assert calibration_error(confidence_B, predicted_B == labels_B) == pytest.approx(float(whole), abs=1e-6)
+
+
+class _Steps:
+    """Predicts the class that stands next in a list, sure by 3 / 4, whatever it is shown."""
+
+    def __init__(self, *classes: int) -> None:
+        self.left = list(classes)
+
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        classes = torch.tensor([self.left.pop(0) for _ in images_BCHW])
+        return nn.functional.one_hot(classes, 3) * torch.tensor(6.0).log()  # e^l / (e^l + 2) = 3 / 4
+
+
+def test_flips_by_hand_count_changes_from_clean_right_or_wrong() -> None:
+    images = image_set(4)
+    images = ImageSet(images.images, np.array([0, 0, 1, 2]), images.ids, CLASSES)
+    cells = [Cell("contrast", 1), Cell("clean", 0), Cell("contrast", 5)]
+    predict = _Steps(0, 1, 1, 0, 0, 2, 1, 0, 1, 0, 2, 0)  # clean is asked first: right, wrong, right, wrong
+    found = evaluate(predict, images, cells, split="test", seed=0, ranks=Ranks(device="cpu"))
+    assert [row["flips"] for row in found.cells] == [1 / 4, 0.0, 3 / 4]  # of these flips one is from wrong to wrong
+    assert [row["correct"] for row in found.cells] == [2, 2, 1]
+    assert [row["ece"] for row in found.cells] == pytest.approx([1 / 4, 1 / 4, 1 / 2])
+    assert [row["family"] for row in found.cells] == ["imagecorruptions", "clean", "imagecorruptions"]
+
+
+def test_real_images_are_taken_as_they_are_and_flip_against_nothing() -> None:
+    images = image_set(5)
+    found = evaluate(predict, images, [Cell("camera", 0)], split="test", seed=0, ranks=Ranks(device="cpu"),
+                     keep_predictions=True)  # fmt: skip
+    (row,) = found.cells
+    assert (row["group"], row["family"], row["severity"], row["table"], row["n"]) == ("real", "real", 0, "", 5)
+    assert np.isnan(row["flips"])
+    clean = evaluate(predict, images, [Cell("clean", 0)], split="test", seed=0, ranks=Ranks(device="cpu"))
+    assert row["nll"] == clean.cells[0]["nll"]
+    assert set(found.predictions["corruption"]) == {"camera"}
 
 
 def test_a_subset_is_chosen_by_id_and_not_by_place() -> None:

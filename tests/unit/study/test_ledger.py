@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from study.config import TrialConfig
-from study.ledger import Ledger, TrialSpec, trial_key
+from study.ledger import Ledger, Role, TrialSpec, trial_key
 
 
 def _spec(tmp_path: Path, **changes: object) -> TrialSpec:
@@ -94,6 +94,18 @@ def test_the_key_does_not_follow_where_images_lie_nor_noise_that_a_search_never_
     assert _key({"data": {"path": "/a"}}) == _key({"data": {"path": "/b"}})
     assert _key({"noise": {"test": ["contrast"]}}) == _key()
     assert _key({"noise": {"test": ["contrast"]}}, role="confirm") != _key(role="confirm")
+
+
+def test_real_images_enter_by_their_content_and_in_no_search() -> None:
+    def key(role: Role, real: dict[str, str] | None, path: str = "/a") -> str:
+        tree = TrialConfig().model_dump(mode="json")
+        tree["noise"]["real"] = dict.fromkeys(real or {}, path)
+        return trial_key(tree, fingerprint="f", role=role, real=real)
+
+    assert key("search", {"camera": "1"}) == key("search", None) == _key()
+    assert key("train", None) == _key(role="train")
+    assert key("train", {"camera": "1"}) == key("train", {"camera": "1"}, path="/b")
+    assert len({key("train", real) for real in (None, {"camera": "1"}, {"camera": "2"}, {"other": "1"})}) == 4
 
 
 def test_weights_enter_by_their_content(tmp_path: Path) -> None:

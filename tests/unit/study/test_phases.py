@@ -4,7 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from study import phases
 from study.config import ConfirmPhase
@@ -70,6 +72,47 @@ def test_a_study_with_other_settings_is_refused_and_again_lets_it_on(tmp_path: P
     with pytest.raises(ValueError, match=r"other settings \(train\.epochs\).*--again"):
         open_study(ledger, changed, tmp_path)
     assert open_study(ledger, changed, tmp_path, again=True)["config"]["train"]["epochs"] == 3
+
+
+def test_folders_of_real_images_are_recorded_and_may_move_but_not_change(tmp_path: Path, ledger: Ledger) -> None:
+    def camera(place: str, *, shade: int) -> str:
+        path = tmp_path / place / "Alda saloon" / "0.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 40, 3), shade, dtype=np.uint8)).save(path)
+        return f"noise.real.camera={tmp_path / place}"
+
+    def opened(study: LoadedStudy) -> dict[str, Any]:
+        data = prepare_data(study.config.data, cache_dir=tmp_path.parent / "cache")
+        places = dataclasses.replace(resolve_places(None, cwd=tmp_path), cache_dir=tmp_path.parent / "cache")
+        real = phases._real_images(study.config, data, places)
+        phases._open_study(ledger, study, data, tracking_uri=None, again=False, real=real)
+        return (ledger.read_json("study.json") or {})["real"]
+
+    found = opened(loaded(tmp_path, camera("here", shade=9)))
+    assert (found["camera"]["num_images"], found["camera"]["num_known"]) == (1, 0)
+    assert opened(loaded(tmp_path, camera("there", shade=9))) == found
+    with pytest.raises(ValueError, match=r"other settings \(noise\.real\.camera\).*--again"):
+        opened(loaded(tmp_path, camera("there", shade=8)))
+    with pytest.raises(ValueError, match=r"other settings \(noise\.real\.camera\)"):
+        opened(loaded(tmp_path))
+
+
+def test_real_images_are_part_of_trials_that_test_and_not_read_for_a_search_alone(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    study = loaded(tmp_path, "noise.real.camera=nowhere")
+    run = dataclasses.replace(study_run(ledger, study, tmp_path), real={"camera": "1" * 32})
+    search, confirm = (run.spec(tiny_config(), phase, number=0, params={}) for phase in study.config.phases)
+    assert (search.real, confirm.real) == ({}, {"camera": "1" * 32})
+    other = dataclasses.replace(run, real={"camera": "2" * 32})
+    again, changed = (other.spec(tiny_config(), phase, number=0, params={}) for phase in study.config.phases)
+    assert again.key == search.key
+    assert changed.key != confirm.key
+    data = prepare_data(study.config.data, cache_dir=tmp_path.parent / "cache")
+    alone = study.config.model_copy(update={"phases": study.config.phases[:1]})
+    assert phases._real_images(alone, data, run.places) == {}
+    with pytest.raises(ValueError, match=r"noise\.real\.camera: must be a class folder"):
+        phases._real_images(study.config, data, run.places)
 
 
 def test_a_search_can_be_made_longer_until_something_was_chosen_from_it(tmp_path: Path, ledger: Ledger) -> None:

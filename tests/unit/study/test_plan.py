@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from study import plan as plan_module
@@ -243,3 +245,55 @@ def test_the_plan_says_where_the_wrong_setting_was_written(tmp_path):
     path.write_text("name: a\nmodel:\n  backbone: resnt10t\n", encoding="utf-8")
     with pytest.raises(StudyFileError, match=r"study\.yaml:3: model\.backbone: must be the name of a timm model"):
         make_plan(load_study(path), available=MACHINE)
+
+
+# ---------------------------------------------------------------------------------- real noisy images, the normaliser
+def drawn(folder, *places):
+    """Files of drawn pictures below a folder."""
+    for number, place in enumerate(places):
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 24, 3), 10 * number, dtype=np.uint8)).save(path)
+    return folder
+
+
+def test_real_images_are_counted_and_told(fixed_cost, tmp_path):
+    folder = drawn(tmp_path / "camera", "Alda saloon/a.png", "Alda saloon/b.png", "Alda hatchback/c.png")
+    plan = make_plan(quickstart(f"noise.real.camera={folder}"), available=MACHINE)
+    assert plan.sizes.real == 3
+    assert "real noisy images, with the test: camera (3 images)" in plan.text()
+    assert plan.sizes == count_images(plan.study.config)[0]
+
+
+def test_real_images_that_do_not_fit_are_refused_with_their_key_and_line(tmp_path):
+    drawn(tmp_path / "camera", "Alda saloon/a.png", "tram/b.png")
+    text = (PRESETS / "quickstart.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        text.replace("noise:\n", "noise:\n  real:\n    near: camera\n    far: nothing\n", 1), encoding="utf-8"
+    )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    with pytest.raises(StudyFileError) as caught:
+        make_plan(load_study(path), available=MACHINE)
+    near, far = str(caught.value).splitlines()
+    assert near.startswith(
+        f"{path}:{lines.index('    near: camera') + 1}: noise.real.near: must hold classes of the study"
+    )
+    assert "'tram'" in near
+    assert far.startswith(f"{path}:{lines.index('    far: nothing') + 1}: noise.real.far: must be a class folder or a")
+
+
+def test_real_images_take_their_time_once():
+    config = apply(TrialConfig(), {"train.epochs": 3})
+    cost = Cost(passes=1, train_s=0.1, evaluate_s=0.01, parameters=1, deployed=1)
+    without, with_real = (Sizes(2, 100, 500, 40, real) for real in (0, 25))
+    gap = trial_seconds(config, cost, with_real, tested=True) - trial_seconds(config, cost, without, tested=True)
+    assert gap == pytest.approx(25 * 0.01)
+    assert trial_seconds(config, cost, with_real, tested=False) == trial_seconds(config, cost, without, tested=False)
+
+
+def test_alexnet_needs_a_thousand_classes(cars):
+    sets = ["data.image_size=224", "data.max_classes=22", "report.normaliser=alexnet", f"data.path={cars}",
+            "noise.test=[contrast]", "noise.held_out=[]", "noise.test_severities=[1, 2, 3, 4, 5]"]  # fmt: skip
+    with pytest.raises(ProblemsError, match=r"report\.normaliser: alexnet is for ImageNet's 1,000 classes.*have 22"):
+        refuse_what_cannot_run(load_study(PRESETS / "real-cars.yaml", sets).config)

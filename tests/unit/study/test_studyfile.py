@@ -288,3 +288,61 @@ def test_random_spaces_give_a_config_or_a_clear_error(space, overrides):
     tree = {"name": "fuzz", "search": {"space": space}, "phases": phases}
     text = json.dumps(tree).replace("Infinity", ".inf").replace("NaN", ".nan")
     assert is_clear(load_text(text.encode()))
+
+
+# ---------------------------------------------------------------------------------- real noisy images, the normaliser
+def test_folders_of_real_images_count_from_the_study_file(tmp_path, monkeypatch):
+    path = write(tmp_path, "name: a\nnoise:\n  real: {camera: shots/2024, far: 's3://bucket/far.parquet', abs: /b}\n")
+    assert load_study(path).config.noise.real == {
+        "camera": str(tmp_path / "shots" / "2024"), "far": "s3://bucket/far.parquet", "abs": "/b",
+    }  # fmt: skip
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    again = load_study(path, ["noise.real.camera=here"]).config.noise.real
+    assert again["camera"] == str(tmp_path / "else" / "here")
+    assert load_study(path, ["noise.real={only: x}"]).config.noise.real == {"only": str(tmp_path / "else" / "x")}
+
+
+@pytest.mark.parametrize(
+    ("real", "message"),
+    [
+        ("{gaussian_noise: x}", "must give each folder a name of its own, but 'gaussian_noise' is Murk's own name"),
+        ("{clean: x}", "must give each folder a name of its own, but 'clean'"),
+        ("{pmal_pair: x}", "must give each folder a name of its own, but 'pmal_pair'"),
+        ("{my camera: x}", "name of letters, digits, '_' and '-', but got 'my camera'"),
+        ("{camera: ''}", "must give a folder or a parquet file to each name, but 'camera' has none"),
+        ("[x]", "must be a mapping of keys to values, but got"),
+    ],
+)
+def test_names_of_real_images_that_are_refused(tmp_path, real, message):
+    text = refusal(write(tmp_path, f"name: a\nnoise:\n  real: {real}\n"))
+    assert text.startswith("FILE:3: noise.real")
+    assert message in text
+
+
+def test_real_images_belong_to_the_study_and_are_not_searched(tmp_path):
+    text = refusal(write(tmp_path, "name: a\nsearch:\n  space:\n    noise.real: {choice: [{}, {a: b}]}\n"))
+    assert "noise.real: is what all trials of a study are measured by" in text
+
+
+IMAGENET = """name: a
+data: {source: image-folder, path: imagenet, image_size: 224}
+noise: {test: [contrast], test_severities: [1, 2, 3, 4, 5]}
+report: {normaliser: alexnet}
+"""
+
+
+def test_alexnet_is_for_imagenet_alone(tmp_path):
+    path = write(tmp_path, IMAGENET)
+    assert load_study(path).config.report.normaliser == "alexnet"
+    for change, reason in {
+        "data.image_size=64": "alexnet needs images of 224 px, but data.image_size is 64",
+        "noise.scale=tiny": 'alexnet needs ImageNet\'s severity table, but noise.scale is "tiny"',
+        "noise.test_severities=[1, 3]": "alexnet needs severities 1 to 5, but noise.test_severities is [1, 3]",
+        "noise.test=[resolution]": 'a test corruption of ImageNet-C, but noise.test is ["resolution"]',
+        "data={source: synthetic-vehicles, image_size: 224}": "alexnet needs ImageNet's 1,000 classes",
+    }.items():
+        text = refusal(path, change)
+        assert reason in text
+        assert "report.normaliser" in text
+        assert text.endswith("; change it, or use baseline")

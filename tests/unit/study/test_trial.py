@@ -2,16 +2,24 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load as load_safetensors
 
+from analysis.load import load
+from analysis.report import write_report
 from noise.training import NoisyPair, TrainingNoise
 from study import checkpoint
+from study.data.prepare import prepare_data
+from study.data.real import prepare_all_real
+from study.ledger import TrialSpec, trial_key
 from study.loop import Diverged, Stopped
 from study.ranks import Ranks
 from study.trial import NoReporter, build_method, prepare_run, run_trial
@@ -86,6 +94,92 @@ def test_a_train_trial_reads_the_test_split_and_keeps_a_row_for_each_image_and_c
     weights = load_safetensors(ledger.read_bytes(spec.key, "model.safetensors") or b"")
     assert weights
     assert json.loads(ledger.read_bytes(spec.key, "model.json") or b"")["class_names"]
+
+
+def _camera(folder: Path, count: int = 5) -> str:
+    """Noisy pictures of the tiny trial's classes."""
+    for number in range(count):
+        path = folder / ("Alda hatchback", "Alda saloon")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return str(folder)
+
+
+def _with_camera(spec: TrialSpec, config: Any) -> TrialSpec:
+    """The spec as a study plans it that has folders of real images."""
+    data = prepare_data(config.data, cache_dir=Path(spec.cache_dir))
+    size = config.data.image_size
+    found = prepare_all_real(config.noise.real, data=data, image_size=size, refuse=True, cache_dir=Path(spec.cache_dir))
+    real = {name: images.fingerprint for name, images in found.items()}
+    key = trial_key(config, fingerprint=spec.fingerprint, role=spec.role, real=real)
+    return TrialSpec(**{**spec.as_dict(), "key": key, "real": real})
+
+
+def test_real_images_are_cells_of_their_own_in_no_mean(tmp_path: Path) -> None:
+    config = tiny_config(noise={"real": {"camera": _camera(tmp_path / "shots")}})
+    spec = _with_camera(tiny_spec(tmp_path, config, role="train"), config)
+    plain = tiny_spec(tmp_path, role="train", study="plain")
+    metrics, without = run_trial(spec), run_trial(plain)
+    ledger = ledger_of(spec)
+    cells = pd.read_parquet(io.BytesIO(ledger.read_bytes(spec.key, "cells.parquet") or b""))
+    rows = pd.read_parquet(io.BytesIO(ledger.read_bytes(spec.key, "predictions.parquet") or b""))
+    real = cells[cells["group"] == "real"].iloc[0]
+    assert real[["split", "corruption", "family", "severity", "n"]].tolist() == ["test", "camera", "real", 0, 5]
+    assert np.isnan(real["flips"])
+    assert 0 <= real["ece"] <= 1
+    mine = rows[rows["corruption"] == "camera"]
+    assert len(mine) == 5
+    assert mine["correct"].sum() == real["correct"]
+    assert len(rows) == 5 + 12 * 3
+    assert metrics["test/real/camera"] == real["accuracy"]
+    others = {k: v for k, v in metrics.items() if k not in {"test/real/camera", "cost/seconds"}}
+    assert others == {name: value for name, value in without.items() if name != "cost/seconds"}
+    assert {"test/ece/clean", "test/ece/noise", "test/flips/noise", "ece/noise", "flips/noise"} <= others.keys()
+    own = cells[(cells["split"] == "test") & ~cells["corruption"].isin(["clean", "camera"])]
+    assert metrics["test/flips/noise"] == pytest.approx(own["flips"].mean())
+    assert metrics["test/noise"] == pytest.approx(own["accuracy"].mean())
+
+
+def test_the_report_shows_real_images_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.report.draw", lambda *_: [])
+    config = tiny_config(noise={"real": {"camera": _camera(tmp_path / "shots")}})
+    spec = _with_camera(tiny_spec(tmp_path, config, role="train"), config)
+    metrics = run_trial(spec)
+    folder = tmp_path / "results" / "tiny"
+    frame = load(folder)
+    assert frame[frame["corruption"] == "camera"]["relation"].tolist() == ["unseen"]
+    paths = write_report(folder)
+    table = pd.read_parquet(folder / "tables" / "real.parquet")
+    assert table[["images_of", "accuracy_n", "accuracy"]].iloc[0].tolist() == [
+        "camera", 5, pytest.approx(metrics["test/real/camera"]),
+    ]  # fmt: skip
+    accuracy = pd.read_parquet(folder / "tables" / "accuracy.parquet").iloc[0]
+    assert accuracy["noise_mean"] == pytest.approx(metrics["test/noise"])
+    assert accuracy["ece_noise"] == pytest.approx(metrics["test/ece/noise"])
+    assert accuracy["flips_noise"] == pytest.approx(metrics["test/flips/noise"])
+    assert accuracy["n_images"] == 12
+    html = paths.html.read_text()
+    assert "Real noisy images" in html
+    assert "On 5 real noisy images of camera it got" in html
+    assert "real images camera (in no mean)" in paths.summary
+
+
+def test_a_search_trial_reads_no_real_images(tmp_path: Path) -> None:
+    folder = Path(_camera(tmp_path / "shots"))
+    config = tiny_config(noise={"real": {"camera": str(folder)}})
+    spec = tiny_spec(tmp_path, config)
+    shutil.rmtree(folder)
+    assert not any("real" in name for name in run_trial(spec))
+
+
+def test_other_real_images_than_planned_are_refused_before_training(tmp_path: Path) -> None:
+    config = tiny_config(noise={"real": {"camera": _camera(tmp_path / "shots")}})
+    spec = _with_camera(tiny_spec(tmp_path, config, role="train"), config)
+    _camera(tmp_path / "shots", count=6)
+    with pytest.raises(ValueError, match=r"noise\.real\.camera: the images are not those that the study was planned"):
+        run_trial(spec)
+    assert [event["event"] for event in ledger_of(spec).events(spec.key)] == []
 
 
 @pytest.mark.usefixtures("kept_checkpoints")
