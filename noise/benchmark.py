@@ -26,6 +26,7 @@ BENCHMARK: dict[str, Corruption] = {
             "tiny": (0.04, 0.08, 0.12, 0.15, 0.18),
             "cifar": (0.04, 0.06, 0.08, 0.09, 0.10),
         },
+        neutral=0.0,
     ),
     "shot_noise": _public(
         photometric.shot_noise,
@@ -40,6 +41,7 @@ BENCHMARK: dict[str, Corruption] = {
             "tiny": (0.01, 0.02, 0.05, 0.08, 0.14),
             "cifar": (0.01, 0.02, 0.03, 0.05, 0.07),
         },
+        neutral=0.0,
     ),
     "speckle_noise": _public(
         photometric.speckle_noise,
@@ -49,6 +51,7 @@ BENCHMARK: dict[str, Corruption] = {
             "tiny": (0.15, 0.2, 0.25, 0.3, 0.35),
             "cifar": (0.06, 0.1, 0.12, 0.16, 0.2),
         },
+        neutral=0.0,
     ),
     "gaussian_blur": _public(
         blur.gaussian_blur,
@@ -108,11 +111,11 @@ BENCHMARK: dict[str, Corruption] = {
         },
         scaled=weather.scaled_spatter,
     ),
-    "brightness": _public(photometric.brightness, "weather", {"imagenet": (0.1, 0.2, 0.3, 0.4, 0.5)}),
+    "brightness": _public(photometric.brightness, "weather", {"imagenet": (0.1, 0.2, 0.3, 0.4, 0.5)}, neutral=0.0),
     "saturate": _public(
         photometric.saturate, "digital", {"imagenet": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))}
     ),
-    "contrast": _public(photometric.contrast, "digital", {"imagenet": (0.4, 0.3, 0.2, 0.1, 0.05)}),
+    "contrast": _public(photometric.contrast, "digital", {"imagenet": (0.4, 0.3, 0.2, 0.1, 0.05)}, neutral=1.0),
     "elastic_transform": _public(digital.elastic_transform, "digital", {"imagenet": (12.5, 16.25, 21.25, 25, 30)}),
     "pixelate": _public(
         resolution.pixelate,

@@ -35,6 +35,8 @@ class Corruption:
         scaled: (parameter, factor) -> parameter, for those whose lengths follow the image's side; None where nothing
             is a length or where each size has a table of its own.
         family: the suite it belongs to.
+        neutral: the parameter that changes nothing. Where it is given, the function takes a parameter for each image
+            too, (B, 1, 1, 1), so that training noise can have any strength between the severities.
     """
 
     op: Op
@@ -43,3 +45,4 @@ class Corruption:
     source: str = "own"
     scaled: Callable[[Any, float], Any] | None = None
     family: Family = "own"
+    neutral: float | None = None

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from noise import photometric, resolution
 from noise.benchmark import BENCHMARK
 from noise.entry import FAMILIES, GROUPS, TABLE_SIDES, Corruption, Family, Group, Op, Scale
@@ -32,6 +35,7 @@ CORRUPTIONS: dict[str, Corruption] = {
         {"imagenet": (0.01, 0.02, 0.05, 0.1, 0.2)},
         source="Liu 2024 (arXiv 2401.14336)",
         family="pmal",
+        neutral=0.0,
     ),
     **KORNIA,
 }
@@ -69,6 +73,28 @@ def table_for(name: str, side: int, scale: str = "nearest") -> str:
     if corruption.scaled is None or (scale == "imagenet" or side == TABLE_SIDES["imagenet"]):
         return "imagenet"
     return "scaled"
+
+
+def parameters_at(name: str, strength_B: Tensor, side: int, scale: str = "nearest") -> Tensor:
+    """Parameters of a corruption at strengths in units of severity, linear between the severities.
+
+    Args:
+        strength_B: 0 (nothing changes) to 5.
+        side: the shorter side in pixels.
+
+    Returns:
+        float32 (B, 1, 1, 1).
+
+    Raises:
+        ValueError: the corruption has whole severities only.
+    """
+    neutral = find(name).neutral
+    if neutral is None:
+        raise ValueError(f"{name} has whole severities only")
+    table = torch.tensor([neutral, *(parameter_for(name, severity, side, scale) for severity in range(1, 6))])
+    table = table.to(strength_B.device, torch.float32)
+    below_B = strength_B.floor().clamp(0, 4).long()
+    return torch.lerp(table[below_B], table[below_B + 1], strength_B - below_B)[:, None, None, None]
 
 
 def parameter_for(name: str, severity: int, side: int, scale: str = "nearest") -> Any:

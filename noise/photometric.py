@@ -11,15 +11,18 @@ from torch import Tensor
 
 from noise.keyed import normal, poisson, uniform
 
+Strength = float | Tensor
+"""One for all images, or one for each, (B, 1, 1, 1)."""
+
 _STEPS = 2**23  # of the uniforms
 
 
-def gaussian_noise(images_BCHW: Tensor, sigma: float, *, keys_B: Tensor) -> Tensor:
+def gaussian_noise(images_BCHW: Tensor, sigma: Strength, *, keys_B: Tensor) -> Tensor:
     """x + N(0, sigma^2), for each value by itself."""
     return normal(keys_B, tuple(images_BCHW.shape[1:]), stream="field").mul_(sigma).add_(images_BCHW)
 
 
-def speckle_noise(images_BCHW: Tensor, sigma: float, *, keys_B: Tensor) -> Tensor:
+def speckle_noise(images_BCHW: Tensor, sigma: Strength, *, keys_B: Tensor) -> Tensor:
     """x + x N(0, sigma^2)."""
     field_BCHW = normal(keys_B, tuple(images_BCHW.shape[1:]), stream="field")
     return field_BCHW.mul_(sigma).add_(1.0).mul_(images_BCHW)
@@ -30,18 +33,23 @@ def shot_noise(images_BCHW: Tensor, photons: float, *, keys_B: Tensor) -> Tensor
     return poisson(images_BCHW * photons, keys_B, max_rate=float(photons), stream="counts") / photons
 
 
-def impulse_noise(images_BCHW: Tensor, share: float, *, keys_B: Tensor) -> Tensor:
+def impulse_noise(images_BCHW: Tensor, share: Strength, *, keys_B: Tensor) -> Tensor:
     """Salt and pepper: a share of the values becomes 0 or 1, half each."""
     draw = uniform(keys_B, tuple(images_BCHW.shape[1:]), stream="field")
     # Bounds between the uniforms' steps, which no draw meets: the sign of a difference is then -1 or 1. Comparing and
     # filling would take several times as long on a CPU.
-    low, high = (round(bound * _STEPS) / _STEPS for bound in (share / 2, share))
+    low, high = (_between_steps(bound) for bound in (share / 2, share))
     keep = torch.sub(draw, high).sign_().add_(1.0).mul_(0.5)
     salt = draw.sub_(low).sign_().sub_(1.0).mul_(-0.5)
     return keep.mul_(images_BCHW).add_(salt)
 
 
-def brightness(images_BCHW: Tensor, added: float, *, keys_B: Tensor) -> Tensor:
+def _between_steps(bound: Strength) -> Strength:
+    """The nearest multiple of the uniforms' step; they stand half a step off."""
+    return (bound * _STEPS).round() / _STEPS if isinstance(bound, Tensor) else round(bound * _STEPS) / _STEPS
+
+
+def brightness(images_BCHW: Tensor, added: Strength, *, keys_B: Tensor) -> Tensor:
     """HSV value + c at equal hue and saturation: all channels are scaled so that the largest grows by c, up to 1."""
     value_B1HW = images_BCHW.amax(1, keepdim=True)
     brighter_B1HW = (value_B1HW + added).clamp(max=1.0)
@@ -73,7 +81,7 @@ def saturate(images_BCHW: Tensor, change: tuple[float, float], *, keys_B: Tensor
     return value_B1HW * (1.0 - saturation_B1HW * torch.where(spread_B1HW > 1e-6, share_BCHW, red_C11))
 
 
-def contrast(images_BCHW: Tensor, factor: float, *, keys_B: Tensor) -> Tensor:
+def contrast(images_BCHW: Tensor, factor: Strength, *, keys_B: Tensor) -> Tensor:
     """(x - m) c + m about the mean m of each image and channel."""
     mean_BC11 = images_BCHW.mean((2, 3), keepdim=True)
     return (images_BCHW - mean_BC11) * factor + mean_BC11

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from noise.corruption import corrupt_checked
-from noise.families import find
+from noise.families import find, parameters_at
 from noise.filters import gaussian_filter
 from noise.keyed import fold_in, integers, normal, uniform
 
@@ -27,6 +27,7 @@ _MAX_TURN = math.radians(15.0)
 _MAX_SHIFT, _MAX_ZOOM, _MAX_BLUR = 0.2, 0.2, 3.0
 _MAX_SIGMA = 0.05 / 2  # the paper's 0.05 is for images in [-1, 1]
 _BLUR_REACH = round(4 * _MAX_BLUR)
+_MAX_STRENGTH = 5
 _GREY = 0.5  # what an affine map leaves empty: 0 of images in [-1, 1]
 
 
@@ -35,13 +36,17 @@ class NoiseType(NamedTuple):
 
     Args:
         name: a corruption, or `pmal_pair` (whose strength is its own; severities have no effect there).
-        severities: drawn from evenly.
+        severities: drawn from evenly, where no strength is given.
         probability: share of images that get it.
+        strength: least and most strength in units of severity, 0 to 5, drawn evenly for each image. Corruptions with
+            a single number as parameter (`Corruption.neutral`) take any value; the others the nearest severity, and
+            below 1/2 nothing.
     """
 
     name: str
     severities: tuple[int, ...] = (1, 2, 3)
     probability: float = 0.5
+    strength: tuple[float, float] | None = None
 
 
 class NoisyPair(NamedTuple):
@@ -50,8 +55,9 @@ class NoisyPair(NamedTuple):
     Args:
         target_BCHW: the image to restore.
         input_BCHW: the image to see; may leave [0, 1] for `pmal_pair`.
-        record: per image `kind` (index into the sampler's types, -1 for clean) and `severity` (0 where it has none),
-            int64 (B,), on the device of the keys.
+        record: per image, on the device of the keys: `kind`, int64 (B,), index into the sampler's types, -1 for clean;
+            `severity`, int64, 0 where it has none; `strength`, float32, in units of severity, and for `pmal_pair` the
+            noise's standard deviation over its largest.
     """
 
     target_BCHW: Tensor
@@ -74,6 +80,9 @@ class TrainingNoise:
         for kind in types:
             if kind.name not in TRAINING_ONLY:
                 find(kind.name)
+            if kind.strength is not None and not 0 <= kind.strength[0] <= kind.strength[1] <= _MAX_STRENGTH:
+                raise ValueError(f"strength must be two numbers from 0 to 5, least first, but got {kind.strength!r} "
+                                 f"for {kind.name}")  # fmt: skip
             if not kind.severities or not set(kind.severities) <= set(range(1, 6)):
                 raise ValueError(f"severities must be 1 to 5, but got {kind.severities!r} for {kind.name}")
             if not 0.0 <= kind.probability <= 1.0:
@@ -84,38 +93,54 @@ class TrainingNoise:
         self.types = tuple(types)
         self.scale = scale
 
-    def __call__(self, images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0) -> NoisyPair:
-        """A pair for each image: the same images, keys and draw give the same pair.
+    def __call__(self, images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0, level: float = 1.0) -> NoisyPair:
+        """A pair for each image: the same images, keys, draw and level give the same pair.
 
         Args:
             images_BCHW: float in [0, 1].
             keys_B: int64, (B,); an image's key must differ from epoch to epoch for its noise to do so. Keys on the CPU
                 let a batch on an accelerator be divided without waiting for it.
             draw: number of the pair among those drawn for one batch.
+            level: what all strengths are multiplied by, 0 to 1, as a curriculum does; whole severities are rounded,
+                and below 1/2 an image stays clean.
         """
+        if not 0.0 <= level <= 1.0:
+            raise ValueError(f"level must be 0 to 1, but got {level!r}")
         keys_B = fold_in(keys_B, f"training/{draw}")
         kind_B = self._kinds(keys_B)
+        strength_B = torch.zeros(kind_B.shape, device=kind_B.device)
         severity_B = torch.zeros_like(kind_B)
-        device = images_BCHW.device
         target, noisy = images_BCHW.clone(), images_BCHW.clone()
         for index, kind in enumerate(self.types):
             chosen = (kind_B == index).nonzero()[:, 0]
             if not len(chosen):
                 continue
+            there = chosen.to(images_BCHW.device, non_blocking=True)
             if kind.name == PMAL_PAIR:
-                there = chosen.to(device, non_blocking=True)
-                pair = pmal_pair(images_BCHW[there], keys_B[chosen].to(device, non_blocking=True))
+                pair = pmal_pair(images_BCHW[there], keys_B[chosen].to(there.device, non_blocking=True), level=level)
                 target[there], noisy[there] = pair
+                strength_B[chosen] = uniform(keys_B[chosen], (12,), stream="pmal")[:, 11] * level
                 continue
-            table = torch.tensor(kind.severities, device=keys_B.device)
-            severity_B[chosen] = table[integers(keys_B[chosen], (1,), high=len(table), stream="severity")[:, 0]]
-            for severity in sorted(set(kind.severities)):
-                some = chosen[severity_B[chosen] == severity]
-                there = some.to(device, non_blocking=True)
+            strength_B[chosen] = drawn = _strengths(kind, keys_B[chosen]) * level
+            if kind.strength is not None and find(kind.name).neutral is not None:
+                noisy[there] = self._at_strengths(images_BCHW[there], kind.name, drawn, keys_B[chosen])
+                continue
+            severity_B[chosen] = levels = (drawn + 0.5).floor().long()
+            strength_B[chosen] = levels.float()
+            for severity in sorted(set(levels.tolist()) - {0}):
+                some = chosen[levels == severity]
+                there = some.to(images_BCHW.device, non_blocking=True)
                 noisy[there] = corrupt_checked(
                     images_BCHW[there], kind.name, severity, keys=keys_B[some], scale=self.scale
                 )
-        return NoisyPair(target, noisy, {"kind": kind_B, "severity": severity_B})
+        return NoisyPair(target, noisy, {"kind": kind_B, "severity": severity_B, "strength": strength_B})
+
+    def _at_strengths(self, images_BCHW: Tensor, name: str, strength_B: Tensor, keys_B: Tensor) -> Tensor:
+        device = images_BCHW.device
+        parameters = parameters_at(name, strength_B, min(images_BCHW.shape[-2:]), self.scale)
+        keys_B = fold_in(keys_B.to(device, non_blocking=True), f"{name}/strength")
+        noisy = find(name).op(images_BCHW.float(), parameters.to(device, non_blocking=True), keys_B=keys_B)
+        return noisy.clamp(0.0, 1.0).to(images_BCHW.dtype)
 
     def _kinds(self, keys_B: Tensor) -> Tensor:
         draw_B1 = uniform(keys_B, (1,), stream="kind")
@@ -124,7 +149,16 @@ class TrainingNoise:
         return torch.where(kind_B == len(self.types), torch.full_like(kind_B, -1), kind_B)
 
 
-def pmal_pair(images_BCHW: Tensor, keys_B: Tensor) -> tuple[Tensor, Tensor]:
+def _strengths(kind: NoiseType, keys_B: Tensor) -> Tensor:
+    """Strengths in units of severity, float32 (B)."""
+    if kind.strength is not None:
+        low, high = kind.strength
+        return uniform(keys_B, (1,), stream="strength")[:, 0] * (high - low) + low
+    table = torch.tensor(kind.severities, device=keys_B.device, dtype=torch.float32)
+    return table[integers(keys_B, (1,), high=len(table), stream="severity")[:, 0]]
+
+
+def pmal_pair(images_BCHW: Tensor, keys_B: Tensor, *, level: float = 1.0) -> tuple[Tensor, Tensor]:
     """PMAL's own pair: an affine and blurred target, and the target with weak Gaussian noise.
 
     With probability 0.2 an affine map (zoom 0.8-1.2 per axis, shift up to 20 %, rotation and shear up to 15 degrees),
@@ -134,6 +168,7 @@ def pmal_pair(images_BCHW: Tensor, keys_B: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         images_BCHW: float in [0, 1]; the arithmetic is float32.
         keys_B: int64, (B,), on the device of the images.
+        level: what both standard deviations, of blur and noise, are multiplied by.
 
     Returns:
         Target and input, of the shape and dtype of the images. What the affine map leaves empty is grey, 0.5.
@@ -145,12 +180,12 @@ def pmal_pair(images_BCHW: Tensor, keys_B: Tensor) -> tuple[Tensor, Tensor]:
     signed_BP = draw_BP * 2 - 1
     moved = _affine(images_BCHW, signed_BP[:, 3:10])
     target = torch.where((draw_BP[:, 0] < _AFFINE_SHARE)[:, None, None, None], moved, images_BCHW)
-    blurred = gaussian_filter(target, draw_BP[:, 10] * _MAX_BLUR, reach=_BLUR_REACH)
+    blurred = gaussian_filter(target, draw_BP[:, 10] * (_MAX_BLUR * level), reach=_BLUR_REACH)
     target = torch.where((draw_BP[:, 1] < _BLUR_SHARE)[:, None, None, None], blurred, target)
     field_BCHW = normal(keys_B, tuple(target.shape[1:]), stream="field")
     per_channel = (draw_BP[:, 2] < _PER_CHANNEL_SHARE)[:, None, None, None]
     field_BCHW = torch.where(per_channel, field_BCHW, field_BCHW[:, :1].expand_as(field_BCHW))
-    noisy = target + (draw_BP[:, 11] * _MAX_SIGMA)[:, None, None, None] * field_BCHW
+    noisy = target + (draw_BP[:, 11] * (_MAX_SIGMA * level))[:, None, None, None] * field_BCHW
     return target.to(dtype), noisy.to(dtype)
 
 

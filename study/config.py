@@ -27,6 +27,7 @@ MAX_SEARCH_SEVERITIES = 2
 
 Severity = Annotated[int, Field(ge=1, le=5)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Strength = Annotated[float, Field(ge=0.0, le=5.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """Names become folders and MLflow experiments: letters, digits, '.', '_' and '-', 64 at most."""
 
@@ -170,6 +171,16 @@ class TrainNoise(Section):
         default=(1, 2, 3), min_length=1, description="Drawn from evenly, per image."
     )
     probability: Probability = Field(default=0.5, description="Share of images that get this kind.")
+    strength: tuple[Strength, Strength] | None = Field(
+        default=None, description="In place of severities: least and most, 0 to 5 in their units, drawn per image."
+    )
+
+    @field_validator("strength")
+    @classmethod
+    def _least_first(cls, strength: tuple[float, float] | None) -> tuple[float, float] | None:
+        if strength is not None and strength[0] > strength[1]:
+            raise ValueError(f"must name the least first, but got {list(strength)}")
+        return strength
 
     @field_validator("name")
     @classmethod
@@ -190,6 +201,13 @@ def _spelled_out(items: Any) -> Any:
     ]
 
 
+class Curriculum(Section):
+    """Training noise that grows over the first epochs (after Bengio et al. 2009, curriculum learning)."""
+
+    start: float = Field(default=0.2, ge=0, le=1, description="Share of the strength in the first epoch.")
+    epochs: int = Field(default=5, ge=1, description="Epochs until the whole strength, on a line.")
+
+
 TrainNoiseList = Annotated[tuple[TrainNoise, ...], BeforeValidator(_spelled_out)]
 
 
@@ -199,6 +217,7 @@ class NoiseConfig(Section):
     train: TrainNoiseList | None = Field(
         default=None, description="Training noise; left out: the method's own (pmal: pmal_pair; plain: none)."
     )
+    curriculum: Curriculum | None = Field(default=None, description="Training noise grows; left out: whole at once.")
     validation: tuple[str, ...] = Field(
         default=("gaussian_noise", "motion_blur"), min_length=1, max_length=MAX_SEARCH_CORRUPTIONS
     )

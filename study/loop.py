@@ -64,6 +64,8 @@ class LoopSettings:
     colour: float
     checkpoint_every_steps: int | None = None
     bf16: bool = False
+    curriculum_start: float = 1.0
+    curriculum_epochs: int = 0
 
 
 def make_optimizer(method: Method, settings: LoopSettings) -> Optimizer:
@@ -90,6 +92,13 @@ def lr_at(epoch: int, settings: LoopSettings) -> float:
         return settings.lr
     share = (epoch - settings.warmup_epochs) / (settings.epochs - settings.warmup_epochs)
     return settings.lr * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def noise_level_at(epoch: int, settings: LoopSettings) -> float:
+    """What training noise's strengths are multiplied by in an epoch (from 0): a line from the start up to 1."""
+    if epoch >= settings.curriculum_epochs:
+        return 1.0
+    return settings.curriculum_start + (1.0 - settings.curriculum_start) * epoch / settings.curriculum_epochs
 
 
 def train_epochs(
@@ -145,6 +154,8 @@ def train_epochs(
                 raise Stopped
         progress.seconds += time.perf_counter() - started
         metrics = _epoch_metrics(sums, progress, lr, ranks)
+        if settings.curriculum_epochs:
+            metrics["noise/level"] = noise_level_at(epoch, settings)
         progress.epoch, progress.step, progress.loss_sum, progress.count = epoch + 1, 0, {}, 0
         ranks.average_buffers(method.network)
         yield metrics
@@ -170,7 +181,7 @@ def _train_batch(
     images_BCHW = augment(
         device_images(raw.images, device), keys_B.to(device), settings=settings,
     )  # fmt: skip
-    batch = Batch(images_BCHW, raw.labels.to(device), keys_B)
+    batch = Batch(images_BCHW, raw.labels.to(device), keys_B, noise_level_at(epoch, settings))
     count = len(raw.labels)
     with _step_generator(settings.seed, epoch, step, ranks.rank, device):
         for objective in method.objectives(batch):

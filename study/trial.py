@@ -150,7 +150,8 @@ def build_method(config: TrialConfig, *, num_classes: int) -> Method:
     """The method that a config names, with initial weights from the training seed."""
     noise = config.training_noise()
     sampler = TrainingNoise(
-        [NoiseType(item.name, item.severities, item.probability) for item in noise], scale=config.noise.scale
+        [NoiseType(item.name, item.severities, item.probability, item.strength) for item in noise],
+        scale=config.noise.scale,
     )
     spec = METHODS[config.method.name]
     context = Context(
@@ -168,7 +169,7 @@ def build_method(config: TrialConfig, *, num_classes: int) -> Method:
 
 def loop_settings(config: TrialConfig, device: torch.device) -> LoopSettings:
     """The loop's plain settings from a config; `precision: auto` resolved for the device."""
-    optim, train = config.optim, config.train
+    optim, train, curriculum = config.optim, config.train, config.noise.curriculum
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     if train.precision == "bf16" and device.type == "cuda" and not has_bf16:
         raise ValueError("train.precision: bf16 is not supported by this GPU; use auto or float32")
@@ -188,6 +189,8 @@ def loop_settings(config: TrialConfig, device: torch.device) -> LoopSettings:
         flip=train.augment.flip,
         colour=train.augment.colour,
         checkpoint_every_steps=train.checkpoint_every_steps,
+        curriculum_start=curriculum.start if curriculum else 1.0,
+        curriculum_epochs=curriculum.epochs if curriculum else 0,
         bf16=train.precision == "bf16" or (train.precision == "auto" and has_bf16),
     )
 

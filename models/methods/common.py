@@ -29,7 +29,7 @@ def signed_pair(sampler: Sampler | None, batch: Batch, *, draw: int) -> tuple[Te
     if sampler is None:
         signed_BCHW = to_signed(batch.images_BCHW)
         return signed_BCHW, signed_BCHW
-    pair = sampler(batch.images_BCHW, batch.keys_B, draw=draw)
+    pair = sampler(batch.images_BCHW, batch.keys_B, draw=draw, level=batch.noise_level)
     return to_signed(pair.target_BCHW), to_signed(pair.input_BCHW)
 
 

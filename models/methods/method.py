@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in [0, 1], their labels (int64) and the int64 keys that their training noise is drawn from."""
+    """Images in [0, 1], their labels (int64), the int64 keys that their training noise is drawn from, and its level.
+
+    `noise_level` from 0 to 1 is what a curriculum multiplies all strengths by.
+    """
 
     images_BCHW: Tensor
     labels_B: Tensor
     keys_B: Tensor
+    noise_level: float = 1.0
 
     def __len__(self) -> int:
         return self.images_BCHW.shape[0]
@@ -57,9 +61,9 @@ class Pair(Protocol):
 
 
 class Sampler(Protocol):
-    """Training noise: the same images, keys and draw give the same pair."""
+    """Training noise: the same images, keys, draw and level give the same pair."""
 
-    def __call__(self, images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0) -> Pair: ...
+    def __call__(self, images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0, level: float = 1.0) -> Pair: ...
 
 
 @dataclass(frozen=True)

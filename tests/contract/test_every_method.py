@@ -25,7 +25,7 @@ class Pair:
     input_BCHW: Tensor
 
 
-def sampler(images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0) -> Pair:
+def sampler(images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0, level: float = 1.0) -> Pair:
     return Pair(images_BCHW, images_BCHW + 0.01 * (keys_B.view(-1, 1, 1, 1) + draw))
 
 

@@ -21,7 +21,7 @@ class Pair:
     input_BCHW: Tensor
 
 
-def darker(images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0) -> Pair:
+def darker(images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0, level: float = 1.0) -> Pair:
     return Pair(images_BCHW, images_BCHW * 0.5 - draw - 0.01 * keys_B.view(-1, 1, 1, 1))
 
 

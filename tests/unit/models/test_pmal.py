@@ -24,7 +24,7 @@ class Pair:
     input_BCHW: Tensor
 
 
-def sampler(images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0) -> Pair:
+def sampler(images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0, level: float = 1.0) -> Pair:
     """Noise that depends on the key and the draw; the target is not the image either."""
     generators = [torch.Generator().manual_seed(int(key) * 100 + draw) for key in keys_B]
     fields = [torch.randn(images_BCHW.shape[1:], generator=generator) for generator in generators]
@@ -236,7 +236,7 @@ def test_restorations_come_from_each_stage_in_range() -> None:
 def test_every_update_has_noise_of_its_own_and_both_passes_the_same() -> None:
     draws: list[int] = []
 
-    def counting(images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0) -> Pair:
+    def counting(images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0, level: float = 1.0) -> Pair:
         draws.append(draw)
         return sampler(images_BCHW, keys_B, draw=draw)
 
@@ -252,7 +252,7 @@ def test_every_update_has_noise_of_its_own_and_both_passes_the_same() -> None:
 
 def test_without_a_sampler_an_image_is_its_own_target() -> None:
     method, batch = make(sampler=None), make_batch()
-    same = make(sampler=lambda images_BCHW, keys_B, *, draw=0: Pair(images_BCHW, images_BCHW))
+    same = make(sampler=lambda images_BCHW, keys_B, *, draw=0, level=1.0: Pair(images_BCHW, images_BCHW))
     for ours, theirs in zip(method.objectives(batch), same.objectives(batch), strict=True):
         assert torch.equal(ours.loss(slice(0, 4)).total, theirs.loss(slice(0, 4)).total)
 

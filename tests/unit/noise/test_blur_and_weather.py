@@ -107,7 +107,7 @@ def test_water_brightens_and_mud_covers() -> None:
     mud = weather.spatter(
         torch.ones(4, 3, 96, 96), weather.Spatter(0.65, 0.3, 1, 0.65, 1.5, is_mud=True), keys_B=keys(4)
     )
-    assert float(mud.amin((0, 2, 3))[0]) == pytest.approx(63 / 255, abs=1e-3)
+    assert float(mud.amin((0, 2, 3))[0]) == pytest.approx(63 / 255, abs=3e-3)
     assert (mud[:, 2] <= mud[:, 0] + 1e-6).all()
 
 

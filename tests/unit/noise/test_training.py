@@ -162,3 +162,53 @@ def test_pairs_keep_shape_and_dtype(dtype, shape):
 def test_wrong_mixtures_are_refused(types, message):
     with pytest.raises(ValueError, match=message):
         TrainingNoise(types)
+
+
+def test_strengths_between_severities_are_drawn_for_each_image():
+    images_BCHW, keys_B = torch.full((3000, 1, 8, 8), 0.5), image_keys(range(3000), seed=0)
+    pair = TrainingNoise([NoiseType("gaussian_noise", probability=1.0, strength=(0.0, 5.0))], scale="imagenet")(
+        images_BCHW, keys_B
+    )
+    strength_B = pair.record["strength"]
+    assert strength_B.aminmax() == (pytest.approx(0.0, abs=0.01), pytest.approx(5.0, abs=0.01))
+    assert float(strength_B.mean()) == pytest.approx(2.5, abs=0.1)
+    spread_B = (pair.input_BCHW - images_BCHW).flatten(1).std(1)
+    for low, high, sigma in ((0.0, 0.2, 0.008), (1.45, 1.55, 0.10), (2.9, 3.1, 0.18)):
+        chosen = (strength_B > low) & (strength_B < high)
+        assert float(spread_B[chosen].mean()) == pytest.approx(sigma, rel=0.15), "0 .08 .12 .18, linear between"
+
+
+@pytest.mark.parametrize("name", ["impulse_noise", "speckle_noise", "brightness", "contrast", "pmal_gaussian"])
+def test_a_whole_strength_is_that_severity_and_0_changes_nothing(name):
+    images_BCHW, keys_B = scenes(6, 32, 32), image_keys(range(6), seed=0)
+    still = TrainingNoise([NoiseType(name, probability=1.0, strength=(0.0, 0.0))])(images_BCHW, keys_B)
+    assert torch.allclose(still.input_BCHW, images_BCHW, atol=1e-6)
+    whole = TrainingNoise([NoiseType(name, probability=1.0, strength=(4.0, 4.0))])(images_BCHW, keys_B)
+    severe = TrainingNoise([NoiseType(name, (4,), 1.0)])(images_BCHW, keys_B)
+    sizes = [(pair.input_BCHW - images_BCHW).abs().mean().item() for pair in (whole, severe)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
+
+
+def test_strengths_of_other_corruptions_are_rounded_and_a_level_lowers_all():
+    images_BCHW, keys_B = scenes(60, 16, 16), image_keys(range(60), seed=0)
+    mixture = TrainingNoise([NoiseType("jpeg_compression", probability=1.0, strength=(0.0, 3.0))])
+    record = mixture(images_BCHW, keys_B).record
+    assert set(record["severity"].tolist()) == {0, 1, 2, 3}
+    assert torch.equal(record["strength"], record["severity"].float())
+    lowered = mixture(images_BCHW, keys_B, level=0.4).record
+    assert set(lowered["severity"].tolist()) == {0, 1}
+    none = mixture(images_BCHW, keys_B, level=0.0)
+    assert torch.equal(none.input_BCHW, images_BCHW)
+
+
+def test_a_level_lowers_pmals_own_noise():
+    images_BCHW, keys_B = torch.full((50, 3, 16, 16), 0.5), image_keys(range(50), seed=0)
+    whole, half = (pmal_pair(images_BCHW, keys_B, level=level) for level in (1.0, 0.5))
+    noise_whole, noise_half = (pair[1] - pair[0] for pair in (whole, half))
+    assert torch.allclose(noise_half, noise_whole / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("strength", [(2.0, 1.0), (-1.0, 2.0), (0.0, 5.1)])
+def test_a_strength_out_of_order_or_range_is_refused(strength):
+    with pytest.raises(ValueError, match=r"strength must be two numbers from 0 to 5, least first, but got .* contrast"):
+        TrainingNoise([NoiseType("contrast", probability=0.5, strength=strength)])
