@@ -11,6 +11,7 @@ from typing import Any
 from noise import photometric, resolution
 from noise.benchmark import BENCHMARK
 from noise.entry import FAMILIES, GROUPS, TABLE_SIDES, Corruption, Family, Group, Op, Scale
+from noise.surveillance import SURVEILLANCE
 
 __all__ = [
     "CORRUPTIONS", "FAMILIES", "GROUPS", "TABLE_SIDES", "Corruption", "Family", "Group", "Op", "Scale", "find",
@@ -21,6 +22,7 @@ _DIVISORS = {"imagenet": (2, 3, 4, 6, 8)}
 
 CORRUPTIONS: dict[str, Corruption] = {
     **BENCHMARK,
+    **SURVEILLANCE,
     "resolution": Corruption(resolution.resolution, "resolution", _DIVISORS, family="resolution"),
     "resolution_bilinear": Corruption(resolution.resolution_bilinear, "resolution", _DIVISORS, family="resolution"),
     "resolution_bicubic": Corruption(resolution.resolution_bicubic, "resolution", _DIVISORS, family="resolution"),

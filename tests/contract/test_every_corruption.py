@@ -13,8 +13,8 @@ _SHAPES = [(3, 8, 8), (3, 33, 21), (1, 9, 40), (1, 32, 32)]
 _NOT_MONOTONE = {"saturate"}
 # Nothing is random there: the key has no effect.
 _DETERMINISTIC = {
-    "brightness", "contrast", "gaussian_blur", "jpeg_compression", "pixelate", "resolution", "resolution_bicubic",
-    "resolution_bilinear", "saturate",
+    "brightness", "contrast", "far_jpeg", "gaussian_blur", "jpeg_compression", "overexposure", "pixelate", "resolution",
+    "resolution_bicubic", "resolution_bilinear", "saturate", "underexposure",
 }  # fmt: skip
 
 
