@@ -59,8 +59,8 @@ def camera_levels(fit: CameraFit) -> tuple[CameraLevel, ...]:
 def camera_corruption(fit: CameraFit) -> Corruption:
     """An entry for `noise.families.CORRUPTIONS` whose severity 3 is the camera as it was measured.
 
-    Blur follows the side of the image, as all lengths do. Noise does not: measure on images of the size that the study
-    works at, since making images smaller averages noise away.
+    Blur follows the side of the image, as all lengths do. Noise does not: where a study makes the camera's images
+    smaller, which averages noise away, take `fit.resized(image_size)`.
     """
     to_table = TABLE_SIDES["imagenet"] / fit.side
     return Corruption(

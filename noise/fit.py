@@ -4,23 +4,23 @@ Noise: variance = gain * mean + read^2 on blocks of little texture. Blur: the Ga
 as they are. Both are of the stored values as they stand (sRGB, say), so they hold what the camera's gamma, denoising,
 sharpening and JPEG made of the sensor's noise; these cannot be told apart from pictures alone.
 
-Shape suffixes: C channels, H height, W width, K blocks, M bins of brightness, E edge points.
+Shape suffixes: C channels, H height, W width, K blocks, M bins of brightness.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noise.blur import gaussian_filter
+from noise.edges import MIN_EDGES, edge_blur
 
-MIN_SIDE = 32
+MIN_SIDE, MIN_RESIZED = 32, 8
 _BLOCK, _SHARE, _MAX_BINS, _MIN_CHOSEN, _PER_BIN = 8, 0.05, 16, 20, 60
 _MAX_CLIPPED = 0.02
 _MEDIAN_OF_MEAN = 0.961
@@ -28,11 +28,9 @@ _MEDIAN_OF_MEAN = 0.961
 responses of the mask, with autocorrelations 1, -2/3, 1/6 along each axis, are worth 64 / (1 + 2 (4/9 + 1/36))^2."""
 
 _STEP_VARIANCE = 1 / (12 * 255**2)  # of rounding to 8 bits
+_BICUBIC_NOISE = 0.8143
 _MIN_RANGE = 0.1
 _GROUPS = 8
-_MIN_EDGES, _EDGE_SNR, _EDGE_SHARE, _MIN_SLOPE = 20, 6.0, 0.25, 0.5 / 255
-_FIRST_SCALE, _LAST_SCALE, _SCALE_OF_BLUR, _MAX_BLUR = 0.8, 2.5, 0.9, 6.0
-_FILTER_VARIANCE = 1 / 3 + 1 / 12  # of the central difference (a box of two pixels) and of the pixel itself
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,36 @@ class CameraFit:
     def noise_at(self, mean: float) -> float:
         """Standard deviation of the noise at a brightness in [0, 1]."""
         return math.sqrt(self.shot_gain * mean + self.read_sigma**2)
+
+    def resized(self, side: int) -> CameraFit:
+        """The same camera on its images made smaller, by calculation: white noise is averaged, blur has fewer pixels.
+
+        Standard deviations are multiplied by 0.814 side / self.side, which is what antialiased bicubic resampling
+        (a = -1/2) leaves of white noise: the integral of the squared kernel is 0.814 along each axis. Noise that
+        hangs together over pixels, as after JPEG, keeps more. To measure on the small images themselves would take
+        their fine detail for noise.
+
+        Raises:
+            ValueError: The side is larger than the images'.
+        """
+        if not MIN_RESIZED <= side <= self.side:
+            raise ValueError(
+                f"the size must be {MIN_RESIZED} to {self.side} pixels, the images' shorter side, but got {side}"
+            )
+        if side == self.side:
+            return self
+        scale = side / self.side
+        left = _BICUBIC_NOISE * scale
+        return replace(
+            self,
+            read_sigma=self.read_sigma * left,
+            read_sigma_spread=self.read_sigma_spread * left,
+            shot_gain=self.shot_gain * left**2,
+            shot_gain_spread=self.shot_gain_spread * left**2,
+            blur_sigma=self.blur_sigma * scale,
+            blur_sigma_spread=self.blur_sigma_spread * scale,
+            side=side,
+        )
 
 
 class _Line(NamedTuple):
@@ -108,11 +136,11 @@ def fit_camera(images: Sequence[Tensor], *, names: Sequence[str] | None = None, 
     rows = [_blocks(image.float()) for image in images]
     line, num_blocks, separated = _noise_line(torch.cat(rows))
     noise = [_grey_noise(image.float(), line) for image in images]
-    blurs = [_edge_blur(image.float().mean(0), sigma) for image, sigma in zip(images, noise, strict=True)]
+    blurs = [edge_blur(image.float().mean(0), sigma) for image, sigma in zip(images, noise, strict=True)]
     found = torch.tensor([blur for blur in blurs if blur is not None], dtype=torch.float64)
     if not len(found):
         raise ValueError(
-            f"none of the {len(images)} images has {_MIN_EDGES} edge points that stand out of the noise, so their blur "
+            f"none of the {len(images)} images has {MIN_EDGES} edge points that stand out of the noise, so their blur "
             "cannot be measured; add images of scenes with sharp edges (they look flat)"
         )
     quartiles = found.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64))
@@ -231,62 +259,3 @@ def _spreads(rows: Sequence[Tensor], line: _Line) -> tuple[float, float]:
 def _grey_noise(image_CHW: Tensor, line: _Line) -> float:
     """Standard deviation of the noise of the mean over channels, whose noise is taken as independent."""
     return math.sqrt((line.gain * image_CHW.mean().item() + line.offset) / image_CHW.shape[0])
-
-
-def _edge_blur(grey_HW: Tensor, noise_sigma: float) -> float | None:
-    """Standard deviation of the blur at the stronger edges; None where there are too few.
-
-    A step of blur s has the peak slope ~ 1 / s; blurred by s1 and by s2 its slopes have the ratio
-    R = sqrt((s^2 + s2^2 + c) / (s^2 + s1^2 + c)), so s^2 = (s2^2 - s1^2) / (R^2 - 1) - s1^2 - c.
-    """
-    scale, blur = _FIRST_SCALE, None
-    for _ in range(3):
-        weight_E, ratio_E = _edge_ratios(grey_HW, scale, noise_sigma)
-        if len(ratio_E) < _MIN_EDGES:
-            break
-        order = ratio_E.argsort()
-        total_E = weight_E[order].cumsum(0)
-        ratio = ratio_E[order][int((total_E < total_E[-1] / 2).sum())].item()
-        square = 3 * scale**2 / max(ratio**2 - 1, 1e-3) - scale**2 - _FILTER_VARIANCE
-        blur = min(math.sqrt(max(square, 0.0)), _MAX_BLUR)
-        scale = min(max(_FIRST_SCALE, _SCALE_OF_BLUR * blur), _LAST_SCALE)
-    return blur
-
-
-def _edge_ratios(grey_HW: Tensor, scale: float, noise_sigma: float) -> tuple[Tensor, Tensor]:
-    """Squared slopes and ratios of slopes at scale : 2 scale, at the edge points of the wider scale.
-
-    The slope of the narrow scale is taken along the gradient of the wide one, so that its noise has mean 0.
-    """
-    fine_2HW, wide_2HW = _gradient(_smooth(grey_HW, scale)), _gradient(_smooth(grey_HW, 2 * scale))
-    slope_HW = wide_2HW.square().sum(0).sqrt()
-    sides = F.pad(slope_HW[None, None], (1, 1, 1, 1))[0, 0]
-    left, right, above, below = sides[1:-1, :-2], sides[1:-1, 2:], sides[:-2, 1:-1], sides[2:, 1:-1]
-    peak_HW = torch.where(
-        wide_2HW[0].abs() >= wide_2HW[1].abs(),
-        (slope_HW >= left) & (slope_HW > right),
-        (slope_HW >= above) & (slope_HW > below),
-    )
-    border = math.ceil(4 * scale) + 2
-    inside_HW = torch.zeros_like(peak_HW)
-    inside_HW[border:-border, border:-border] = True
-    peak_HW &= inside_HW
-    if not peak_HW.any():
-        return grey_HW.new_empty(0), grey_HW.new_empty(0)
-    strong = _EDGE_SHARE * slope_HW[peak_HW].sort().values[int(0.99 * (int(peak_HW.sum()) - 1))].item()
-    # Noise of standard deviation n has slopes of n / (sqrt(8 pi) sigma^2) after a Gaussian of sigma.
-    noisy = _EDGE_SNR * noise_sigma / (math.sqrt(8 * math.pi) * (2 * scale) ** 2)
-    peak_HW &= slope_HW > max(strong, noisy, _MIN_SLOPE)
-    along_HW = (fine_2HW * wide_2HW).sum(0)
-    slope_E = slope_HW[peak_HW]
-    return slope_E.square(), along_HW[peak_HW] / slope_E.square()
-
-
-def _smooth(grey_HW: Tensor, sigma: float) -> Tensor:
-    sigma_1 = torch.tensor([sigma], device=grey_HW.device)
-    return gaussian_filter(grey_HW[None, None], sigma_1, reach=max(1, round(3.5 * sigma)))[0, 0]
-
-
-def _gradient(grey_HW: Tensor) -> Tensor:
-    padded = F.pad(grey_HW[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
-    return torch.stack([padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]]) / 2

@@ -65,12 +65,11 @@ def smooth_field(keys_B: Tensor, height: int, width: int, *, cells: int, stream:
     return field_BHW[:, None]
 
 
-def shifted(images_BCHW: Tensor, down_B: Tensor, right_B: Tensor) -> Tensor:
+def shifted(images_BHWC: Tensor, down_B: Tensor, right_B: Tensor) -> Tensor:
     """y(row, column) = x(row + down, column + right), whole pixels for each image by itself, edges repeated."""
-    height, width = images_BCHW.shape[-2:]
-    device = images_BCHW.device
+    height, width = images_BHWC.shape[1:3]
+    device = images_BHWC.device
     rows_BH = (torch.arange(height, device=device) + down_B[:, None]).clamp(0, height - 1)
     columns_BW = (torch.arange(width, device=device) + right_B[:, None]).clamp(0, width - 1)
-    batch_B11 = torch.arange(len(images_BCHW), device=device)[:, None, None]
-    taken_BHWC = images_BCHW.permute(0, 2, 3, 1)[batch_B11, rows_BH[:, :, None], columns_BW[:, None, :]]
-    return taken_BHWC.permute(0, 3, 1, 2)
+    batch_B11 = torch.arange(len(images_BHWC), device=device)[:, None, None]
+    return images_BHWC[batch_B11, rows_BH[:, :, None], columns_BW[:, None, :]]

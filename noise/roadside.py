@@ -14,7 +14,7 @@ from torch import Tensor
 
 from noise.blur import gaussian_filter
 from noise.keyed import uniform
-from noise.light import shifted, smooth_field, to_linear, to_srgb
+from noise.light import smooth_field, to_linear, to_srgb
 
 CONTRAST_THRESHOLD = 0.05
 """Of the meteorological optical range: the contrast at which a dark object is just seen (WMO)."""
@@ -133,23 +133,31 @@ def _streaks(
     margin = math.ceil(steps * math.tan(_RAIN_ANGLE)) + 1
     draw_BHW = uniform(keys_B, (height + steps, width + 2 * margin), stream=stream)
     seeds_BHW = ((drops - draw_BHW) / drops).clamp(min=0.0)
-    seeds_B1HW = (0.3 * (seeds_BHW > 0) + 0.7 * seeds_BHW)[:, None]
-    total = torch.zeros_like(seeds_B1HW)
+    seeds_BHW = 0.3 * (seeds_BHW > 0) + 0.7 * seeds_BHW
+    columns_W = torch.arange(margin, margin + width, device=keys_B.device)
+    total_BHW = seeds_BHW.new_zeros(len(keys_B), height, width)
     for step in range(steps):
         weight = math.sin(math.pi * (step + 0.5) / steps)
         aside_B = step * slope_B
         whole_B = aside_B.floor()
-        part_B111 = (aside_B - whole_B)[:, None, None, None]
-        down_B = torch.full_like(whole_B, -step).long()
-        for offset, share_B111 in ((0, 1 - part_B111), (1, part_B111)):
-            total += weight * share_B111 * shifted(seeds_B1HW, down_B, whole_B.long() + offset)
-    return total[..., steps:, margin : margin + width].contiguous()
+        part_B11 = (aside_B - whole_B)[:, None, None]
+        rows_BHW = seeds_BHW.narrow(1, steps - step, height)
+        for offset, share_B11 in ((0, 1 - part_B11), (1, part_B11)):
+            index_BW = columns_W + (whole_B.long() + offset)[:, None]
+            total_BHW += weight * share_B11 * rows_BHW.gather(2, index_BW[:, None].expand(-1, height, -1))
+    return total_BHW[:, None]
 
 
 def scaled_rain(rain: Rain, factor: float) -> Rain:
-    """As many streaks on an image of another size, of lengths in proportion."""
+    """As many streaks on an image of another size, of lengths in proportion.
+
+    Where they would be thinner than a pixel, they are fainter instead: a streak is sqrt(1 + 12 width^2) pixels wide, the
+    pixel it starts from and the Gaussian taken together.
+    """
     drops = min(0.1, rain.drops / factor**2)
-    return Rain(drops, max(2.0, rain.length * factor), max(0.3, rain.width * factor), rain.opacity)
+    width = max(0.3, rain.width * factor)
+    thinner = factor * math.sqrt((1 + 12 * rain.width**2) / (1 + 12 * width**2))
+    return Rain(drops, max(2.0, rain.length * factor), width, rain.opacity * min(1.0, thinner))
 
 
 def headlight_glare(images_BCHW: Tensor, veil: float, *, keys_B: Tensor) -> Tensor:

@@ -130,8 +130,8 @@ def driving_blur(images_BCHW: Tensor, motion: Motion, *, keys_B: Tensor) -> Tens
     slope_B = torch.where(
         sideways_B, signed_B * math.tan(_HORIZONTAL_SPREAD), signed_B * math.tan(_VERTICAL_SPREAD)
     )  # fmt: skip
-    light = to_linear(images_BCHW)
-    total = torch.zeros_like(light)
+    light_BHWC = to_linear(images_BCHW).permute(0, 2, 3, 1).contiguous()
+    total_BHWC = torch.zeros_like(light_BHWC)
     reach = math.ceil(motion.length / 2 - 0.5)
     for step in range(-reach, reach + 1):
         weight = min(step + 0.5, motion.length / 2) - max(step - 0.5, -motion.length / 2)
@@ -142,8 +142,8 @@ def driving_blur(images_BCHW: Tensor, motion: Motion, *, keys_B: Tensor) -> Tens
         for offset, share_B111 in ((0, 1 - part_B111), (1, part_B111)):
             down_B = torch.where(sideways_B, across_B + offset, along_B)
             right_B = torch.where(sideways_B, along_B, across_B + offset)
-            total += weight / motion.length * share_B111 * shifted(light, down_B, right_B)
-    return to_srgb(total)
+            total_BHWC += (weight / motion.length * share_B111) * shifted(light_BHWC, down_B, right_B)
+    return to_srgb(total_BHWC.permute(0, 3, 1, 2))
 
 
 def scaled_motion(motion: Motion, factor: float) -> Motion:

@@ -93,7 +93,11 @@ SURVEILLANCE: dict[str, Corruption] = {
     "far_jpeg": _roadside(
         far_jpeg,
         "resolution",
-        {"imagenet": (Far(1.5, 70), Far(2, 50), Far(3, 35), Far(4, 25), Far(6, 18))},
-        source="own",
+        {
+            "imagenet": (Far(1.5, 70), Far(2, 50), Far(3, 35), Far(4, 25), Far(6, 18)),
+            "tiny": (Far(1.25, 80), Far(1.5, 70), Far(2, 60), Far(2.5, 50), Far(3.2, 40)),
+            "cifar": (Far(1.2, 85), Far(1.35, 75), Far(1.6, 65), Far(2, 60), Far(2.5, 50)),
+        },
+        source="own, a table for each size: a small image has less to lose",
     ),
 }  # fmt: skip

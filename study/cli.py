@@ -230,7 +230,7 @@ def noise_preview(
 def noise_fit(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images of one camera (png, jpg, ...), from 1 up.")],
     size: Annotated[
-        int | None, typer.Option(help="Measure at this side in pixels, as a study's image_size [full size].")
+        int | None, typer.Option(help="Give values for images made this small, as data.image_size does.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write values and severities here (.yaml).")] = None,
 ) -> None:

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 from noise.camera import MULTIPLES, camera_levels
-from noise.fit import MIN_SIDE, CameraFit, fit_camera
-from study.data.decode import UNREADABLE, cover_square
+from noise.fit import MIN_RESIZED, MIN_SIDE, CameraFit, fit_camera
+from study.data.decode import UNREADABLE
 from study.data.image_folder import SUFFIXES
 from study.storage import atomic_file
 from study.yamlfile import read_yaml
@@ -25,7 +25,8 @@ CAVEATS = """\
 Measured on the stored values: gamma, denoising, sharpening, demosaicing and JPEG in the camera are part of what is
 measured, and cannot be told apart from the sensor by pictures alone. Blocks with clipped values are left out. Fine,
 even texture counts as noise, and what is soft in the scene itself counts as blur where nothing sharp is in view.
-Under strong noise (more than about 15 grey levels) blur is found too small."""
+Under strong noise (more than about 15 grey levels) blur is found too small. JPEG hides noise (of 7.7 grey levels 2.2
+are left at quality 85), so take PNG or raw images where the camera gives them."""
 
 
 def fit_folder(folder: Path, *, size: int | None, out: Path | None) -> str:
@@ -33,7 +34,8 @@ def fit_folder(folder: Path, *, size: int | None, out: Path | None) -> str:
 
     Args:
         folder: Images, at any depth; hidden files are passed over.
-        size: Side that each image's middle square is scaled down to first, as a study does; None measures full size.
+        size: Give the values for images made this small, in pixels of the shorter side, as a study does; None gives
+            those at full size, where all is measured.
         out: A .yaml file.
 
     Raises:
@@ -41,17 +43,18 @@ def fit_folder(folder: Path, *, size: int | None, out: Path | None) -> str:
     """
     if out is not None and out.suffix not in {".yaml", ".yml"}:
         raise ValueError(f"--out must end in .yaml, but got {str(out)!r}")
-    if size is not None and size < MIN_SIDE:
-        raise ValueError(f"--size must be at least {MIN_SIDE} pixels, but got {size}")
-    fit, num_files = measure_folder(folder, size=size)
-    text = _table(fit, folder, num_files)
+    if size is not None and size < MIN_RESIZED:
+        raise ValueError(f"--size must be at least {MIN_RESIZED} pixels, but got {size}")
+    whole, num_files = measure_folder(folder)
+    fit = whole if size is None else whole.resized(size)
+    text = _table(fit, whole.side, folder, num_files)
     if out is not None:
         write_fit(fit, out)
         text += f"\n\nwritten to {out}"
     return text
 
 
-def measure_folder(folder: Path, *, size: int | None = None) -> tuple[CameraFit, int]:
+def measure_folder(folder: Path) -> tuple[CameraFit, int]:
     """The camera's fit and how many images the folder holds; at most 64 of them are measured.
 
     Raises:
@@ -62,7 +65,7 @@ def measure_folder(folder: Path, *, size: int | None = None) -> tuple[CameraFit,
     chosen = [files[int(i * step)] for i in range(min(len(files), MAX_IMAGES))]
     images, sides = [], []
     for file in chosen:
-        image, side = _read(file, size)
+        image, side = _read(file)
         images.append(image)
         sides.append(side)
     try:
@@ -84,40 +87,25 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _read(file: Path, size: int | None) -> tuple[Tensor, int]:
-    """float (1 or 3, H, W) in [0, 1] and the whole image's shorter side after scaling."""
+def _read(file: Path) -> tuple[Tensor, int]:
+    """float (1 or 3, H, W) in [0, 1] of the middle, and the whole image's shorter side."""
     try:
         with Image.open(file) as opened:
             picture = ImageOps.exif_transpose(opened)
             picture.load()
     except UNREADABLE as error:
         raise ValueError(f"{file} cannot be read as an image ({error}); repair it or take it out") from error
-    if picture.mode.startswith("I;16"):
-        return _cropped(np.asarray(picture).astype(np.float32) / 65535, file, size)
-    grey = picture.mode in {"1", "L", "LA"}
-    picture = picture.convert("L" if grey else "RGB")
-    if size is not None:
-        _require_side(file, picture.size, size)
-        picture = cover_square(picture, size)
-    return _cropped(np.asarray(picture).astype(np.float32) / 255, file, None)
-
-
-def _require_side(file: Path, size: tuple[int, int], least: int) -> None:
-    if min(size) < least:
+    width, height = picture.size
+    if min(width, height) < MIN_SIDE:
         raise ValueError(
-            f"{file} must have sides of at least {least} pixels, but has {size[0]} x {size[1]}; take it out"
-            + (" or give a smaller --size" if least > MIN_SIDE else "")
+            f"{file} must have sides of at least {MIN_SIDE} pixels, but has {width} x {height}; take it out"
         )
-
-
-def _cropped(values: np.ndarray, file: Path, size: int | None) -> tuple[Tensor, int]:
-    if size is not None:
-        raise ValueError(f"{file} has 16 bits a pixel, which are measured at full size only; leave --size out")
-    height, width = values.shape[:2]
-    _require_side(file, (width, height), MIN_SIDE)
+    deep = picture.mode.startswith("I;16")
+    if not deep:
+        picture = picture.convert("L" if picture.mode in {"1", "L", "LA"} else "RGB")
     top, left = max(0, height - MAX_SIDE) // 2, max(0, width - MAX_SIDE) // 2
-    middle = values[top : top + MAX_SIDE, left : left + MAX_SIDE]
-    pixels = torch.from_numpy(middle.copy())
+    middle = np.asarray(picture)[top : top + MAX_SIDE, left : left + MAX_SIDE]
+    pixels = torch.from_numpy(middle.astype(np.float32) / (65535 if deep else 255))
     return (pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)), min(height, width)
 
 
@@ -150,11 +138,12 @@ def read_fit(place: Path) -> CameraFit:
     return CameraFit(**measured)
 
 
-def _table(fit: CameraFit, folder: Path, num_files: int) -> str:
+def _table(fit: CameraFit, measured_side: int, folder: Path, num_files: int) -> str:
     of_all = f"{fit.num_images}" if fit.num_images == num_files else f"{fit.num_images} of {num_files}"
     lines = [
-        f"{of_all} images in {folder}, shorter side {fit.side} px; noise from {fit.num_blocks} blocks of little",
-        f"texture, blur from {fit.num_blur_images} images with edges",
+        f"{of_all} images in {folder}, measured at full size (shorter side {measured_side} px):",
+        f"noise from {fit.num_blocks} blocks of little texture, blur from {fit.num_blur_images} images with edges",
+        f"values for images of {fit.side} px" + (", by calculation" if fit.side != measured_side else ""),
         "",
         f"{'':<32}{'in [0, 1]':>11}{'spread':>11}{'of 255':>9}{'spread':>9}",
         _row("read noise, sigma", fit.read_sigma, fit.read_sigma_spread),

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from noise import families
+from noise.blur import gaussian_blur
 from noise.camera import MULTIPLES, CameraLevel, camera_corruption, camera_levels, camera_noise
 from noise.corruption import corrupt
+from noise.edges import edge_blur
 from noise.fit import _MEDIAN_OF_MEAN, CameraFit, _blocks, fit_camera
 from noise.keyed import image_keys
 from tests.unit.noise.pictures import scenes
@@ -192,6 +194,25 @@ def test_the_order_of_images_hardly_matters_and_nothing_is_random(clean_BCHW):
     assert turned.noise_at(0.5) == pytest.approx(fit_camera(images).noise_at(0.5), rel=1e-3)
 
 
+@pytest.mark.parametrize("side", [512, 300, 100])
+def test_resized_values_are_what_pillow_leaves_of_white_noise(side):
+    fit = CameraFit(0.05, 0.01, 2.0, 0.001, 0.001, 0.1, 1024, 8, 8, 999, True).resized(side)
+    noise = np.random.default_rng(0).normal(0.5, 0.05, (1024, 1024)).astype(np.float32)
+    small = np.asarray(Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC))
+    assert small.std() == pytest.approx(fit.read_sigma, rel=0.03)
+    assert fit.shot_gain / 0.01 == pytest.approx((fit.read_sigma / 0.05) ** 2)
+    assert fit.blur_sigma == pytest.approx(2.0 * side / 1024)
+    assert fit.side == side
+
+
+@pytest.mark.parametrize("side", [7, 1025])
+def test_resized_wants_a_smaller_side(side):
+    fit = CameraFit(0.05, 0.01, 2.0, 0, 0, 0, 1024, 8, 8, 999, True)
+    assert fit.resized(1024) == fit
+    with pytest.raises(ValueError, match=f"size must be 8 to 1024 pixels, .* but got {side}"):
+        fit.resized(side)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -211,3 +232,22 @@ def test_a_side_can_be_given_for_cut_outs(clean_BCHW):
     fit = fit_camera(_degraded([clean_BCHW[:1]], 0.02, 0.0, 1.0), side=1080)
     assert fit.side == 1080
     assert replace(fit, side=256) == fit_camera(_degraded([clean_BCHW[:1]], 0.02, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("blur", [0.0, 0.8, 2.0, 3.5])
+@pytest.mark.parametrize("slant", [0.0, 0.3, 1.0])
+def test_edge_blur_of_an_exact_edge(blur, slant):
+    # An edge of any slant, integrated over each pixel by 8 x 8 samples.
+    place = (torch.arange(128 * 8, dtype=torch.float64) + 0.5) / 8 - 64.37
+    edge_HW = ((place[None, :] - slant * place[:, None]) > 0).float() * 0.5 + 0.2
+    pixels = F.avg_pool2d(edge_HW[None, None], 8)
+    if blur:
+        pixels = gaussian_blur(pixels, blur, keys_B=image_keys([0], seed=0))
+    # Of an edge sharper than the pixels, one phase is all there is: half a pixel of blur cannot be told from none.
+    assert edge_blur(pixels[0, 0], 0.0) == pytest.approx(blur, rel=0.03, abs=0.5 if not blur else 0.1)
+
+
+def test_a_flat_picture_has_no_edges():
+    assert edge_blur(torch.full((64, 64), 0.3), 0.0) is None
+    noise_HW = 0.5 + 0.05 * torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    assert edge_blur(noise_HW, 0.05) is None

@@ -160,7 +160,8 @@ def test_rain_streaks_run_down_the_image():
 
 def test_rain_keeps_its_number_of_streaks_at_other_sizes():
     small = scaled_rain(Rain(0.001, 20, 0.8, 0.5), 0.5)
-    assert small == pytest.approx((0.004, 10, 0.4, 0.5))
+    thinner = 0.5 * math.sqrt((1 + 12 * 0.64) / (1 + 12 * 0.16))
+    assert small == pytest.approx((0.004, 10, 0.4, 0.5 * thinner))
     assert scaled_rain(Rain(0.001, 20, 0.8, 0.5), 8 / 224).drops <= 0.1
 
 
@@ -201,6 +202,7 @@ def test_lengths_follow_the_side():
     assert parameter_for("driving_blur", 1, 32) == Motion(1.5)
     assert parameter_for("lens_dirt", 3, 448).scatter == 12.0
     assert parameter_for("depth_fog", 3, 64) == 200.0
+    assert parameter_for("far_jpeg", 5, 64) == Far(3.2, 40)
 
 
 @pytest.mark.parametrize("name", sorted(SURVEILLANCE))

@@ -35,7 +35,7 @@ def test_the_command_prints_values_units_and_counts_and_writes_the_file(folder, 
     answer = CliRunner().invoke(app, ["noise", "fit", str(folder), "--out", str(tmp_path / "my.yaml")])
     assert answer.exit_code == 0, answer.output
     assert "3 images in" in answer.stdout
-    assert "shorter side 128 px" in answer.stdout
+    assert "(shorter side 128 px)" in answer.stdout
     read = next(line for line in answer.stdout.splitlines() if line.startswith("read noise, sigma")).split()
     assert float(read[3]) == pytest.approx(0.03, rel=0.1)
     assert float(read[5]) == pytest.approx(0.03 * 255, rel=0.1)
@@ -46,13 +46,14 @@ def test_the_command_prints_values_units_and_counts_and_writes_the_file(folder, 
     assert not list(tmp_path.glob(".*"))
 
 
-def test_size_measures_the_square_that_a_study_sees(folder):
+def test_size_gives_the_values_of_smaller_images(folder, tmp_path):
     whole, _ = measure_folder(folder)
-    half, _ = measure_folder(folder, size=64)
-    assert (whole.side, half.side) == (128, 64)
-    # Half as large: the blur has half as many pixels, and noise is averaged away.
-    assert half.blur_sigma < 0.75 * whole.blur_sigma
-    assert half.noise_at(0.5) < 0.75 * whole.noise_at(0.5)
+    text = fit_folder(folder, size=64, out=tmp_path / "a.yaml")
+    assert "measured at full size (shorter side 128 px)" in text
+    assert "values for images of 64 px, by calculation" in text
+    half = read_fit(tmp_path / "a.yaml")
+    assert half == whole.resized(64)
+    assert half.blur_sigma == pytest.approx(whole.blur_sigma / 2)
 
 
 def test_grey_and_sixteen_bit_files_are_read(folder, tmp_path):
@@ -65,8 +66,6 @@ def test_grey_and_sixteen_bit_files_are_read(folder, tmp_path):
         sigmas.append(measure_folder(tmp_path / name)[0].noise_at(0.5))
     assert sigmas[0] == pytest.approx(sigmas[1], rel=1e-4)
     assert sigmas[0] == pytest.approx(0.03, rel=0.15)
-    with pytest.raises(ValueError, match=r"16 bits a pixel.*leave --size out"):
-        measure_folder(tmp_path / "16", size=64)
 
 
 def test_of_many_images_a_bounded_number_is_measured(folder, monkeypatch):
@@ -95,8 +94,7 @@ def _with(tmp_path: Path, name: str, content: bytes | Image.Image) -> Path:
         ("a.txt", b"text", [], "holds no images; put some"),
         ("a.png", b"text", [], r"a\.png cannot be read as an image .*take it out"),
         ("a.png", Image.new("RGB", (20, 90)), [], r"a\.png must have sides of at least 32 pixels, but has 20 x 90"),
-        ("a.png", Image.new("RGB", (64, 50)), ["--size", "64"], r"a\.png .* at least 64 .* or give a smaller --size"),
-        ("a.png", Image.new("RGB", (64, 64)), ["--size", "16"], "--size must be at least 32 pixels, but got 16"),
+        ("a.png", Image.new("RGB", (64, 64)), ["--size", "4"], "--size must be at least 8 pixels, but got 4"),
         ("a.png", Image.new("RGB", (64, 64), "gray"), [], "edge points .* sharp edges"),
         ("a.png", Image.new("RGB", (64, 64), "white"), [], "neither black nor white"),
         ("a.png", Image.new("RGB", (64, 64)), ["--out", "fit.csv"], r"--out must end in \.yaml"),
@@ -107,6 +105,11 @@ def test_what_cannot_be_measured_ends_in_one_clear_message(tmp_path, name, conte
     assert answer.exit_code == BAD_INPUT
     assert answer.stderr.startswith("murk: ")
     assert re.search(message, answer.stderr), answer.stderr
+
+
+def test_a_size_above_the_images_own_is_refused(folder):
+    with pytest.raises(ValueError, match="size must be 8 to 128 pixels, the images' shorter side, but got 200"):
+        fit_folder(folder, size=200, out=None)
 
 
 def test_a_missing_folder_is_named():
