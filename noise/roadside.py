@@ -151,8 +151,8 @@ def _streaks(
 def scaled_rain(rain: Rain, factor: float) -> Rain:
     """As many streaks on an image of another size, of lengths in proportion.
 
-    Where they would be thinner than a pixel, they are fainter instead: a streak is sqrt(1 + 12 width^2) pixels wide, the
-    pixel it starts from and the Gaussian taken together.
+    Where they would be thinner than a pixel, they are fainter instead: a streak is sqrt(1 + 12 width^2) pixels wide,
+    the pixel it starts from and the Gaussian taken together.
     """
     drops = min(0.1, rain.drops / factor**2)
     width = max(0.3, rain.width * factor)

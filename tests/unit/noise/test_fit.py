@@ -244,7 +244,7 @@ def test_edge_blur_of_an_exact_edge(blur, slant):
     if blur:
         pixels = gaussian_blur(pixels, blur, keys_B=image_keys([0], seed=0))
     # Of an edge sharper than the pixels, one phase is all there is: half a pixel of blur cannot be told from none.
-    assert edge_blur(pixels[0, 0], 0.0) == pytest.approx(blur, rel=0.03, abs=0.5 if not blur else 0.1)
+    assert edge_blur(pixels[0, 0], 0.0) == pytest.approx(blur, rel=0.03, abs=0.5 if not blur else 0.15)
 
 
 def test_a_flat_picture_has_no_edges():
