@@ -147,8 +147,9 @@ def driving_blur(images_BCHW: Tensor, motion: Motion, *, keys_B: Tensor) -> Tens
 
 
 def scaled_motion(motion: Motion, factor: float) -> Motion:
-    """The line at another image size; at least 1.5 pixels, since one pixel is no motion."""
-    return Motion(max(1.5, motion.length * factor))
+    """The line at another image size; below 2 pixels it goes over smoothly into 1 pixel, which is no motion."""
+    length = motion.length * factor
+    return Motion(length if length >= 2 else 1 + length**2 / 4)
 
 
 def far_jpeg(images_BCHW: Tensor, far: Far, *, keys_B: Tensor) -> Tensor:

@@ -199,7 +199,7 @@ def test_far_jpeg_is_both_in_turn():
 
 def test_lengths_follow_the_side():
     assert parameter_for("driving_blur", 5, 112) == Motion(8.5)
-    assert parameter_for("driving_blur", 1, 32) == Motion(1.5)
+    assert parameter_for("driving_blur", 1, 32).length == pytest.approx(1 + (3 / 7) ** 2 / 4)
     assert parameter_for("lens_dirt", 3, 448).scatter == 12.0
     assert parameter_for("depth_fog", 3, 64) == 200.0
     assert parameter_for("far_jpeg", 5, 64) == Far(3.2, 40)
