@@ -16,16 +16,18 @@ from noise import photometric, resolution
 from noise.benchmark import BENCHMARK
 from noise.entry import FAMILIES, GROUPS, TABLE_SIDES, Corruption, Family, Group, Op, Scale
 from noise.kornia_ops import KORNIA
+from noise.surveillance import SURVEILLANCE
 
 __all__ = [
     "CORRUPTIONS", "FAMILIES", "GROUPS", "TABLE_SIDES", "CatalogueRow", "Corruption", "Family", "Group", "Op", "Scale",
-    "catalogue", "catalogue_text", "find", "parameter_for", "table_for",
+    "catalogue", "catalogue_text", "find", "parameter_for", "parameters_at", "table_for",
 ]  # fmt: skip
 
 _DIVISORS = {"imagenet": (2, 3, 4, 6, 8)}
 
 CORRUPTIONS: dict[str, Corruption] = {
     **BENCHMARK,
+    **SURVEILLANCE,
     "resolution": Corruption(resolution.resolution, "resolution", _DIVISORS, family="resolution"),
     "resolution_bilinear": Corruption(resolution.resolution_bilinear, "resolution", _DIVISORS, family="resolution"),
     "resolution_bicubic": Corruption(resolution.resolution_bicubic, "resolution", _DIVISORS, family="resolution"),

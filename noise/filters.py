@@ -89,8 +89,6 @@ def gaussian_filter(images_BCHW: Tensor, sigma_B: Tensor, *, reach: int) -> Tens
 def line_filter(images_BCHW: Tensor, angle_B: Tensor, *, radius: int, sigma: float) -> Tensor:
     """A one-sided line of 2 radius + 1 steps with Gaussian weights, at an angle for each image, edges repeated.
 
-    By Fourier transforms, so that a long line costs no more than a short one.
-
         y(p) = sum_i w_i x(p + round(i (cos a, sin a))),   w_i ~ exp(-i^2 / (2 sigma^2)),   i = 0..2 radius
 
     Args:
@@ -99,16 +97,31 @@ def line_filter(images_BCHW: Tensor, angle_B: Tensor, *, radius: int, sigma: flo
         radius: Of the line, in pixels.
         sigma: Standard deviation of the weights, in pixels.
     """
-    height, width = images_BCHW.shape[-2:]
     reach = 2 * radius
     steps_S = torch.arange(reach + 1, device=images_BCHW.device, dtype=torch.float32)
     weights_S = torch.exp(-(steps_S**2) / (2 * sigma**2))
-    weights_S = weights_S / weights_S.sum()
+    weights_BS = (weights_S / weights_S.sum()).expand(len(images_BCHW), -1)
+    down_BS = torch.round(steps_S * angle_B.sin()[:, None]).long()
+    right_BS = torch.round(steps_S * angle_B.cos()[:, None]).long()
+    return sum_of_shifts(images_BCHW, down_BS, right_BS, weights_BS, reach=reach)
+
+
+def sum_of_shifts(images_BCHW: Tensor, down_BS: Tensor, right_BS: Tensor, weights_BS: Tensor, *, reach: int) -> Tensor:
+    """y(p) = sum_s w_s x(p + (down_s, right_s)), with shifts for each image by itself, edges repeated.
+
+    By Fourier transforms, so that many shifts cost no more than a few.
+
+    Args:
+        images_BCHW: float32.
+        down_BS: int64, from -reach to reach.
+        right_BS: The same to the right.
+        weights_BS: float32, of sum 1 for each image.
+        reach: Longest shift along an axis, known on the host.
+    """
+    height, width = images_BCHW.shape[-2:]
     high, wide = fast_length(height + 2 * reach), fast_length(width + 2 * reach)
-    down_BS = torch.round(steps_S * angle_B.sin()[:, None]).long() % high
-    right_BS = torch.round(steps_S * angle_B.cos()[:, None]).long() % wide
     kernel_BL = torch.zeros(len(images_BCHW), high * wide, device=images_BCHW.device)
-    kernel_BL.scatter_add_(1, down_BS * wide + right_BS, weights_S.expand(len(images_BCHW), -1))
+    kernel_BL.scatter_add_(1, (down_BS % high) * wide + right_BS % wide, weights_BS)
     spectrum = torch.fft.rfft2(kernel_BL.view(-1, 1, high, wide)).conj()
     # Differences from the middle grey are small, and with them the rounding.
     padded = F.pad(images_BCHW, (reach, reach, reach, reach), mode="replicate").sub_(0.5)

@@ -237,6 +237,21 @@ def noise_preview(
         typer.echo(preview_noise(image, families=families, severities=severities, diff=diff, size=size, out=out))
 
 
+@noise_app.command("fit")
+def noise_fit(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images of one camera (png, jpg, ...), from 1 up.")],
+    size: Annotated[
+        int | None, typer.Option(help="Give values for images made this small, as data.image_size does.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write values and severities here (.yaml).")] = None,
+) -> None:
+    """Measure a camera's noise and blur on its own images and make a severity scale of them."""
+    with _plain_errors():
+        from study.noisefit import fit_folder
+
+        typer.echo(fit_folder(folder, size=size, out=out))
+
+
 def _preset(name: str) -> Path:
     path = PRESETS / f"{name}.yaml"
     if not path.is_file():

@@ -15,8 +15,9 @@ _NOT_MONOTONE = {"saturate", "snow", "frost", "fog"}
 _ROUNDED = {"defocus_blur", "glass_blur"}
 # Nothing is random there: the key has no effect.
 _DETERMINISTIC = {
-    "brightness", "contrast", "defocus_blur", "gaussian_blur", "jpeg_compression", "kornia.median_blur",
-    "pixelate", "resolution", "resolution_bicubic", "resolution_bilinear", "saturate", "zoom_blur",
+    "brightness", "contrast", "defocus_blur", "far_jpeg", "gaussian_blur", "jpeg_compression", "kornia.median_blur",
+    "overexposure", "pixelate", "resolution", "resolution_bicubic", "resolution_bilinear", "saturate", "underexposure",
+    "zoom_blur",
 }  # fmt: skip
 
 

@@ -162,5 +162,5 @@ def test_settings_explain_themselves(name: str) -> None:
     assert spec.doc
     for field in fields(spec.settings):
         assert field.metadata["doc"], field.name
-        assert set(field.metadata) <= {"doc", "ge", "gt", "le", "lt"}
+        assert set(field.metadata) <= {"doc", "ge", "gt", "le", "lt", "multiple_of"}
         assert getattr(spec.settings(), field.name) == field.default

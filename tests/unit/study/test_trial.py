@@ -296,9 +296,11 @@ def test_noise_keys_differ_from_image_to_image_and_from_epoch_to_epoch(
     seen: list[int] = []
 
     class Recording(TrainingNoise):
-        def __call__(self, images_BCHW: torch.Tensor, keys_B: torch.Tensor, *, draw: int = 0) -> NoisyPair:
+        def __call__(
+            self, images_BCHW: torch.Tensor, keys_B: torch.Tensor, *, draw: int = 0, level: float = 1.0
+        ) -> NoisyPair:
             seen.extend(keys_B.tolist())
-            return super().__call__(images_BCHW, keys_B, draw=draw)
+            return super().__call__(images_BCHW, keys_B, draw=draw, level=level)
 
     monkeypatch.setattr("study.trial.TrainingNoise", Recording)
     spec = tiny_spec(tmp_path, tiny_config(noise={"train": ["speckle_noise"]}))
