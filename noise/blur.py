@@ -81,7 +81,8 @@ def glass_blur(images_BCHW: Tensor, sigma_shift_rounds: tuple[float, int, int], 
     sigma, shift, rounds = sigma_shift_rounds
     shift = max(1, min(int(shift), (min(images_BCHW.shape[-2:]) - 2) // 2))
     blurred = smooth(images_BCHW, sigma)
-    origin_BL = _shuffled(keys_B, tuple(images_BCHW.shape[-2:]), shift=shift, rounds=int(rounds))
+    height, width = images_BCHW.shape[-2:]
+    origin_BL = _shuffled(keys_B, (height, width), shift=shift, rounds=int(rounds))
     moved = blurred.flatten(2).gather(2, origin_BL[:, None].expand(-1, images_BCHW.shape[1], -1))
     return smooth(moved.view_as(blurred), sigma)
 

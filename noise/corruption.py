@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from noise.compiled import compiled_op
 from noise.families import find, parameter_for
 from noise.keyed import fold_in
 
@@ -27,6 +28,7 @@ def corrupt(
     scale: str = "nearest",
     check_range: bool | None = None,
     chunk_bytes: int | None = None,
+    compiled: bool = False,
 ) -> Tensor:
     """The images under one corruption.
 
@@ -44,6 +46,7 @@ def corrupt(
         chunk_bytes: how many bytes of float32 images are worked on at a time, at least one image; the memory used
             beside input and result is a multiple of it (docs/benchmarks.md has the multiples). By default what fits
             a CPU's cache, or 256 MiB on an accelerator. Pixels do not depend on it.
+        compiled: run the corruption through torch.compile (see `noise.compiled`); smooth results may differ by 1e-5.
 
     Returns:
         Of the same shape, dtype and device, in [0, 1].
@@ -54,15 +57,24 @@ def corrupt(
     _require_images(images_BCHW, keys)
     if check_range if check_range is not None else images_BCHW.device.type == "cpu":
         _require_range(images_BCHW)
-    return corrupt_checked(images_BCHW, name, severity, keys=keys, scale=scale, chunk_bytes=chunk_bytes)
+    return corrupt_checked(
+        images_BCHW, name, severity, keys=keys, scale=scale, chunk_bytes=chunk_bytes, compiled=compiled
+    )
 
 
 def corrupt_checked(
-    images_BCHW: Tensor, name: str, severity: int, *, keys: Tensor, scale: str, chunk_bytes: int | None = None
+    images_BCHW: Tensor,
+    name: str,
+    severity: int,
+    *,
+    keys: Tensor,
+    scale: str,
+    chunk_bytes: int | None = None,
+    compiled: bool = False,
 ) -> Tensor:
     """As `corrupt`, for images that were checked before."""
     parameter = parameter_for(name, severity, min(images_BCHW.shape[-2:]), scale)
-    op = find(name).op
+    op = compiled_op(find(name).op) if compiled else find(name).op
     keys_B = fold_in(keys.to(images_BCHW.device, non_blocking=True), f"{name}/{severity}")
     if not len(images_BCHW):
         return images_BCHW.clone()

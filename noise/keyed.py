@@ -144,9 +144,8 @@ def normal(keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, dtype: tor
     unit_BN = _unit(bits(keys_B, 2 * num_pairs, stream=stream))
     radius_BN = unit_BN[:, :num_pairs].log().mul_(-2.0).sqrt_()
     angle_BN = unit_BN[:, num_pairs:].mul(2.0 * math.pi)
-    torch.mul(radius_BN, angle_BN.cos(), out=unit_BN[:, :num_pairs])
-    torch.mul(radius_BN, angle_BN.sin_(), out=unit_BN[:, num_pairs:])
-    return unit_BN[:, :count].reshape(-1, *shape).to(dtype)
+    pair_BN = torch.cat([angle_BN.cos().mul_(radius_BN), angle_BN.sin_().mul_(radius_BN)], 1)
+    return pair_BN[:, :count].reshape(-1, *shape).to(dtype)
 
 
 def integers(keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, low: int = 0, high: int) -> Tensor:
@@ -284,6 +283,7 @@ def _signed(value: int, width: int) -> int:
     return value - (1 << width) if value >> (width - 1) else value
 
 
+@torch.compiler.assume_constant_result
 def _digest(data: Stream) -> int:
     """64 bits of an integer or a text; the two kinds never meet."""
     text = f"{'i' if isinstance(data, int) else 's'}{data}"
