@@ -116,7 +116,12 @@ BENCHMARK: dict[str, Corruption] = {
         photometric.saturate, "digital", {"imagenet": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))}
     ),
     "contrast": _public(photometric.contrast, "digital", {"imagenet": (0.4, 0.3, 0.2, 0.1, 0.05)}, neutral=1.0),
-    "elastic_transform": _public(digital.elastic_transform, "digital", {"imagenet": (12.5, 16.25, 21.25, 25, 30)}),
+    "elastic_transform": _public(
+        digital.elastic_transform,
+        "digital",
+        {"imagenet": (12.5, 16.25, 21.25, 25, 30)},
+        scaled=digital.scaled_elastic,
+    ),
     "pixelate": _public(
         resolution.pixelate,
         "digital",

@@ -142,7 +142,8 @@ def elastic_transform(images_BCHW: Tensor, alpha: float, *, keys_B: Tensor) -> T
     """Each pixel is read from a place moved by a smooth random field; edges mirrored, bilinear between pixels.
 
     Along both axes the move is alpha times U(-r, r), r = .005 height, smoothed by a Gaussian of .01 of the side, cut at
-    3 standard deviations. All is in shares of the side, so no length has to be scaled.
+    3 standard deviations. The smoothing takes away as much as the range adds on a larger image, so that the moves are
+    of .08 alpha pixels (standard deviation) at any size: alpha is a length.
 
     Args:
         images_BCHW: float32.
@@ -157,6 +158,11 @@ def elastic_transform(images_BCHW: Tensor, alpha: float, *, keys_B: Tensor) -> T
     columns_W = torch.arange(width, device=images_BCHW.device, dtype=torch.float32)
     grid = torch.stack([((columns_W + right) * 2 + 1) / width - 1, ((rows_H1 + down) * 2 + 1) / height - 1], dim=-1)
     return F.grid_sample(images_BCHW, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def scaled_elastic(alpha: float, factor: float) -> float:
+    """The strength at another image size."""
+    return alpha * factor
 
 
 def _moves(keys_B: Tensor, shape: tuple[int, int], *, alpha: float, stream: str) -> Tensor:

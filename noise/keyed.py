@@ -23,6 +23,7 @@ _HALF_STEP = 2.0**-24  # Half the distance of neighbouring uniforms, which stand
 
 # Above this many expected counts the expansion in powers of 1/sqrt(rate) replaces the summed distribution function.
 _POISSON_SPLIT = 8.0
+_POISSON_SUM_ALONE = 12.0  # Up to this bound the sum's further terms cost less than the expansion would.
 
 
 def image_keys(ids_B: Tensor | Sequence[int], *, seed: int, salt: str = "") -> Tensor:
@@ -173,8 +174,8 @@ def integers(keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, low: int
 def poisson(rates_BT: Tensor, keys_B: Tensor, *, max_rate: float, stream: Stream) -> Tensor:
     """Poisson counts with the given expected values, by inversion: X = min {k : P(X <= k) >= u}.
 
-    One uniform u for each count. Up to 8 expected counts the distribution function is summed; above, its inverse comes
-    from the Cornish-Fisher expansion with w the normal quantile of u,
+    One uniform u for each count. Up to 8 expected counts (12 where none is larger) the distribution function is summed;
+    above, its inverse comes from the Cornish-Fisher expansion with w the normal quantile of u,
 
         X = floor(r + sqrt(r) w + 1/3 + w^2/6 - (w/36 + w^3/72) / sqrt(r) + (-8/405 + 7 w^2/810 + w^4/270) / r),
 
@@ -196,9 +197,9 @@ def poisson(rates_BT: Tensor, keys_B: Tensor, *, max_rate: float, stream: Stream
     shape = tuple(rates_BT.shape[1:])
     rates_BT = rates_BT.detach().to(torch.float32).clamp(0.0, max_rate)
     unit_BT = uniform(keys_B, shape, stream=stream)
-    counts_BT = _poisson_by_sum(rates_BT.clamp(max=_POISSON_SPLIT), unit_BT, min(max_rate, _POISSON_SPLIT))
-    if max_rate <= _POISSON_SPLIT:
-        return counts_BT
+    if max_rate <= _POISSON_SUM_ALONE:
+        return _poisson_by_sum(rates_BT, unit_BT, max_rate)
+    counts_BT = _poisson_by_sum(rates_BT.clamp(max=_POISSON_SPLIT), unit_BT, _POISSON_SPLIT)
     is_high_BT = torch.sub(rates_BT, _POISSON_SPLIT).sign_().clamp_(min=0.0)
     return counts_BT.lerp_(_poisson_by_expansion(rates_BT, unit_BT), is_high_BT)
 
@@ -206,8 +207,8 @@ def poisson(rates_BT: Tensor, keys_B: Tensor, *, max_rate: float, stream: Stream
 def _poisson_by_sum(rates_BT: Tensor, unit_BT: Tensor, max_rate: float) -> Tensor:
     """Counts how many values of the distribution function lie below u; exact up to the rounding of u and the sum.
 
-    The powers of the rate stay far below the largest float (8**28 is 2e25), so that a term costs one product. Signs are
-    summed in place of comparisons, which run several times slower on a CPU.
+    The powers of the rate, times exp(-rate), stay below the largest float (12**36 exp(-12) is 4e33), so that a term
+    costs one product. Signs are summed in place of comparisons, which run several times slower on a CPU.
     """
     power_BT = rates_BT.neg().exp_()
     total_BT = power_BT.clone()

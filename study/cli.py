@@ -223,8 +223,13 @@ def noise_list(
 
 @noise_app.command("preview")
 def noise_preview(
-    image: Annotated[Path, typer.Argument(help="An image file.")],
-    families: Annotated[list[str] | None, typer.Option(help="Corruptions or groups [all].")] = None,
+    source: Annotated[
+        str, typer.Argument(metavar="IMAGE|DATASET", help="An image, class folder, parquet or study file, or a preset.")
+    ],
+    row: Annotated[int, typer.Option(help="Which image of a data set, from 0.")] = 0,
+    families: Annotated[
+        list[str] | None, typer.Option(help="Corruptions, groups or families, with commas or repeated [all].")
+    ] = None,
     severities: Annotated[str, typer.Option(help="Severities, with commas.")] = "1,2,3,4,5",
     diff: Annotated[bool, typer.Option("--diff", help="Show what the noise changes.")] = False,
     size: Annotated[int, typer.Option(help="Shorter side to work at, in pixels.")] = 224,
@@ -232,9 +237,12 @@ def noise_preview(
 ) -> None:
     """Draw a contact sheet: every corruption at every severity of one image."""
     with _plain_errors():
-        from study.reevaluate import preview_noise
+        from study.noisepreview import preview_noise
 
-        typer.echo(preview_noise(image, families=families, severities=severities, diff=diff, size=size, out=out))
+        place = source if Path(source).exists() or Path(source).suffix else _preset_or_path(source)
+        typer.echo(
+            preview_noise(place, row=row, families=families, severities=severities, diff=diff, size=size, out=out)
+        )
 
 
 @noise_app.command("fit")

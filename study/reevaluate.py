@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from PIL import Image, UnidentifiedImageError
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -19,9 +17,7 @@ from safetensors.torch import load as load_safetensors
 from analysis.metrics import headline
 from models.methods.method import Method
 from models.methods.registry import load_export
-from noise.families import CORRUPTIONS, find
-from noise.keyed import image_keys
-from noise.preview import contact_sheet
+from noise.families import find
 from study.config import DataConfig, TrialConfig
 from study.data.image_set import ImageSet
 from study.data.inspect import inspect_data
@@ -205,50 +201,3 @@ def inspect_source(source: str, *, sets: Sequence[str], sheet: Path | None) -> s
             raise ValueError("--set goes with a study file; a folder or parquet file is taken as it is")
         config = data_config(Path(source))
     return inspect_data(config, cache_dir=resolve_places(None, cwd=Path.cwd()).cache_dir, sheet=sheet)
-
-
-def preview_noise(
-    image: Path, *, families: Sequence[str] | None, severities: str, diff: bool, size: int, out: Path
-) -> str:
-    """Draw the contact sheet of one image; returns where it lies.
-
-    Args:
-        families: Names of corruptions or groups; all when None.
-
-    Raises:
-        ValueError: The image cannot be read, a name is unknown, or a severity is not 1 to 5.
-    """
-    try:
-        with Image.open(image) as opened:
-            picture = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{image} cannot be read as an image: {error}") from error
-    scale = size / min(picture.size)
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].float() / 255
-    levels = _severities(severities)
-    sheet = contact_sheet(pixels, _named(families), levels, key=image_keys([0], seed=0), diff=diff)
-    with atomic_file(out.resolve()) as temporary:
-        sheet.save(temporary, format="PNG")
-    return f"wrote {out}"
-
-
-def _named(families: Sequence[str] | None) -> list[str]:
-    if not families:
-        return list(CORRUPTIONS)
-    groups = {corruption.group for corruption in CORRUPTIONS.values()}
-    names: list[str] = []
-    for family in families:
-        if family in groups:
-            names += [name for name, corruption in CORRUPTIONS.items() if corruption.group == family]
-        else:
-            find(family)
-            names.append(family)
-    return list(dict.fromkeys(names))
-
-
-def _severities(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and 1 <= int(part) <= 5 for part in parts):
-        raise ValueError(f"severities must be numbers from 1 to 5 with commas between, but got {text!r}")
-    return [int(part) for part in parts]

@@ -112,9 +112,9 @@ def on_cpu(folder: Path | None) -> None:
     levels = (images.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
     keys = image_keys(range(len(images)), seed=0)
     print(
-        f"\n{time.strftime('%Y-%m-%d')}, {_processor()}, 1 thread; torch {torch.__version__}, NumPy {np.__version__}; batch "
-        f"{BATCH_CPU}, {SIDE} px, severity {SEVERITY}. Images per second; the peak is of tensors alive, in units of the "
-        "images worked on at a time.\n"
+        f"\n{time.strftime('%Y-%m-%d')}, {_processor()}, 1 thread; torch {torch.__version__}, NumPy {np.__version__}; "
+        f"batch {BATCH_CPU}, {SIDE} px, severity {SEVERITY}. Images per second; the peak is of tensors alive, in units "
+        "of the images worked on at a time.\n"
     )
     print("| corruption | ours | compiled | reference | ratio | ratio, compiled | peak |")
     print("|---|---:|---:|---:|---:|---:|---:|")
@@ -136,7 +136,8 @@ def on_cpu(folder: Path | None) -> None:
         print(f"| {name} | {ours:.0f} | {shown} | {peak_multiple(images[:3], name):.1f} |", flush=True)
     means = [float(np.exp(np.mean([np.log(ratios[name][way]) for name in COMMON]))) for way in (0, 1)]
     print(
-        f"\nGeometric mean of the ratios over the 15: {means[0]:.1f}; with the faster of plain and compiled {means[1]:.1f}."
+        f"\nGeometric mean of the ratios over the 15: {means[0]:.1f}; with the faster of plain and compiled "
+        f"{means[1]:.1f}."
     )
     print("\n| of our own | images per second | peak |\n|---|---:|---:|")
     for name in CORRUPTIONS:

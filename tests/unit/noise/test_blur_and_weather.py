@@ -122,7 +122,7 @@ def test_distance_is_the_euclidean_one_up_to_twenty() -> None:
     assert found[~near].min() > 20
 
 
-def test_elastic_moves_by_shares_of_the_side_and_not_at_strength_0() -> None:
+def test_elastic_moves_are_of_one_length_at_any_side_and_none_at_strength_0() -> None:
     images_BCHW = scenes(2, 40, 56)
     assert torch.allclose(digital.elastic_transform(images_BCHW, 0.0, keys_B=keys(2)), images_BCHW, atol=1e-5)
     spreads = {

@@ -83,9 +83,18 @@ def test_noise_preview_draws_a_sheet_and_refuses_what_it_cannot_draw() -> None:
     assert done.exit_code == 0, done.output
     with Image.open("noise-preview.png") as sheet:
         assert sheet.width > 3 * 96
+    for source in ("quickstart", "a"):
+        if source == "a":
+            _image_folder(Path("a"), ("cat", "dog"), 2)
+        shown = _murk("noise", "preview", source, "--row", "1", "--families", "contrast,surveillance", "--size", "32")
+        assert shown.exit_code == 0, shown.output
+        assert "10 corruptions of" in shown.stdout
     Path("no.png").write_bytes(b"not an image")
     for args, said in (
         (["no.png"], "cannot be read as an image"),
+        (["missing.png"], "cannot be read as an image"),
+        (["a", "--row", "4"], "--row must be 0 to 3, but got 4"),
+        (["a.png", "--size", "4"], "--size must be 8 pixels or more"),
         (["a.png", "--families", "gausian_noise"], "gaussian_noise"),
         (["a.png", "--severities", "1,9"], "severities must be numbers from 1 to 5"),
     ):
