@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,21 @@ def test_a_method_and_a_corruption_are_one_file_and_one_dict_line_each(tmp_path:
                             timeout=300, check=False)  # fmt: skip
     assert answer.returncode == 2
     assert "method.level" in answer.stderr
+
+
+@pytest.mark.e2e
+def test_the_noise_examples_run(tmp_path: Path) -> None:
+    section = README.split("## The noise")[1].split("\n## ")[0]
+    block = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)[0]
+    found: dict[str, Any] = {}
+    exec(block, found)
+    assert found["noisy_BCHW"].shape == found["images_BCHW"].shape
+    (tmp_path / "night").mkdir()
+    spelled = [" ".join(text.split()) for text in re.findall(r"`(noise: \{.*?\}\}?\}?)`", section, flags=re.DOTALL)]
+    assert len(spelled) == 2
+    for text in spelled:
+        (tmp_path / "s.yaml").write_text("name: s\n" + text.replace("/data/night", str(tmp_path / "night")) + "\n")
+        assert load_study(tmp_path / "s.yaml").config.noise is not None
 
 
 @pytest.mark.e2e
