@@ -183,6 +183,9 @@ def _published(arm: Arm, found: Headline, notes: list[str]) -> dict[str, float]:
     """mCE by AlexNet's published errors, where the study asks for it and may have it."""
     if found.normaliser != "alexnet" or not arm.noisy():
         return {}
+    if found.split != "test":
+        notes.append("mCE by AlexNet: only of test figures, which have all severities")
+        return {}
     plain, relative = (alexnet_corruption_error(arm.rows, relative=kind) for kind in (False, True))
     notes.append(
         f"mCE by AlexNet: over {len(plain.by_corruption)} of ImageNet-C's 15 corruptions; our errors are under the "

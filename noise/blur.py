@@ -28,7 +28,8 @@ def gaussian_blur(images_BCHW: Tensor, sigma: float, *, keys_B: Tensor) -> Tenso
 def defocus_blur(images_BCHW: Tensor, radius_alias: tuple[float, float], *, keys_B: Tensor) -> Tensor:
     """Mean over a disk, its rim softened by a small Gaussian; edges mirrored.
 
-    The pixels (dx, dy) with dx^2 + dy^2 <= radius^2 count; a row of the disk is a difference of running sums.
+    The pixels (dx, dy) with dx^2 + dy^2 <= radius^2 count; a row of the disk is a difference of running sums. Between
+    whole radii the means over both disks are blended.
 
     Args:
         images_BCHW: float32.
@@ -36,20 +37,26 @@ def defocus_blur(images_BCHW: Tensor, radius_alias: tuple[float, float], *, keys
         keys_B: Not used; nothing is random here.
     """
     radius, alias = radius_alias
+    whole = math.floor(radius)
+    blurred = _disk_mean(images_BCHW, whole, alias)
+    return blurred if radius == whole else blurred.lerp_(_disk_mean(images_BCHW, whole + 1, alias), radius - whole)
+
+
+def _disk_mean(images_BCHW: Tensor, radius: int, alias: float) -> Tensor:
+    """Mean over the whole pixels (dx, dy) with dx^2 + dy^2 <= radius^2."""
     taps = 1 if radius <= _WHOLE_DISK else 2
     rim = gaussian_weights(alias, taps)
-    whole = int(radius)
     height, width = images_BCHW.shape[-2:]
-    rows = [math.isqrt(int(radius**2 - dy**2)) for dy in range(-whole, whole + 1)]
-    padded = _mirrored(images_BCHW, whole + taps)
+    rows = [math.isqrt(radius**2 - dy**2) for dy in range(-radius, radius + 1)]
+    padded = _mirrored(images_BCHW, radius + taps)
     softened = weighted_shifts(weighted_shifts(padded, rim, dim=3, is_padded=True), rim, dim=2, is_padded=True)
     # Running sums of what differs from the middle grey stay small, and with them their rounding.
     sums = F.pad((softened - 0.5).cumsum(3), (1, 0))
     total = torch.zeros(images_BCHW.shape, device=images_BCHW.device)
     for down, half in enumerate(rows):
         line = sums.narrow(2, down, height)
-        total += line.narrow(3, whole + half + 1, width)
-        total -= line.narrow(3, whole - half, width)
+        total += line.narrow(3, radius + half + 1, width)
+        total -= line.narrow(3, radius - half, width)
     return total.div_(sum(2 * half + 1 for half in rows)).add_(0.5)
 
 
@@ -61,8 +68,8 @@ def _mirrored(images_BCHW: Tensor, reach: int) -> Tensor:
 
 
 def scaled_defocus(radius_alias: tuple[float, float], factor: float) -> tuple[float, float]:
-    """The disk at another image size; the radius at least 1 pixel, the softening as it is."""
-    return max(1.0, radius_alias[0] * factor), radius_alias[1]
+    """The disk at another image size; the softening stays. Below a radius of 1 the image itself is blended in."""
+    return radius_alias[0] * factor, radius_alias[1]
 
 
 def glass_blur(images_BCHW: Tensor, sigma_shift_rounds: tuple[float, int, int], *, keys_B: Tensor) -> Tensor:
@@ -122,9 +129,9 @@ def _phases(height: int, width: int, shift: int) -> tuple[Tensor, ...]:
 
 
 def scaled_glass(sigma_shift_rounds: tuple[float, int, int], factor: float) -> tuple[float, int, int]:
-    """The glass at another image size; the shift at least 1 pixel, the blur no less than at a third of a pixel."""
+    """The glass at another image size; the shift at least 1 pixel, the blur at least a third of one."""
     sigma, shift, rounds = sigma_shift_rounds
-    return max(1 / 3, sigma * factor), max(1, round(shift * factor)), rounds
+    return math.hypot(1 / 3, sigma * factor), max(1, round(shift * factor)), rounds
 
 
 def motion_blur(images_BCHW: Tensor, radius_sigma: tuple[float, float], *, keys_B: Tensor) -> Tensor:

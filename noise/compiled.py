@@ -1,7 +1,9 @@
 """Corruptions run through torch.compile, with the plain function as reference and fallback.
 
 Worth it for point-wise corruptions, above all on a GPU, where they are bound by memory traffic: a compiled one reads
-and writes each pixel once. The first call for each shape takes seconds to compile.
+and writes each pixel once. Only those are compiled whose parameter can be a tensor (`Corruption.neutral`), so that all
+severities share one program; the others run as they are. Each shape of a batch is compiled at its first call, which
+takes seconds; torch compiles eight of them and runs further ones as they are.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class CompiledOp:
         if not self.is_compiled:
             return self._op(images_BCHW, parameter, keys_B=keys_B)
         try:
-            return self._run(images_BCHW, parameter, keys_B=keys_B)
+            tensor = torch.as_tensor(parameter, dtype=torch.float32, device=images_BCHW.device).reshape(-1, 1, 1, 1)
+            return self._run(images_BCHW, tensor, keys_B=keys_B)
         except Exception as error:  # noqa: BLE001
             # Whatever a compiler raises; an error of the function itself is raised again by the plain call.
             name = getattr(self._op, "__name__", str(self._op))

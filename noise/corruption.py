@@ -45,8 +45,9 @@ def corrupt(
             the host would have to wait for it.
         chunk_bytes: how many bytes of float32 images are worked on at a time, at least one image; the memory used
             beside input and result is a multiple of it (docs/benchmarks.md has the multiples). By default what fits
-            a CPU's cache, or 256 MiB on an accelerator. Pixels do not depend on it.
-        compiled: run the corruption through torch.compile (see `noise.compiled`); smooth results may differ by 1e-5.
+            a CPU's cache, or 256 MiB on an accelerator. Pixels do not depend on it (to within
+            1e-6 where a Fourier transform takes another path for a single image).
+        compiled: run point-wise corruptions through torch.compile (see `noise.compiled`); results may differ by 1e-5.
 
     Returns:
         Of the same shape, dtype and device, in [0, 1].
@@ -74,7 +75,8 @@ def corrupt_checked(
 ) -> Tensor:
     """As `corrupt`, for images that were checked before."""
     parameter = parameter_for(name, severity, min(images_BCHW.shape[-2:]), scale)
-    op = compiled_op(find(name).op) if compiled else find(name).op
+    entry = find(name)
+    op = compiled_op(entry.op) if compiled and entry.neutral is not None else entry.op
     keys_B = fold_in(keys.to(images_BCHW.device, non_blocking=True), f"{name}/{severity}")
     if not len(images_BCHW):
         return images_BCHW.clone()
@@ -112,6 +114,6 @@ def _require_images(images_BCHW: Tensor, keys: Tensor) -> None:
 
 def _require_range(images_BCHW: Tensor) -> None:
     if images_BCHW.numel():
-        low, high = (float(bound) for bound in images_BCHW.aminmax())
+        low, high = (float(bound) for bound in images_BCHW.detach().aminmax())
         if not (low >= 0.0 and high <= 1.0):
             raise ValueError(f"images must lie in [0, 1], but go from {low:g} to {high:g}; divide uint8 by 255")

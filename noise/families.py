@@ -72,7 +72,7 @@ def table_for(name: str, side: int, scale: str = "nearest") -> str:
         wanted = min(TABLE_SIDES, key=lambda table: (abs(TABLE_SIDES[table] - side), TABLE_SIDES[table]))
     if wanted in corruption.severities and (len(corruption.severities) > 1 or corruption.scaled is None):
         return wanted
-    if corruption.scaled is None or (scale == "imagenet" or side == TABLE_SIDES["imagenet"]):
+    if corruption.scaled is None or scale == "imagenet" or (scale == "nearest" and side == TABLE_SIDES["imagenet"]):
         return "imagenet"
     return "scaled"
 
@@ -106,8 +106,8 @@ def parameter_for(name: str, severity: int, side: int, scale: str = "nearest") -
         ValueError: an unknown name or scale, or a severity that is not 1 to 5.
     """
     corruption = find(name)
-    if severity not in range(1, 6):
-        raise ValueError(f"severity must be 1 to 5, but got {severity!r} for {name}")
+    if isinstance(severity, bool) or not isinstance(severity, int) or not 1 <= severity <= 5:
+        raise ValueError(f"severity must be a whole number from 1 to 5, but got {severity!r} for {name}")
     table = table_for(name, side, scale)
     if table != "scaled":
         return corruption.severities[table][severity - 1]

@@ -1,4 +1,4 @@
-"""Filters that the blurs and the weather share; an image's result does not depend on its batch.
+"""Filters that the blurs and the weather share; an image's result does not depend on its batch, to within 1e-6.
 
 Sums of shifted images and Fourier transforms, no convolution or matrix product: on a GPU those may run in TF32, and
 libraries choose their order of summing by the batch's size.
@@ -101,8 +101,8 @@ def line_filter(images_BCHW: Tensor, angle_B: Tensor, *, radius: int, sigma: flo
     steps_S = torch.arange(reach + 1, device=images_BCHW.device, dtype=torch.float32)
     weights_S = torch.exp(-(steps_S**2) / (2 * sigma**2))
     weights_BS = (weights_S / weights_S.sum()).expand(len(images_BCHW), -1)
-    down_BS = torch.round(steps_S * angle_B.sin()[:, None]).long()
-    right_BS = torch.round(steps_S * angle_B.cos()[:, None]).long()
+    # Rounded, halves down, as the public package does.
+    down_BS, right_BS = ((steps_S * part_B[:, None] - 0.5).ceil().long() for part_B in (angle_B.sin(), angle_B.cos()))
     return sum_of_shifts(images_BCHW, down_BS, right_BS, weights_BS, reach=reach)
 
 

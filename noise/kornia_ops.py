@@ -323,10 +323,6 @@ def _scaled_rain(share_length: Span, factor: float) -> Span:
     return share_length[0], max(2.0, share_length[1] * factor)
 
 
-def _scaled_size(size: float, factor: float) -> float:
-    return max(3.0, size * factor)
-
-
 def _entry(op: Op, group: Group, what: str, *strengths: Any, **more: Any) -> Corruption:
     tables = {"imagenet": strengths, **more.pop("tables", {})}
     return Corruption(op, group, tables, source=f"Kornia {what}, strengths own", family="kornia", **more)
@@ -344,7 +340,8 @@ KORNIA: dict[str, Corruption] = {
         tables={"tiny": (0.01, 0.02, 0.05, 0.09, 0.15), "cifar": (0.005, 0.01, 0.025, 0.05, 0.08)},
     ),
     "kornia.motion_blur": _entry(
-        motion_blur, "blur", "RandomMotionBlur", 5, 11, 19, 27, 37, scaled=_scaled_size,
+        motion_blur, "blur", "RandomMotionBlur", 5, 11, 19, 27, 37,
+        tables={"tiny": (3, 5, 7, 9, 11), "cifar": (3, 5, 7, 9, 11)},
     ),
     "kornia.median_blur": _entry(
         median_blur, "blur", "RandomMedianBlur", (3, 1), (5, 1), (5, 3), (5, 7), (5, 16),
@@ -354,7 +351,7 @@ KORNIA: dict[str, Corruption] = {
         rain, "weather", "RandomRain", (0.02, 8), (0.04, 12), (0.08, 16), (0.14, 22), (0.22, 30), scaled=_scaled_rain,
     ),
     "kornia.snow": _entry(
-        snow, "weather", "RandomSnow", (0.25, 1.4), (0.35, 1.6), (0.45, 1.7), (0.55, 1.8), (0.65, 1.9),
+        snow, "weather", "RandomSnow", (0.4, 1.4), (0.47, 1.6), (0.53, 1.7), (0.6, 1.8), (0.7, 1.9),
     ),
     "kornia.plasma_brightness": _entry(
         plasma_brightness, "weather", "RandomPlasmaBrightness", 0.1, 0.18, 0.28, 0.4, 0.55,

@@ -55,7 +55,7 @@ class NoisyPair(NamedTuple):
     Args:
         target_BCHW: the image to restore.
         input_BCHW: the image to see; may leave [0, 1] for `pmal_pair`.
-        record: per image, on the device of the keys: `kind`, int64 (B,), index into the sampler's types, -1 for clean;
+        record: per image, on the device of the keys: `kind`, int64 (B,), index into the sampler's types, -1 for none;
             `severity`, int64, 0 where it has none; `strength`, float32, in units of severity, and for `pmal_pair` the
             noise's standard deviation over its largest.
     """

@@ -71,9 +71,12 @@ def restore(ledger: Ledger, key: str, *, network: nn.Module, optimizer: Optimize
 
 
 def remove(ledger: Ledger, key: str) -> None:
-    """Remove the checkpoints of a trial that has ended; its model stays."""
-    for name in _NAMES:
-        ledger.remove(key, name)
+    """Remove the checkpoints of a trial that has ended; its model stays. What cannot be removed is warned of."""
+    try:
+        for name in _NAMES:
+            ledger.remove(key, name)
+    except OSError as error:
+        _log.warning("the checkpoints of finished trial %s stay, as they cannot be removed: %s", key, error)
 
 
 def _read(ledger: Ledger, key: str, name: str) -> dict[str, Any] | None:

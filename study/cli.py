@@ -226,13 +226,15 @@ def noise_preview(
     source: Annotated[
         str, typer.Argument(metavar="IMAGE|DATASET", help="An image, class folder, parquet or study file, or a preset.")
     ],
-    row: Annotated[int, typer.Option(help="Which image of a data set, from 0.")] = 0,
+    row: Annotated[int | None, typer.Option(help="Which image of a data set, from 0 [0].")] = None,
     families: Annotated[
         list[str] | None, typer.Option(help="Corruptions, groups or families, with commas or repeated [all].")
     ] = None,
     severities: Annotated[str, typer.Option(help="Severities, with commas.")] = "1,2,3,4,5",
     diff: Annotated[bool, typer.Option("--diff", help="Show what the noise changes.")] = False,
-    size: Annotated[int, typer.Option(help="Shorter side to work at, in pixels.")] = 224,
+    size: Annotated[
+        int | None, typer.Option(help="Shorter side to work at, in pixels [a study's own, else 224].")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("noise-preview.png"),
 ) -> None:
     """Draw a contact sheet: every corruption at every severity of one image."""

@@ -18,7 +18,7 @@ from models.methods.registry import METHODS
 from noise.families import CORRUPTIONS
 from noise.training import TRAINING_ONLY
 
-NUMERICS = 1
+NUMERICS = 2
 """Raised by hand whenever the same settings give other numbers; part of every trial's identity."""
 
 MAX_SEARCH_IMAGES = 256
@@ -187,6 +187,19 @@ class TrainNoise(Section):
     def _name_known(cls, name: str) -> str:
         return _known(name, training=True)
 
+    @model_validator(mode="after")
+    def _settings_have_effect(self) -> Self:
+        own = self.severities != TrainNoise.model_fields["severities"].default
+        if own and self.strength is not None:
+            raise ValueError(
+                f"severities have no effect beside strength, but got {list(self.severities)} and "
+                f"{list(self.strength)}; take one of them out"
+            )
+        if self.name in TRAINING_ONLY and (own or self.strength is not None):
+            raise ValueError(f"must not name severities or strength for {self.name}, whose strength is its own; "
+                             "take them out")  # fmt: skip
+        return self
+
 
 def _spelled_out(items: Any) -> Any:
     """A bare name stands for that kind with the images shared evenly: half stay clean, but all get `pmal_pair`."""
@@ -204,7 +217,7 @@ def _spelled_out(items: Any) -> Any:
 class Curriculum(Section):
     """Training noise that grows over the first epochs (after Bengio et al. 2009, curriculum learning)."""
 
-    start: float = Field(default=0.2, ge=0, le=1, description="Share of the strength in the first epoch.")
+    start: float = Field(default=0.2, ge=0, lt=1, description="Share of the strength in the first epoch.")
     epochs: int = Field(default=5, ge=1, description="Epochs until the whole strength, on a line.")
 
 

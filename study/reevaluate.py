@@ -63,10 +63,11 @@ def load_model(name: str, *, storage: str | None = None) -> TrainedModel:
     try:
         facts = json.loads(description)
         method = load_export(load_safetensors(weights), facts)
+        class_names, fingerprint = tuple(facts["class_names"]), facts["fingerprint"]
     except (SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
         raise ValueError(f"the model in {place} is damaged or of another version: {error}") from error
     config = TrialConfig.model_validate(facts["trial"])
-    return TrainedModel(method, tuple(facts["class_names"]), config, facts["fingerprint"], place)
+    return TrainedModel(method, class_names, config, fingerprint, place)
 
 
 def _trial_place(name: str, storage: str | None) -> str:

@@ -76,7 +76,11 @@ def sync_study(name: str, *, storage: str | None, tracking: str | None) -> str:
     record = ledger.read_json("study.json")
     if record is None:
         raise ValueError(f"no study {name!r} at {redact(str(places.storage))}; name its place with --storage")
-    return str(sync(ledger, tracking or record["tracking_uri"] or places.tracking_uri))
+    return str(
+        sync(
+            ledger, tracking or record.get("tracking_uri") or record["config"]["tracking"]["uri"] or places.tracking_uri
+        )
+    )
 
 
 def write_study_report(ledger: Ledger, tracker: Tracker | None) -> ReportPaths:

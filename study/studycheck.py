@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from analysis.metrics import ALEXNET_CLASSES, ALEXNET_ERRORS, ALEXNET_IMAGE_SIZE, ALEXNET_SEVERITIES
 from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig
@@ -64,6 +65,7 @@ def _phase(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
         where = (*path, "search") if phase.search is not None else ("search",)
         yield from _space(config, where)
         yield from _grace(config, where)
+    yield from _curriculum(config, config.search.space if isinstance(phase, SearchPhase) else {})
     if isinstance(phase, ConfirmPhase) and phase.per is not None:
         yield from _per(study, phase, (*path, "per"))
     if isinstance(phase, ConfirmPhase) and phase.set:
@@ -94,6 +96,21 @@ def _space(config: StudyConfig, where: Path) -> Iterator[Problem]:
     except ProblemsError as error:
         for problem in error.problems:
             yield problem._replace(path=(*where, "space", *problem.path))
+
+
+def _curriculum(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Problem]:
+    """A curriculum needs training noise to grow, and an end within the training."""
+    curriculum = config.noise.curriculum
+    if curriculum is None:
+        return
+    searched = {"noise.train", "method.name"} & set(space)
+    if not config.training_noise() and not searched:
+        yield Problem(
+            ("noise", "curriculum"), "has no effect without training noise; name some in noise.train or take it out"
+        )
+    if curriculum.epochs > config.train.epochs and "train.epochs" not in space:
+        text = f"must be at most train.epochs ({config.train.epochs}), or the whole strength is never reached"
+        yield Problem(("noise", "curriculum", "epochs"), f"{text}, but got {curriculum.epochs}")
 
 
 def _grace(config: StudyConfig, where: Path) -> Iterator[Problem]:

@@ -98,6 +98,8 @@ def run_trial(
     reporter = reporter or NoReporter()
     ledger = Ledger(spec.storage, spec.study)
     if ledger.status(spec.key) == "finished":
+        if ranks.is_first:
+            checkpoint.remove(ledger, spec.key)  # the process may have died before it did
         metrics = ledger.metrics(spec.key)
         epoch = int(metrics.pop("epoch", 0))
         reporter.report(metrics, epoch=epoch, final=True)

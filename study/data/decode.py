@@ -43,7 +43,7 @@ def decode_square(content: bytes, *, image_size: int) -> tuple[np.ndarray, tuple
         with Image.open(io.BytesIO(content)) as opened:
             image = ImageOps.exif_transpose(opened)
             image.load()
-            rgb = _to_rgb(image)
+            rgb = to_rgb(image)
     except UnidentifiedImageError as error:  # its own text holds the address of a buffer
         raise CorruptImageError("the bytes are no image of a known format") from error
     except UNREADABLE as error:
@@ -62,7 +62,8 @@ def cover_square(image: Image.Image, image_size: int) -> Image.Image:
     return image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Of any mode: 16 bits become 8, transparency is dropped."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:

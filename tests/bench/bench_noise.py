@@ -25,7 +25,8 @@ from noise.families import CORRUPTIONS, parameter_for  # noqa: E402
 from noise.keyed import image_keys  # noqa: E402
 
 BATCH_CPU, BATCH_GPU, SIDE, SEVERITY, GRID_IMAGES = 32, 256, 224, 3, 8041
-POINTWISE = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "brightness", "contrast", "saturate")
+POINTWISE = ("gaussian_noise", "impulse_noise", "speckle_noise", "brightness", "contrast", "shot_noise", "saturate")
+COMPILED = {name for name in POINTWISE if CORRUPTIONS[name].neutral is not None}
 REFERENCE_IMAGES = {"glass_blur": 1}
 
 
@@ -127,11 +128,11 @@ def on_cpu(folder: Path | None) -> None:
             1 if name == "glass_blur" else 3,
         )
         fused = ours
-        if name in POINTWISE:
+        if name in COMPILED:
             fused = BATCH_CPU / best(lambda name=name: corrupt(images, name, SEVERITY, keys=keys, compiled=True), 5)
         ratios[name] = (ours / theirs, max(ours, fused) / theirs)
         shown = f"{fused:.0f} | {theirs:.1f} | {ratios[name][0]:.2f} | {fused / theirs:.2f}"
-        if name not in POINTWISE:
+        if name not in COMPILED:
             shown = f" | {theirs:.1f} | {ratios[name][0]:.2f} | "
         print(f"| {name} | {ours:.0f} | {shown} | {peak_multiple(images[:3], name):.1f} |", flush=True)
     means = [float(np.exp(np.mean([np.log(ratios[name][way]) for name in COMMON]))) for way in (0, 1)]
@@ -170,6 +171,7 @@ def on_gpu(folder: Path | None) -> None:
         share, compiled = "", ""
         if name in POINTWISE:
             share = f"{2 * images.numel() * 4 / seconds / copied:.2f}"
+        if name in COMPILED:
             fused = best(lambda name=name: corrupt(images, name, SEVERITY, keys=keys, compiled=True), 20, sync)
             compiled = f"{2 * images.numel() * 4 / fused / copied:.2f}"
         if CORRUPTIONS[name].family == "imagecorruptions":

@@ -99,6 +99,16 @@ def test_each_image_has_noise_of_its_own(name):
         assert torch.equal(other, noisy[0]) == (name in _DETERMINISTIC)
 
 
+@pytest.mark.parametrize("side", [32, 64])
+def test_no_two_severities_are_alike(name, side):
+    entry, keys_B = CORRUPTIONS[name], image_keys(range(2), seed=0)
+    images_BCHW = scenes(2, side, side)
+    noisy = [entry.op(images_BCHW, parameter_for(name, level, side), keys_B=keys_B) for level in range(1, 6)]
+    for i, one in enumerate(noisy):
+        for other in noisy[i + 1 :]:
+            assert not torch.equal(one, other)
+
+
 def test_severity_raises_the_mean_change(name):
     # Many images, so that directions and places average out; lengths of few whole pixels are not rounded at 224 px.
     count, side = (3, 224) if name in _ROUNDED else (24, 64)

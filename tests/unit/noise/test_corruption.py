@@ -40,7 +40,7 @@ def test_wrong_keys_are_refused(keys):
 def test_wrong_name_severity_and_scale_are_refused():
     with pytest.raises(ValueError, match=r"'gausian_noise'; near: gaussian_noise.*; there are brightness,"):
         corrupt(_IMAGES_BCHW, "gausian_noise", 1, keys=_KEYS_3)
-    with pytest.raises(ValueError, match="severity must be 1 to 5, but got 6"):
+    with pytest.raises(ValueError, match="severity must be a whole number from 1 to 5, but got 6"):
         corrupt(_IMAGES_BCHW, "contrast", 6, keys=_KEYS_3)
     with pytest.raises(ValueError, match="scale must be nearest, imagenet, tiny, cifar, but got 'big'"):
         corrupt(_IMAGES_BCHW, "contrast", 1, keys=_KEYS_3, scale="big")

@@ -34,7 +34,7 @@ def _line(image_CHW: Tensor, angle: float, radius: int, sigma: float) -> Tensor:
     total, norm = torch.zeros_like(image_CHW), 0.0
     for step in range(2 * radius + 1):
         weight = math.exp(-(step**2) / (2 * sigma**2))
-        down, right = round(step * math.sin(angle)), round(step * math.cos(angle))
+        down, right = (math.ceil(step * part - 0.5) for part in (math.sin(angle), math.cos(angle)))
         rows, columns = (torch.arange(height) + down).clamp(0, height - 1), torch.arange(width) + right
         total += weight * image_CHW[:, rows][:, :, columns.clamp(0, width - 1)]
         norm += weight

@@ -169,7 +169,7 @@ def test_lengths_fit_the_smallest_images(side):
         share, length = parameter_for("kornia.rain", severity, side)
         assert 0 < share < 0.5
         assert length >= 2
-        assert 3 <= parameter_for("kornia.motion_blur", severity, side) <= max(side, 9)
+        assert 3 <= parameter_for("kornia.motion_blur", severity, side) <= max(side, 11)
 
 
 _WITHOUT = """

@@ -93,6 +93,7 @@ def test_noise_preview_draws_a_sheet_and_refuses_what_it_cannot_draw() -> None:
     for args, said in (
         (["no.png"], "cannot be read as an image"),
         (["missing.png"], "cannot be read as an image"),
+        (["a.png", "--row", "1"], "--row goes with an image set"),
         (["a", "--row", "4"], "--row must be 0 to 3, but got 4"),
         (["a.png", "--size", "4"], "--size must be 8 pixels or more"),
         (["a.png", "--families", "gausian_noise"], "gaussian_noise"),

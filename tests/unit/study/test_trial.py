@@ -308,6 +308,41 @@ def test_noise_keys_differ_from_image_to_image_and_from_epoch_to_epoch(
     assert len(seen) == len(set(seen)) == 2 * 21
 
 
+@pytest.mark.usefixtures("kept_checkpoints")
+def test_a_curriculum_grows_by_epoch_and_goes_on_where_it_stood(tmp_path: Path) -> None:
+    noise = {"train": ["speckle_noise"], "curriculum": {"start": 0.1, "epochs": 2}}
+    config = tiny_config(noise=noise, train={"epochs": 3})
+    whole, broken = tiny_spec(tmp_path, config), tiny_spec(tmp_path, config, study="broken")
+    run_trial(whole)
+    for batches in (2, 3):
+        with pytest.raises(Stopped):
+            run_trial(broken, should_stop=StopAfter(batches))
+    run_trial(broken)
+    levels = [e["metrics"]["noise/level"] for e in ledger_of(broken).events(broken.key) if e["event"] == "epoch"]
+    assert levels == pytest.approx([0.1, 0.55, 1.0])
+    assert _same(_state(whole)[:2], _state(broken)[:2])
+    flat = tiny_spec(tmp_path, tiny_config(noise={"train": ["speckle_noise"]}, train={"epochs": 3}), study="flat")
+    run_trial(flat)
+    assert not _same(_state(whole)[0], _state(flat)[0])
+
+
+def test_checkpoints_that_cannot_be_removed_do_not_fail_a_finished_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError("no right to delete")
+
+    spec = tiny_spec(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("study.storage.Storage.remove", refuse)
+        run_trial(spec)
+    assert "no right to delete" in caplog.text
+    assert ledger_of(spec).status(spec.key) == "finished"
+    assert ledger_of(spec).read_bytes(spec.key, "checkpoint.pt") is not None
+    run_trial(spec)  # nothing is trained again, and what was left is removed
+    assert ledger_of(spec).read_bytes(spec.key, "checkpoint.pt") is None
+
+
 def test_nothing_global_changes(tmp_path: Path) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
