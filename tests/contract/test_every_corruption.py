@@ -62,6 +62,15 @@ def test_shape_dtype_and_range_are_kept(name, shape, dtype):
     assert torch.equal(images_BCHW, before)
 
 
+@pytest.mark.e2e
+def test_the_largest_images_pass(name):
+    images_BCHW = scenes(1, 1024, 1024)
+    noisy = corrupt(images_BCHW, name, 5, keys=image_keys([1], seed=0))
+    assert noisy.shape == images_BCHW.shape
+    assert noisy.isfinite().all()
+    assert float((noisy - images_BCHW).abs().mean()) > 1e-3
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_black_and_white_stay_finite(name, value):
     images_BCHW = torch.full((1, 3, 16, 16), value)
