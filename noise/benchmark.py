@@ -137,3 +137,6 @@ BENCHMARK: dict[str, Corruption] = {
         {"imagenet": (25, 18, 15, 10, 7), "tiny": (65, 58, 50, 40, 25), "cifar": (80, 65, 58, 50, 40)},
     ),
 }
+
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+"""Published for validation and development; the other 15 are for testing."""

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from noise import photometric, resolution
-from noise.benchmark import BENCHMARK
+from noise.benchmark import BENCHMARK, EXTRA
 from noise.entry import FAMILIES, GROUPS, TABLE_SIDES, Corruption, Family, Group, Op, Scale
 from noise.kornia_ops import KORNIA
 from noise.surveillance import SURVEILLANCE
 
 __all__ = [
-    "CORRUPTIONS", "FAMILIES", "GROUPS", "TABLE_SIDES", "CatalogueRow", "Corruption", "Family", "Group", "Op", "Scale",
-    "catalogue", "catalogue_text", "find", "parameter_for", "parameters_at", "table_for",
+    "CORRUPTIONS", "FAMILIES", "GROUPS", "SETS", "TABLE_SIDES", "CatalogueRow", "Corruption", "Family", "Group", "Op",
+    "Scale", "catalogue", "catalogue_text", "expand", "find", "parameter_for", "parameters_at", "table_for",
 ]  # fmt: skip
 
 _DIVISORS = {"imagenet": (2, 3, 4, 6, 8)}
@@ -41,6 +41,23 @@ CORRUPTIONS: dict[str, Corruption] = {
     ),
     **KORNIA,
 }
+
+
+SETS: dict[str, tuple[str, ...]] = {
+    "common": tuple(name for name in BENCHMARK if name not in EXTRA),
+    "extra": EXTRA,
+    **{
+        family: tuple(name for name, entry in CORRUPTIONS.items() if entry.family == family)
+        for family in FAMILIES
+        if family not in CORRUPTIONS
+    },
+}
+"""Names that stand for several corruptions: families, and the benchmark's 15 (common) and 4 (extra)."""
+
+
+def expand(words: Sequence[str]) -> tuple[str, ...]:
+    """Corruptions with names of `SETS` spelled out; other words stay as they are."""
+    return tuple(name for word in words for name in (SETS.get(word) or (word,)))
 
 
 def find(name: str) -> Corruption:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator, model_validator
 
 from models.methods.registry import METHODS
-from noise.families import CORRUPTIONS
+from noise.families import CORRUPTIONS, SETS, expand
 from noise.training import TRAINING_ONLY
 
 NUMERICS = 2
@@ -153,7 +153,7 @@ else:
 
 # --------------------------------------------------------------------------------------------------------------- noise
 def _known(name: str, *, training: bool) -> str:
-    known = sorted(CORRUPTIONS) + (sorted(TRAINING_ONLY) if training else [])
+    known = [*sorted(CORRUPTIONS), *(sorted(TRAINING_ONLY) if training else []), *SETS]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         raise ValueError(
@@ -205,6 +205,7 @@ def _spelled_out(items: Any) -> Any:
     """A bare name stands for that kind with the images shared evenly: half stay clean, but all get `pmal_pair`."""
     if not isinstance(items, (list, tuple)):
         return items
+    items = [name for item in items for name in (expand([item]) if isinstance(item, str) else [item])]
     names = [item for item in items if isinstance(item, str)]
     return [
         {"name": item, "probability": (1.0 if item in TRAINING_ONLY else 0.5) / len(names)}
@@ -224,24 +225,37 @@ class Curriculum(Section):
 TrainNoiseList = Annotated[tuple[TrainNoise, ...], BeforeValidator(_spelled_out)]
 
 
+def _expanded(items: Any) -> Any:
+    """The names of families and other sets spelled out."""
+    is_list = isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items)
+    return expand(items) if is_list else items
+
+
+Corruptions = Annotated[tuple[str, ...], BeforeValidator(_expanded)]
+
+
 class NoiseConfig(Section):
-    """Three lists that are not to mix: what training may draw, what the search sees, what the test reads once."""
+    """Three lists that are not to mix: what training may draw, what the search sees, what the test reads once.
+
+    A name is a corruption, or stands for several: a family (`imagecorruptions`, `surveillance`, `kornia`, ...), or the
+    benchmark's `common` 15 and `extra` 4.
+    """
 
     train: TrainNoiseList | None = Field(
         default=None, description="Training noise; left out: the method's own (pmal: pmal_pair; plain: none)."
     )
     curriculum: Curriculum | None = Field(default=None, description="Training noise grows; left out: whole at once.")
-    validation: tuple[str, ...] = Field(
+    validation: Corruptions = Field(
         default=("gaussian_noise", "motion_blur"), min_length=1, max_length=MAX_SEARCH_CORRUPTIONS
     )
     validation_severities: tuple[Severity, ...] = Field(default=(2, 4), min_length=1, max_length=MAX_SEARCH_SEVERITIES)
     validation_images: int = Field(default=MAX_SEARCH_IMAGES, ge=1, le=MAX_SEARCH_IMAGES)
-    test: tuple[str, ...] = Field(
+    test: Corruptions = Field(
         default=("shot_noise", "impulse_noise", "gaussian_blur", "contrast", "jpeg_compression", "resolution"),
         min_length=1,
     )
     test_severities: tuple[Severity, ...] = Field(default=(1, 2, 3, 4, 5), min_length=1)
-    held_out: tuple[str, ...] = Field(
+    held_out: Corruptions = Field(
         default=(), description="Test corruptions that no training and no search may ever see."
     )
     real: dict[str, str] = Field(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from noise import families
 from noise.corruption import corrupt
 from noise.families import CORRUPTIONS, FAMILIES, GROUPS, catalogue, catalogue_text, parameter_for, table_for
 from noise.keyed import image_keys
@@ -139,3 +140,14 @@ def test_the_catalogues_text_names_each_corruption_once_and_its_strengths():
     assert "(10, 3)  (15, 5)  (15, 8)  (15, 12)  (20, 15)  (lengths follow the side)" in text
     assert text.count("1903.12261") == 1
     assert catalogue_text([]).strip() == "sources"
+
+
+def test_sets_of_names_are_spelled_out():
+    assert len(families.SETS["common"]) == 15
+    assert set(families.SETS["imagecorruptions"]) == {*families.SETS["common"], *families.SETS["extra"]}
+    assert families.expand(["extra", "fog", "pmal", "nothing"]) == (
+        "speckle_noise", "gaussian_blur", "spatter", "saturate", "fog", "pmal_gaussian", "nothing",
+    )  # fmt: skip
+    assert families.expand(["resolution"]) == ("resolution",), "a corruption's own name goes first"
+    known = {name for names in families.SETS.values() for name in names} | {"resolution"}
+    assert known >= {name for name in CORRUPTIONS if not name.startswith("resolution_")}

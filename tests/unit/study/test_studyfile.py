@@ -346,3 +346,14 @@ def test_alexnet_is_for_imagenet_alone(tmp_path):
         assert reason in text
         assert "report.normaliser" in text
         assert text.endswith("; change it, or use baseline")
+
+
+def test_a_family_in_a_list_of_noise_stands_for_its_corruptions(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nnoise: {train: [extra], test: [common, surveillance], held_out: [surveillance],\n"
+                    "        validation: [pmal]}\n")  # fmt: skip
+    noise = load_study(path).config.noise
+    assert len(noise.test) == 15 + 9
+    assert noise.test[-9:] == noise.held_out
+    assert [item.probability for item in noise.train or ()] == [0.125] * 4
+    assert noise.validation == ("pmal_gaussian",)
