@@ -73,7 +73,7 @@ def test_the_noise_examples_run(tmp_path: Path) -> None:
     assert found["noisy_BCHW"].shape == found["images_BCHW"].shape
     (tmp_path / "night").mkdir()
     spelled = [" ".join(text.split()) for text in re.findall(r"`(noise: \{.*?\}\}?\}?)`", section, flags=re.DOTALL)]
-    assert len(spelled) == 2
+    assert len(spelled) == 3
     for text in spelled:
         (tmp_path / "s.yaml").write_text("name: s\n" + text.replace("/data/night", str(tmp_path / "night")) + "\n")
         assert load_study(tmp_path / "s.yaml").config.noise is not None
