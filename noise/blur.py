@@ -97,35 +97,39 @@ def glass_blur(images_BCHW: Tensor, sigma_shift_rounds: tuple[float, int, int], 
 def _shuffled(keys_B: Tensor, shape: tuple[int, int], *, shift: int, rounds: int) -> Tensor:
     """Where each pixel comes from after the swaps: a permutation of 0..L-1 for each image, int64 (B, L)."""
     height, width = shape
-    device = keys_B.device
-    place_L = torch.arange(height * width, device=device)
-    origin_BL = place_L.expand(len(keys_B), -1).clone()
-    phases = [some.to(device) for some in _phases(height, width, shift)]
+    places_L, rank_L, sizes = _phases(height, width, shift)
+    places_L, rank_L = places_L.to(keys_B.device), rank_L.to(keys_B.device)
+    count = sum(sizes)
+    # All in the order of the phases, so that those that swap at a time lie side by side.
+    origin_BL = places_L.expand(len(keys_B), -1).clone()
     for turn in range(rounds):
         words_BL = bits(keys_B, height * width, stream=f"swaps {turn}")
         down_BL = (words_BL & 0xFFFF).mul_(2 * shift).bitwise_right_shift_(16).sub_(shift)
         right_BL = words_BL.bitwise_right_shift_(16).bitwise_and_(0xFFFF).mul_(2 * shift).bitwise_right_shift_(16)
-        partner_BL = place_L + down_BL * width + right_BL.sub_(shift)
-        for some in phases:
-            partner = partner_BL[:, some]
-            mine, other = origin_BL[:, some], origin_BL.gather(1, partner)
-            origin_BL[:, some] = other
-            origin_BL.scatter_(1, partner, mine)
+        moves_BL = down_BL.mul_(width).add_(right_BL).sub_(shift)[:, :count]
+        partners = rank_L[places_L[:count] + moves_BL].split(sizes, 1)
+        for mine, partner in zip(origin_BL[:, :count].split(sizes, 1), partners, strict=True):
+            other = origin_BL.gather(1, partner)
+            origin_BL.scatter_(1, partner, mine.clone())
+            mine.copy_(other)
             # A pixel that is its own partner has been written twice with the same value.
-    return origin_BL
+    return origin_BL[:, rank_L]
 
 
 @lru_cache(maxsize=8)
-def _phases(height: int, width: int, shift: int) -> tuple[Tensor, ...]:
-    """Places that swap at the same time."""
+def _phases(height: int, width: int, shift: int) -> tuple[Tensor, Tensor, list[int]]:
+    """All places in the order in which they swap, the rank of each place in it, and how many swap at the same time.
+
+    Those at the rim, which only are fetched, come last.
+    """
     row_L = torch.arange(height).repeat_interleave(width)
     column_L = torch.arange(width).repeat(height)
     is_inside = (row_L > shift) & (row_L <= height - shift) & (column_L > shift) & (column_L <= width - shift)
-    inside_L = is_inside.nonzero()[:, 0]
     period = 2 * shift + 1
-    phase_L = (row_L[inside_L] % period) * period + column_L[inside_L] % period
-    sizes = phase_L.bincount(minlength=period**2).tolist()
-    return inside_L[phase_L.argsort(stable=True)].split(sizes)
+    phase_L = torch.where(is_inside, (row_L % period) * period + column_L % period, period**2)
+    places_L = phase_L.argsort(stable=True)
+    sizes = [size for size in phase_L.bincount(minlength=period**2 + 1).tolist()[:-1] if size]
+    return places_L, places_L.argsort(), sizes
 
 
 def scaled_glass(sigma_shift_rounds: tuple[float, int, int], factor: float) -> tuple[float, int, int]:

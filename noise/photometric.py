@@ -37,11 +37,12 @@ def impulse_noise(images_BCHW: Tensor, share: Strength, *, keys_B: Tensor) -> Te
     """Salt and pepper: a share of the values becomes 0 or 1, half each."""
     draw = uniform(keys_B, tuple(images_BCHW.shape[1:]), stream="field")
     # Bounds between the uniforms' steps, which no draw meets: the sign of a difference is then -1 or 1. Comparing and
-    # filling would take several times as long on a CPU.
+    # filling would take several times as long on a CPU. Where both signs are 1 the image stays, where both are -1 is
+    # salt.
     low, high = (_between_steps(bound) for bound in (share / 2, share))
-    keep = torch.sub(draw, high).sign_().add_(1.0).mul_(0.5)
-    salt = draw.sub_(low).sign_().sub_(1.0).mul_(-0.5)
-    return keep.mul_(images_BCHW).add_(salt)
+    keep = torch.sub(draw, high).sign_().add_(1.0)
+    salt = draw.sub_(low).sign_()
+    return keep.mul_(images_BCHW).sub_(salt).add_(1.0).mul_(0.5)
 
 
 def _between_steps(bound: Strength) -> Strength:
@@ -52,9 +53,10 @@ def _between_steps(bound: Strength) -> Strength:
 def brightness(images_BCHW: Tensor, added: Strength, *, keys_B: Tensor) -> Tensor:
     """HSV value + c at equal hue and saturation: all channels are scaled so that the largest grows by c, up to 1."""
     value_B1HW = images_BCHW.amax(1, keepdim=True)
-    brighter_B1HW = (value_B1HW + added).clamp(max=1.0)
-    scaled = images_BCHW * (brighter_B1HW / value_B1HW.clamp(min=1e-6))
-    return scaled.where(value_B1HW > 1e-6, brighter_B1HW.expand_as(images_BCHW))
+    brighter_B1HW = (value_B1HW + added).clamp_(max=1.0)
+    # Black has no hue and becomes grey; 1 for it, 0 from a value of a millionth up.
+    is_black_B1HW = value_B1HW.mul(-1e6).add_(1.0).clamp_(min=0.0)
+    return images_BCHW * (brighter_B1HW / value_B1HW.clamp(min=1e-6)) + is_black_B1HW * brighter_B1HW
 
 
 def saturate(images_BCHW: Tensor, change: tuple[float, float], *, keys_B: Tensor) -> Tensor:
@@ -84,4 +86,4 @@ def saturate(images_BCHW: Tensor, change: tuple[float, float], *, keys_B: Tensor
 def contrast(images_BCHW: Tensor, factor: Strength, *, keys_B: Tensor) -> Tensor:
     """(x - m) c + m about the mean m of each image and channel."""
     mean_BC11 = images_BCHW.mean((2, 3), keepdim=True)
-    return (images_BCHW - mean_BC11) * factor + mean_BC11
+    return images_BCHW * factor + mean_BC11 * (1.0 - factor)
