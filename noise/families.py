@@ -189,8 +189,19 @@ def catalogue_text(rows: Sequence[CatalogueRow]) -> str:
         note = "  (lengths follow the side)" if row.scaled else ""
         lines.append(f"  {name:<{width}}  {group:<10}  {row.table:<8}  {strengths}{note}")
         before = row
-    sources = dict.fromkeys(f"  {row.family}: {row.source}" for row in rows)
-    return "\n".join([*lines, "", "sources", *sources])
+    return "\n".join([*lines, "", "sources", *_sources(rows)])
+
+
+def _sources(rows: Sequence[CatalogueRow]) -> list[str]:
+    """A line for each source, with the corruptions that have it, or their family where all of it has the same."""
+    lines = []
+    for family in dict.fromkeys(row.family for row in rows):
+        names: dict[str, list[str]] = {}
+        for row in rows:
+            if row.family == family and row.name not in names.setdefault(row.source, []):
+                names[row.source].append(row.name)
+        lines += [f"  {family if len(names) == 1 else ', '.join(found)}: {source}" for source, found in names.items()]
+    return lines
 
 
 def _strength(parameter: Any) -> str:
