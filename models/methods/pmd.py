@@ -176,7 +176,7 @@ class Pmd:
         )
 
     def passes_per_image(self) -> float:
-        """Mean cost over the epochs: the updates of a batch and the teacher's one forward pass, then the labels' update.
+        """Mean over the epochs: the updates of a batch and the teacher's one forward pass, then the labels' update.
 
         A driver that doubles it for SAM counts the teacher's pass twice: an upper bound by that one forward pass.
         """
