@@ -67,6 +67,25 @@ def squared_error(restored_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
     return (restored_BCHW - target_BCHW).square().flatten(1).mean(1)
 
 
+def softened_divergence(logits_BN: Tensor, target_BN: Tensor, *, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence ``T^2 * KL(softmax(target / T) || softmax(logits / T))`` of each example.
+
+    Args:
+        logits_BN: unnormalised scores of the student.
+        target_BN: those of the teacher.
+        temperature: T above 0; T^2 keeps the size of the gradients.
+
+    Returns:
+        losses_B, in nats times T^2.
+
+    Source: Hinton et al. 2015, arXiv 1503.02531, section 2.
+    """
+    log_student_BN = F.log_softmax(logits_BN / temperature, dim=1)
+    log_teacher_BN = F.log_softmax(target_BN / temperature, dim=1)
+    divergence_B = F.kl_div(log_student_BN, log_teacher_BN, reduction="none", log_target=True).sum(1)
+    return temperature**2 * divergence_B
+
+
 RESTORATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": charbonnier,
     "mse": squared_error,

@@ -117,6 +117,34 @@ class MethodSettings(Section):
     name: str
 
 
+TEACHER = (
+    "Who teaches: an earlier phase's name (its best trial by validation accuracy), STUDY/KEY of another study, or the "
+    "folder or URL of a trial or its model.safetensors; a relative path has a slash and counts from the study file"
+)
+
+
+def method_settings(section: MethodSettings) -> Any:
+    """The settings dataclass that a method is built from, of its section.
+
+    Raises:
+        ValueError: Settings do not go together; the text starts with the name of one.
+    """
+    spec = METHODS[section.name]
+    return spec.settings(**{item.name: getattr(section, item.name) for item in dataclasses.fields(spec.settings)})
+
+
+def teacher_of(section: MethodSettings) -> str | None:
+    """How a method's section names its teacher; None for a method without one."""
+    return getattr(section, "teacher", None) if METHODS[section.name].taught else None
+
+
+def teacher_kind(reference: str) -> Literal["phase", "trial", "place"]:
+    """What a teacher's reference names: a phase of the study, `STUDY/KEY`, or a folder, file or URL."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/[0-9a-f]{16}", reference):
+        return "trial"
+    return "place" if "/" in reference or reference.endswith(".safetensors") else "phase"
+
+
 def _bounded(hint: Any, bounds: dict[str, Any]) -> Any:
     """The type with its bounds, those of a tuple on each of its entries."""
     if not bounds:
@@ -135,6 +163,8 @@ def _method_section(name: str, settings: type) -> type[MethodSettings]:
         }
         hint = _bounded(hints[item.name], bounds)
         fields[item.name] = (hint, Field(item.default, description=item.metadata.get("doc")))
+    if METHODS[name].taught:
+        fields["teacher"] = (str, Field(min_length=1, description=TEACHER))
     return create_model(f"{name.title()}Method", __base__=MethodSettings, __doc__=METHODS[name].doc, **fields)
 
 
@@ -522,12 +552,30 @@ class TrialConfig(Section):
                 "noise.train must not be empty with method.name: pmal, which learns to undo it; "
                 "leave it out for the paper's own pmal_pair, or make it conditional on the method"
             )
+        try:
+            method_settings(self.method)
+        except ValueError as error:
+            raise ValueError(f"method.{error}") from None
+        if hasattr(self.method, "student_input"):
+            self._student_noise_fits(str(getattr(self.method, "student_input", "")))
         if self.optim.warmup_epochs >= self.train.epochs:
             raise ValueError(
                 f"optim.warmup_epochs must be below train.epochs, but got {self.optim.warmup_epochs} of "
                 f"{self.train.epochs}"
             )
         return self
+
+    def _student_noise_fits(self, student_input: str) -> None:
+        if student_input == "noisy" and not self.noise.train:
+            raise ValueError(
+                "method.student_input must be clean where no training noise is named, but got noisy; name some in "
+                "noise.train, such as [pmal_pair]"
+            )
+        if student_input == "clean" and self.noise.train:
+            raise ValueError(
+                f"noise.train has no effect with method.name: {self.method.name} and method.student_input: clean; set "
+                "method.student_input: noisy, or take noise.train out there (in a phase: set: {noise.train: null})"
+            )
 
     def training_noise(self) -> tuple[TrainNoise, ...]:
         """The noise that training draws, the method's own where none is named."""

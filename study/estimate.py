@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from models.methods.method import Method, Teacher
 from study.checkpoint import Progress
 from study.config import TrialConfig
 from study.data.image_set import ImageSet
@@ -55,17 +56,22 @@ class Sizes:
     real: int = 0
 
 
-def measure(config: TrialConfig, *, num_classes: int, device: str = "auto", threads: int = 1) -> Cost:
+def measure(
+    config: TrialConfig, *, num_classes: int, device: str = "auto", threads: int = 1, teacher: Teacher | None = None
+) -> Cost:
     """Train and evaluate on random images, by the same loop as a trial; weights are random, nothing is downloaded.
+
+    A method that is taught for a share of the epochs is timed while it is; its mean time is taken as its mean passes.
 
     Args:
         threads: CPU threads of one worker.
+        teacher: Of a method that has one; its weights do not matter.
     """
     ranks = Ranks(device=device)
-    plain = config.model_copy(update={"model": config.model.model_copy(update={"pretrained": False})})
+    plain = _taught_throughout(without_weights(config))
     images = _random_images(min(config.train.batch_size, MAX_IMAGES), config.data.image_size, num_classes)
     with _threads(threads), torch.random.fork_rng():
-        method = build_method(plain, num_classes=num_classes)
+        method = build_method(plain, num_classes=num_classes, teacher=teacher)
         method.network.to(ranks.torch_device())
         settings = dataclasses.replace(
             loop_settings(plain, ranks.torch_device()), epochs=2, batch_size=len(images), lr=_TINY_LR, warmup_epochs=0
@@ -83,13 +89,33 @@ def measure(config: TrialConfig, *, num_classes: int, device: str = "auto", thre
         started = time.perf_counter()
         evaluate(method.predict, images, cells, split="validation", seed=0, ranks=ranks, scale=config.noise.scale)
         evaluated = time.perf_counter() - started
+        share = _mean_share(config, method, num_classes=num_classes, teacher=teacher)
     return Cost(
-        passes=progress.passes / (len(images) * progress.epoch),
-        train_s=seconds / len(images),
+        passes=share * progress.passes / (len(images) * progress.epoch),
+        train_s=share * seconds / len(images),
         evaluate_s=evaluated / (len(images) * len(cells)),
         parameters=sum(parameter.numel() for parameter in method.network.parameters()),
         deployed=sum(parameter.numel() for parameter in method.deployed.parameters()),
     )
+
+
+def without_weights(config: TrialConfig) -> TrialConfig:
+    """The same with random weights."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"pretrained": False})})
+
+
+def _taught_throughout(config: TrialConfig) -> TrialConfig:
+    if getattr(config.method, "distil_share", 0.0) == 0.0:
+        return config
+    return config.model_copy(update={"method": config.method.model_copy(update={"distil_share": 1.0})})
+
+
+def _mean_share(config: TrialConfig, timed: Method, *, num_classes: int, teacher: Teacher | None) -> float:
+    """Mean passes of a trial over those of the epochs that were timed."""
+    if _taught_throughout(config) is config:
+        return 1.0
+    whole = build_method(without_weights(config), num_classes=num_classes, teacher=teacher)
+    return whole.passes_per_image() / timed.passes_per_image()
 
 
 def trial_seconds(config: TrialConfig, cost: Cost, sizes: Sizes, *, tested: bool, workers: int = 1) -> float:

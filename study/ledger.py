@@ -37,6 +37,7 @@ class TrialSpec:
         storage: Absolute path or URL that holds the study's folder.
         cache_dir: Folder for decoded images on the machine that runs the trial.
         real: Name -> fingerprint of each folder of real noisy images; empty in a search, which reads none.
+        teacher: Of a method that has one: the `place` (folder or URL) and the `digest` of its weights.
     """
 
     key: str
@@ -51,6 +52,7 @@ class TrialSpec:
     cache_dir: str
     params: dict[str, Any] = field(default_factory=dict)
     real: dict[str, str] = field(default_factory=dict)
+    teacher: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-able dict, the inverse of `TrialSpec(**d)`."""
@@ -64,6 +66,7 @@ def trial_key(
     role: Role,
     phase: str = "",
     real: Mapping[str, str] | None = None,
+    teacher: str = "",
 ) -> str:
     """A trial's identity: 16 hexadecimal characters of a hash of what decides its numbers.
 
@@ -75,6 +78,7 @@ def trial_key(
         role: Search trials see validation rows only, so they are other trials than confirming ones.
         phase: A trial belongs to one phase.
         real: Name -> fingerprint of the folders of real noisy images; no part of a search trial's identity.
+        teacher: Digest of the teacher's weights; how the study file names it does not enter.
     """
     tree = config.model_dump(mode="json") if isinstance(config, BaseModel) else json.loads(json.dumps(config))
     tree["data"] = {name: value for name, value in tree["data"].items() if name != "path"}
@@ -82,6 +86,7 @@ def trial_key(
     if isinstance(weights, str):
         tree["model"]["pretrained"] = _file_digest(weights)
     tree["noise"].pop("real", None)  # a path; the content enters below
+    tree["method"] = {name: value for name, value in tree["method"].items() if name != "teacher"}
     # Test noise is read by no search trial: naming another must not void a search.
     if role == "search":
         tree["noise"] = {k: v for k, v in tree["noise"].items() if not k.startswith("test") and k != "held_out"}
@@ -93,6 +98,8 @@ def trial_key(
     }
     if real and role != "search":
         facts["real"] = dict(real)
+    if teacher:
+        facts["teacher"] = teacher
     whole = {"config": tree, **facts}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 

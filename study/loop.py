@@ -181,7 +181,8 @@ def _train_batch(
     images_BCHW = augment(
         device_images(raw.images, device), keys_B.to(device), settings=settings,
     )  # fmt: skip
-    batch = Batch(images_BCHW, raw.labels.to(device), keys_B, noise_level_at(epoch, settings))
+    progress = epoch / settings.epochs
+    batch = Batch(images_BCHW, raw.labels.to(device), keys_B, noise_level_at(epoch, settings), progress)
     count = len(raw.labels)
     with _step_generator(settings.seed, epoch, step, ranks.rank, device):
         for objective in method.objectives(batch):

@@ -14,7 +14,16 @@ import typer
 
 from analysis.selection import Candidate, top_of, top_per
 from noise.families import CORRUPTIONS
-from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig, TrainPhase, TrialConfig
+from study.config import (
+    ConfirmPhase,
+    Phase,
+    SearchPhase,
+    StudyConfig,
+    TrainPhase,
+    TrialConfig,
+    teacher_kind,
+    teacher_of,
+)
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
 from study.data.real import RealImages, prepare_all_real
@@ -26,6 +35,7 @@ from study.reporting import closing_lines, write_study_report
 from study.search import Interrupted, PhaseSummary, Runtime, run_list, run_search, start_ray, stop_ray
 from study.space import for_phase, parse
 from study.studyfile import LoadedStudy, load_study_text
+from study.teachers import FoundTeacher, check_teacher, find_teacher, look_at, trial_place
 from study.tracking import Tracker
 from study.trial import versions
 
@@ -34,7 +44,7 @@ DONE, FAILED_TRIALS, INTERRUPTED = 0, 1, 130
 
 @dataclasses.dataclass(frozen=True)
 class StudyRun:
-    """What every phase of a study under way shares."""
+    """What every phase of a study under way shares; `teachers` holds those that were asked for, by reference."""
 
     config: StudyConfig
     ledger: Ledger
@@ -42,13 +52,17 @@ class StudyRun:
     fingerprint: str
     runtime: Runtime
     real: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    teachers: dict[str, FoundTeacher] = dataclasses.field(default_factory=dict)
 
     def spec(self, config: TrialConfig, phase: Phase, *, number: int, params: dict[str, Any]) -> TrialSpec:
         """A trial of this study, named by what decides its numbers."""
         role = phase.kind
         real = {} if role == "search" else dict(self.real)
+        teacher = self.teacher(config)
+        digest = teacher.get("digest", "")
         return TrialSpec(
-            key=trial_key(config, fingerprint=self.fingerprint, role=role, phase=phase.name, real=real),
+            key=trial_key(config, fingerprint=self.fingerprint, role=role, phase=phase.name, real=real, teacher=digest),
             study=self.config.name,
             phase=phase.name,
             role=role,
@@ -60,7 +74,25 @@ class StudyRun:
             cache_dir=str(self.places.cache_dir),
             params=params,
             real=real,
+            teacher=teacher,
         )
+
+    def teacher(self, config: TrialConfig) -> dict[str, str]:
+        """Where a trial's teacher lies and the digest of its weights; empty for a method without one.
+
+        Raises:
+            ValueError: It is missing, unfinished, damaged, another than the study began with, or does not fit.
+        """
+        reference = teacher_of(config.method)
+        if reference is None:
+            return {}
+        try:
+            if reference not in self.teachers:
+                self.teachers[reference] = _resolved(self, reference)
+            check_teacher(self.teachers[reference], config, self.class_names)
+        except ValueError as error:
+            raise ValueError(f"method.teacher: {error}") from error
+        return self.teachers[reference].as_spec()
 
 
 def run_study(
@@ -78,7 +110,7 @@ def run_study(
     """
     config = loaded.config
     places = resolve_places(config.tracking, cwd=Path.cwd(), storage=storage)
-    refuse_what_cannot_run(config)
+    refuse_what_cannot_run(config, storage=str(places.storage))
     ledger = Ledger(str(places.storage), config.name)
     with ledger.lock():
         say(f"study {config.name}: reading the images")
@@ -88,7 +120,7 @@ def run_study(
         tracker = Tracker(ledger, places.tracking_uri) if config.tracking.enabled else None
         runtime = start_ray(config.resources, address=address, verbose=verbose)
         fingerprints = {name: images.fingerprint for name, images in real.items()}
-        run = StudyRun(config, ledger, places, data.fingerprint, runtime, fingerprints)
+        run = StudyRun(config, ledger, places, data.fingerprint, runtime, fingerprints, data.class_names)
         try:
             if tracker:
                 tracker.start()
@@ -257,6 +289,7 @@ def _run_phase(run: StudyRun, phase: Phase, tracker: Tracker | None) -> PhaseSum
     if tracker:
         tracker.phase_started(phase.name)
     if isinstance(phase, SearchPhase):
+        _meet_teachers(run, config)
         summary = _search(run, phase, config)
     else:
         summary = run_list(_specs(run, phase, config), phase=phase.name, ledger=run.ledger, runtime=run.runtime)
@@ -264,6 +297,63 @@ def _run_phase(run: StudyRun, phase: Phase, tracker: Tracker | None) -> PhaseSum
     if phase.kind != "search":
         _record_test_read(run.ledger, phase.name, summary.keys)
     return summary
+
+
+def _meet_teachers(run: StudyRun, config: StudyConfig) -> None:
+    """Resolve every teacher that a search can draw before its first trial; a list of trials does so by itself."""
+    for params in parse(config.search.space, config).samples():
+        run.teacher(apply(config.trial(), params))
+
+
+def _resolved(run: StudyRun, reference: str) -> FoundTeacher:
+    """The teacher of a reference, the same at every launch of the study."""
+    record = run.ledger.read_json("study.json") or {}
+    known = record.get("teachers", {}).get(reference, {})
+    if teacher_kind(reference) == "phase":
+        key = known.get("key") or _best_of(run, reference)
+        found, facts = look_at(trial_place(run.ledger, key)), {"key": key}
+        say(f"teacher: trial {key} of {reference} ({found.method}, {found.backbone})")
+    else:
+        found = find_teacher(reference, storage=str(run.places.storage))
+        facts = {"place": redact(found.place)}
+    if known and known["digest"] != found.digest:
+        raise ValueError(
+            f"the weights of {redact(reference)} are not those that the study began with; restore them, or start a "
+            "study under another name"
+        )
+    teachers = {**record.get("teachers", {}), reference: {**facts, "digest": found.digest}}
+    run.ledger.write_json("study.json", {**record, "teachers": teachers})
+    return found
+
+
+def _best_of(run: StudyRun, name: str) -> str:
+    """The key of a phase's best finished trial by validation accuracy; of a confirm phase the first that was chosen.
+
+    Raises:
+        ValueError: No trial of that phase finished.
+    """
+    phase = next((item for item in run.config.phases if item.name == name), None)
+    known = {item["name"]: item for item in (run.ledger.read_json("study.json") or {})["phases"]}
+    if phase is None or name not in known:
+        raise ValueError(f"must be the name of a phase before this one, but got {name!r}")
+    search = getattr(phase, "search", None) or run.config.search
+    accuracies = [item for item in search.objectives if item.metric.startswith("acc/")]
+    candidates = _candidates(run, name, accuracies[0].metric if accuracies else "acc/noise")
+    if not candidates:
+        raise ValueError(f"no trial of {name!r} finished, so nobody can teach")
+    if isinstance(phase, ConfirmPhase):
+        return min(candidates, key=lambda candidate: candidate.number).key
+    return top_of(candidates, 1, goal="maximise")[0].key
+
+
+def _candidates(run: StudyRun, phase: str, metric: str) -> list[Candidate]:
+    """The finished trials of a phase's present settings (a changed study has others beside them)."""
+    known = {item["name"]: item for item in (run.ledger.read_json("study.json") or {})["phases"]}
+    return [
+        Candidate(key, run.ledger.metrics(key).get(metric, math.nan), record["number"], record["config"])
+        for key in known[phase]["trials"]
+        if run.ledger.status(key) == "finished" and (record := run.ledger.trial(key))
+    ]
 
 
 def _search(run: StudyRun, phase: SearchPhase, config: StudyConfig) -> PhaseSummary:
@@ -311,11 +401,7 @@ def _chosen(run: StudyRun, phase: ConfirmPhase) -> list[str]:
     source = next(item for item in run.config.phases if item.name == phase.of)
     assert isinstance(source, SearchPhase)
     objective = (source.search or run.config.search).objectives[0]
-    candidates = [
-        Candidate(key, run.ledger.metrics(key).get(objective.metric, math.nan), record["number"], record["config"])
-        for key in known[phase.of]["trials"]  # those of the present settings; a changed study has others beside them
-        if run.ledger.status(key) == "finished" and (record := run.ledger.trial(key))
-    ]
+    candidates = _candidates(run, phase.of, objective.metric)
     if not candidates:
         raise ValueError(f"phase {phase.name!r}: no trial of {phase.of!r} finished, so there is nothing to confirm")
     if phase.per is None:

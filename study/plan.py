@@ -6,23 +6,38 @@ import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from models.backbones import Stages, check_backbone, create_backbone
-from study.config import ConfirmPhase, Phase, ResourcesConfig, SearchPhase, StudyConfig, TrialConfig
+from models.methods.method import Teacher
+from study.config import (
+    ConfirmPhase,
+    Phase,
+    ResourcesConfig,
+    SearchPhase,
+    StudyConfig,
+    TrialConfig,
+    teacher_kind,
+    teacher_of,
+)
 from study.data.real import list_real, open_real
 from study.data.sources import open_source
 from study.data.splits import assign_splits
-from study.estimate import Cost, Sizes, measure, trial_seconds
+from study.estimate import Cost, Sizes, measure, trial_seconds, without_weights
 from study.override import apply
+from study.places import resolve_places
 from study.plantext import plan_text
-from study.possible import networks, refuse_what_cannot_run
+from study.possible import networks, refuse_what_cannot_run, teacher_configs
 from study.preflight import check_fit
 from study.problems import ProblemsError, dotted
 from study.space import Space, for_phase, parse
 from study.studyfile import LoadedStudy, StudyFileError
+from study.teachers import find_teacher
+from study.trained import read_model
+from study.trial import build_method
 
 DRAWS = 16
 MAX_MEASURED = 4
@@ -109,7 +124,7 @@ class _Costs:
     """Measured configurations, each once."""
 
     sizes: Sizes
-    resources: ResourcesConfig
+    study: StudyConfig
     known: dict[tuple[object, ...], Cost | None] = field(default_factory=dict)
     methods: set[str] = field(default_factory=set)
 
@@ -125,9 +140,24 @@ class _Costs:
         return self.known[key]
 
     def _measure(self, config: TrialConfig) -> Cost:
-        device = "auto" if self.resources.gpus_per_worker > 0 else "cpu"
-        threads = int(self.resources.cpus_per_worker)
-        return measure(config, num_classes=self.sizes.num_classes, device=device, threads=threads)
+        resources = self.study.resources
+        device = "auto" if resources.gpus_per_worker > 0 else "cpu"
+        threads = int(resources.cpus_per_worker)
+        teacher = self._teacher(teacher_of(config.method))
+        return measure(config, num_classes=self.sizes.num_classes, device=device, threads=threads, teacher=teacher)
+
+    def _teacher(self, reference: str | None) -> Teacher | None:
+        """Of the teacher's size: that of a phase is not trained yet, so it is the first that the phase can train."""
+        if reference is None:
+            return None
+        if teacher_kind(reference) == "phase":
+            config = without_weights(teacher_configs(self.study, reference)[0])
+            method = build_method(config, num_classes=self.sizes.num_classes)
+        else:
+            storage = str(resolve_places(self.study.tracking, cwd=Path.cwd()).storage)
+            method = read_model(find_teacher(reference, storage=storage).place).method
+        assert isinstance(method, Teacher)
+        return method
 
 
 def make_plan(study: LoadedStudy, *, available: Mapping[str, float] | None = None) -> Plan:
@@ -147,7 +177,7 @@ def make_plan(study: LoadedStudy, *, available: Mapping[str, float] | None = Non
         places = [(study.sources.get(dotted(problem.path), study.path), problem) for problem in error.problems]
         raise StudyFileError("\n".join(f"{place}: {problem}" for place, problem in places)) from None
     available = machine() if available is None else available
-    costs = _Costs(sizes, config.resources)
+    costs = _Costs(sizes, config)
     at_once, lacks = fit(config.resources, available)
     phases = tuple(_plan_phase(config, phase, costs) for phase in config.phases)
     return Plan(

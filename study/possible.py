@@ -11,14 +11,16 @@ from timm.models import get_pretrained_cfg
 
 from analysis.metrics import ALEXNET_CLASSES
 from models.backbones import check_backbone, create_backbone
-from study.config import SearchPhase, StudyConfig, TrialConfig
+from study.config import Phase, SearchPhase, StudyConfig, TrialConfig, teacher_kind, teacher_of
 from study.data.real import list_real, open_real
 from study.data.source import Source
 from study.data.sources import open_source
 from study.override import apply
+from study.places import resolve_places
 from study.problems import Path as KeyPath
 from study.problems import Problem, ProblemsError
 from study.space import for_phase, parse
+from study.teachers import FoundTeacher, check_sizes, check_teacher, find_teacher, phase_problem
 
 
 class Network(NamedTuple):
@@ -30,8 +32,11 @@ class Network(NamedTuple):
     pretrained: bool | str
 
 
-def refuse_what_cannot_run(study: StudyConfig) -> None:
+def refuse_what_cannot_run(study: StudyConfig, *, storage: str | None = None) -> None:
     """Check every phase of a study against this machine's files and timm's models; downloads and starts nothing.
+
+    Args:
+        storage: Where studies lie, in which teachers of other studies are looked for; by the study's `tracking`.
 
     Raises:
         ProblemsError: With a problem for each mistake; a ValueError.
@@ -39,28 +44,64 @@ def refuse_what_cannot_run(study: StudyConfig) -> None:
     problems = [*_data(study)]
     for network in networks(study):
         problems += [problem for problem in network_problems(network) if problem not in problems]
+    if not problems:
+        problems = list(dict.fromkeys(_teachers(study, storage)))
     if problems:
         raise ProblemsError(problems)
 
 
 def networks(study: StudyConfig) -> list[Network]:
     """The networks that a study can build, as far as its searches were tried out, each once."""
-    found = []
-    for phase in study.phases:
-        config = for_phase(study, phase)
-        configs: list[TrialConfig] = [config.trial()]
-        if isinstance(phase, SearchPhase):
-            space = parse(config.search.space, config)
-            configs = [apply(config.trial(), params) for params in space.samples()]
-        elif phase.kind == "confirm":
-            continue
-        found += [_network_of(item) for item in configs]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(_network_of(config) for phase in study.phases for config in configs_of(study, phase)))
+
+
+def configs_of(study: StudyConfig, phase: Phase) -> list[TrialConfig]:
+    """What a phase can train, a search as far as it was tried out; nothing for a confirm phase, which repeats one."""
+    config = for_phase(study, phase)
+    if isinstance(phase, SearchPhase):
+        space = parse(config.search.space, config)
+        return [apply(config.trial(), params) for params in space.samples()]
+    return [] if phase.kind == "confirm" else [config.trial()]
 
 
 def _network_of(config: TrialConfig) -> Network:
     model = config.model
     return Network(model.backbone, config.data.image_size, getattr(config.method, "stages", 1), model.pretrained)
+
+
+def _teachers(study: StudyConfig, storage: str | None) -> Iterator[Problem]:
+    """Teachers that are not there or do not fit; of one that a phase will train, its backbone."""
+    found: dict[str, FoundTeacher] = {}
+    for phase in study.phases:
+        for config in configs_of(study, phase):
+            reference = teacher_of(config.method)
+            if reference is None:
+                continue
+            try:
+                if teacher_kind(reference) == "phase":
+                    _phase_can_teach(study, phase, reference, config)
+                    continue
+                if reference not in found:
+                    place = storage or str(resolve_places(study.tracking, cwd=Path.cwd()).storage)
+                    found[reference] = find_teacher(reference, storage=place)
+                check_teacher(found[reference], config, class_names(study, open_source(study.data)))
+            except ValueError as error:
+                yield Problem(("method", "teacher"), str(error))
+
+
+def _phase_can_teach(study: StudyConfig, phase: Phase, reference: str, config: TrialConfig) -> None:
+    text = phase_problem(study, phase, reference)
+    if text:
+        raise ValueError(text)
+    for teacher in teacher_configs(study, reference):
+        check_sizes(teacher.model.backbone, trained_at=config.data.image_size, config=config)
+
+
+def teacher_configs(study: StudyConfig, name: str) -> list[TrialConfig]:
+    """What a phase that teaches can train; a confirm phase repeats the search that it is of."""
+    phase = next(item for item in study.phases if item.name == name)
+    source = getattr(phase, "of", name)
+    return configs_of(study, next(item for item in study.phases if item.name == source))
 
 
 def _data(study: StudyConfig) -> Iterator[Problem]:

@@ -2,85 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 
 from analysis.metrics import headline
-from models.methods.method import Method
-from models.methods.registry import load_export
 from noise.families import find
-from study.config import DataConfig, TrialConfig
+from study.config import DataConfig
 from study.data.image_set import ImageSet
 from study.data.inspect import inspect_data
 from study.data.prepare import prepare_data
 from study.evaluate import evaluate, grid
-from study.ledger import Ledger
 from study.places import resolve_places
 from study.ranks import Ranks
-from study.reporting import study_url
-from study.storage import Storage, atomic_file
+from study.storage import atomic_file
 from study.studyfile import load_study
-
-_MODEL_FILES = ("model.safetensors", "model.json")
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A deployed network with what it was trained on."""
-
-    method: Method
-    class_names: tuple[str, ...]
-    config: TrialConfig
-    fingerprint: str
-    place: str
-
-
-def load_model(name: str, *, storage: str | None = None) -> TrainedModel:
-    """A trial's deployed network.
-
-    Args:
-        name: `STUDY/KEY`, or the folder or URL of a trial, or its `model.safetensors`.
-        storage: Where studies lie, for `STUDY/KEY`.
-
-    Raises:
-        ValueError: There is no finished trial at the place, or its files are damaged.
-    """
-    folder = name if Path(name).name != _MODEL_FILES[0] else name.removesuffix(_MODEL_FILES[0]) or "."
-    place = _trial_place(folder, storage)
-    files = Storage(place)
-    weights, description = (files.read_bytes(file) for file in _MODEL_FILES)
-    if weights is None or description is None:
-        raise ValueError(f"{place} holds no trained model ({' and '.join(_MODEL_FILES)}); has the trial finished?")
-    try:
-        facts = json.loads(description)
-        method = load_export(load_safetensors(weights), facts)
-        class_names, fingerprint = tuple(facts["class_names"]), facts["fingerprint"]
-    except (SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
-        raise ValueError(f"the model in {place} is damaged or of another version: {error}") from error
-    config = TrialConfig.model_validate(facts["trial"])
-    return TrainedModel(method, class_names, config, fingerprint, place)
-
-
-def _trial_place(name: str, storage: str | None) -> str:
-    if "://" in name or Path(name).is_dir():
-        return study_url(name, "")
-    study, _, key = name.rpartition("/")
-    if not study or "/" in study:
-        raise ValueError(f"the model must be STUDY/KEY or the folder of a trial, but got {name!r}")
-    ledger = Ledger(str(resolve_places(None, cwd=Path.cwd(), storage=storage).storage), study)
-    known = ledger.keys()
-    if key not in known:
-        raise ValueError(f"study {study!r} has no trial {key!r}; there are {', '.join(known[:8]) or 'none'}")
-    return ledger.path(key)
+from study.trained import TrainedModel, load_model
 
 
 def evaluate_model(

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from analysis.metrics import ALEXNET_CLASSES, ALEXNET_ERRORS, ALEXNET_IMAGE_SIZE, ALEXNET_SEVERITIES
-from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig
+from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig, teacher_kind, teacher_of
 from study.keys import places, unknown_trial_key
 from study.override import apply
+from study.places import redact
 from study.problems import Path, Problem, ProblemsError, near_text, shown
 from study.readable import value_problems
 from study.space import SAMPLES, for_phase, parse
 from study.spaceread import key_problem
+from study.teachers import phase_problem
 
 
 def check_study(study: StudyConfig) -> list[Problem]:
@@ -61,6 +63,7 @@ def _phase(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
     if broken:
         return
     config = for_phase(study, phase)
+    yield from _teachers(study, phase, config, path)
     if isinstance(phase, SearchPhase):
         where = (*path, "search") if phase.search is not None else ("search",)
         yield from _space(config, where)
@@ -88,6 +91,31 @@ def _set(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
     except ProblemsError as error:
         text = "; ".join(str(problem) for problem in error.problems)
         yield Problem(path, f"does not go with the rest of the study: {text}")
+
+
+def _teachers(study: StudyConfig, phase: Phase, config: StudyConfig, path: Path) -> Iterator[Problem]:
+    """A teacher that is named like a phase must be one before this; a place holds no secret, as the file is kept."""
+    for where, reference in _references(phase, config, path):
+        if redact(reference) != reference:
+            text = "must hold no user, password or token, since the study file is kept with the records"
+            yield Problem(where, f"{text}, but got {redact(reference)}; give them by the environment")
+            continue
+        text = phase_problem(study, phase, reference) if teacher_kind(reference) == "phase" else ""
+        if text:
+            yield Problem(where, text)
+
+
+def _references(phase: Phase, config: StudyConfig, path: Path) -> Iterator[tuple[Path, str]]:
+    """The teachers that a phase names, and where."""
+    space = config.search.space if isinstance(phase, SearchPhase) else {}
+    searched = space.get("method.teacher", {})
+    values = [*(searched.get("choice") or ()), searched.get("fixed")]
+    where = (*path, "search") if getattr(phase, "search", None) is not None else ("search",)
+    yield from (((*where, "space", "method.teacher"), value) for value in values if isinstance(value, str))
+    if "method.teacher" in phase.set:
+        yield (*path, "set", "method.teacher"), str(phase.set["method.teacher"])
+    elif not isinstance(phase, ConfirmPhase) and not searched and (reference := teacher_of(config.method)):
+        yield ("method", "teacher"), reference
 
 
 def _space(config: StudyConfig, where: Path) -> Iterator[Problem]:

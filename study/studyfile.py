@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from study.config import StudyConfig
+from study.config import StudyConfig, teacher_kind
 from study.override import assign, path_of
 from study.problems import Path as KeyPath
 from study.problems import Problem, dotted, near, shown
@@ -22,8 +22,10 @@ FILE_KEYS = {
     "data.path": ("data", "path"),
     "model.pretrained": ("model", "pretrained"),
     "noise.real": ("noise", "real"),
+    "method.teacher": ("method", "teacher"),
 }
-"""Settings that are paths; relative ones count from the study file, in --set from the working directory."""
+"""Settings that are paths; relative ones count from the study file, in --set from the working directory. A teacher
+may also be a phase or a trial of another study, which stay."""
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -230,20 +232,27 @@ def _absolute(tree: Any, folder: Path) -> Any:
         return [_absolute(item, folder) for item in tree]
     if not isinstance(tree, dict):
         return tree
-    copy = {key: _from(value, folder) if key in FILE_KEYS else _absolute(value, folder) for key, value in tree.items()}
-    for section, name in FILE_KEYS.values():
+    copy = {
+        key: _from(value, folder, key) if key in FILE_KEYS else _absolute(value, folder) for key, value in tree.items()
+    }
+    for key, (section, name) in FILE_KEYS.items():
         if isinstance(copy.get(section), dict) and name in copy[section]:
-            copy[section][name] = _from(copy[section][name], folder)
+            copy[section][name] = _from(copy[section][name], folder, key)
     return copy
 
 
-def _from(value: Any, folder: Path) -> Any:
-    """A path, or a domain or list of paths, counted from a folder; URLs and absolute paths stay."""
+def _from(value: Any, folder: Path, setting: str) -> Any:
+    """A path, or a domain or list of paths, counted from a folder; URLs, absolute paths and what is no path stay."""
     if isinstance(value, list):
-        return [_from(item, folder) for item in value]
+        return [_from(item, folder, setting) for item in value]
     if isinstance(value, dict):
-        return {key: _absolute(item, folder) if key == "when" else _from(item, folder) for key, item in value.items()}
+        return {
+            key: _absolute(item, folder) if key == "when" else _from(item, folder, setting)
+            for key, item in value.items()
+        }
     if not isinstance(value, str) or not value or "://" in value:
+        return value
+    if setting == "method.teacher" and teacher_kind(value) != "place":
         return value
     path = Path(value).expanduser()
     return str(path if path.is_absolute() else (folder / path).resolve())

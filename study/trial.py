@@ -16,13 +16,13 @@ import torch
 from torch.optim import Optimizer
 
 from analysis.metrics import as_test, headline
-from models.methods.method import Context, Method
+from models.methods.method import Context, Method, Teacher
 from models.methods.registry import METHODS
 from models.sam import SamSettings
 from noise.training import NoiseType, TrainingNoise
 from study import checkpoint
 from study.artifacts import example_images, export_files
-from study.config import TrialConfig
+from study.config import TrialConfig, method_settings
 from study.data.image_set import DataSplits, ImageSet
 from study.data.prepare import prepare_data
 from study.data.real import prepare_all_real
@@ -30,6 +30,7 @@ from study.evaluate import Cell, Evaluation, evaluate, grid, reestimate_bn, subs
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
+from study.teachers import load_teacher
 
 _BN_IMAGES = 1024
 _BN_BATCH = 128
@@ -125,7 +126,9 @@ def prepare_run(
         )
     real = _real_images(spec, config, data)
     settings = loop_settings(config, ranks.torch_device())
-    method = build_method(config, num_classes=len(data.train.class_names))
+    class_names = data.train.class_names
+    teacher = load_teacher(spec.teacher, config, class_names) if spec.teacher else None
+    method = build_method(config, num_classes=len(class_names), teacher=teacher)
     method.network.to(ranks.torch_device())
     return Run(spec, config, ledger, data, method, make_optimizer(method, settings), settings, ranks, reporter,
                should_stop, real)  # fmt: skip
@@ -148,8 +151,12 @@ def _real_images(spec: TrialSpec, config: TrialConfig, data: DataSplits) -> dict
     return {name: real.images for name, real in found.items()}
 
 
-def build_method(config: TrialConfig, *, num_classes: int) -> Method:
-    """The method that a config names, with initial weights from the training seed."""
+def build_method(config: TrialConfig, *, num_classes: int, teacher: Teacher | None = None) -> Method:
+    """The method that a config names, with initial weights from the training seed.
+
+    Args:
+        teacher: Of a method that has one; without it such a method can only predict.
+    """
     noise = config.training_noise()
     sampler = TrainingNoise(
         [NoiseType(item.name, item.severities, item.probability, item.strength) for item in noise],
@@ -164,9 +171,10 @@ def build_method(config: TrialConfig, *, num_classes: int) -> Method:
         sampler=sampler if noise else None,
         label_smoothing=config.train.label_smoothing,
         seed=config.train.seed,
+        epochs=config.train.epochs,
+        teacher=teacher,
     )
-    chosen = {name: getattr(config.method, name) for name in type(config.method).model_fields if name != "name"}
-    return spec.build(context, spec.settings(**chosen))
+    return spec.build(context, method_settings(config.method))
 
 
 def loop_settings(config: TrialConfig, device: torch.device) -> LoopSettings:

@@ -5,22 +5,26 @@ Shape suffixes: B batch, C channels, H height, W width, N classes.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+from models.backbones import StagedBackbone
 
 
 @dataclass(frozen=True)
 class Batch:
     """Images in [0, 1], their labels (int64), the int64 keys that their training noise is drawn from, and its level.
 
-    `noise_level` from 0 to 1 is what a curriculum multiplies all strengths by.
+    `noise_level` from 0 to 1 is what a curriculum multiplies all strengths by. `progress` in [0, 1) is the share of
+    the epochs that are done, for methods whose objectives change on the way.
     """
 
     images_BCHW: Tensor
     labels_B: Tensor
     keys_B: Tensor
     noise_level: float = 1.0
+    progress: float = 0.0
 
     def __len__(self) -> int:
         return self.images_BCHW.shape[0]
@@ -66,6 +70,32 @@ class Sampler(Protocol):
     def __call__(self, images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0, level: float = 1.0) -> Pair: ...
 
 
+class Lesson(NamedTuple):
+    """What a teacher shows of a batch: maps of its last stages, shallow to deep, and every vector of logits_BN."""
+
+    features: list[Tensor]
+    logits: list[Tensor]
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """A trained method that others can be distilled from."""
+
+    @property
+    def network(self) -> nn.Module:
+        """All of it, to be frozen and moved to a device."""
+        ...
+
+    @property
+    def backbone(self) -> StagedBackbone:
+        """Whose feature maps a lesson has."""
+        ...
+
+    def lesson(self, images_BCHW: Tensor, *, stages: int) -> Lesson:
+        """Maps of the backbone's last `stages` and all logits_BN of images in [0, 1], in one pass."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What every method is built from.
@@ -78,6 +108,8 @@ class Context:
         sampler: training noise; None for clean images.
         label_smoothing: eps of the eps/(N-1) form.
         seed: of the initial weights.
+        epochs: how long training lasts, for the mean cost of methods whose objectives change on the way.
+        teacher: for methods that learn from one; None where they are only to predict.
     """
 
     backbone: str
@@ -87,6 +119,8 @@ class Context:
     sampler: Sampler | None = None
     label_smoothing: float = 0.0
     seed: int = 0
+    epochs: int = 1
+    teacher: Teacher | None = None
 
 
 @dataclass(frozen=True)
@@ -136,11 +170,15 @@ class Method(Protocol):
 
 
 class MethodSpec(NamedTuple):
-    """An entry of the dict of methods: its settings (a frozen dataclass of `setting`s) and its constructor."""
+    """An entry of the dict of methods: its settings (a frozen dataclass of `setting`s) and its constructor.
+
+    `taught` says that it trains by `Context.teacher`.
+    """
 
     settings: type[Any]
     build: Callable[[Context, Any], Method]
     doc: str
+    taught: bool = False
 
 
 def setting(

@@ -16,7 +16,7 @@ from models.backbones import StagedBackbone, create_backbone
 from models.losses import smoothed_cross_entropy
 from models.methods.common import make_export, parameter_groups, seeded, signed_pair, to_signed
 from models.methods.cost import gradient_passes, meta_batch
-from models.methods.method import Batch, Context, Export, LossSum, Objective, Sampler
+from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Plain:
         """The timm model itself, so that its exported weights load without Murk."""
         return self.network.model
 
+    @property
+    def backbone(self) -> StagedBackbone:
+        """The network itself."""
+        return self.network
+
     def objectives(self, batch: Batch) -> Iterator[Objective]:
         """One update of everything."""
         return self._objectives(self.network, batch, self._context.sampler)
@@ -51,6 +56,12 @@ class Plain:
     def predict(self, images_BCHW: Tensor) -> Tensor:
         """logits_BN of images in [0, 1]."""
         return self.network.logits(to_signed(images_BCHW))
+
+    def lesson(self, images_BCHW: Tensor, *, stages: int) -> Lesson:
+        """Maps of the last stages and the logits_BN of images in [0, 1]."""
+        wanted = range(self.network.num_stages - stages, self.network.num_stages)
+        features, logits_BN = self.network.forward_all(to_signed(images_BCHW), wanted)
+        return Lesson(features, [logits_BN])
 
     def restore(self, images_BCHW: Tensor) -> Tensor | None:  # noqa: ARG002
         """None: plain training restores no images."""

@@ -25,7 +25,7 @@ from models.heads import DenoisingHead, LastActivation, RecognitionHead
 from models.losses import RESTORATION_LOSSES, RestorationLoss, smoothed_cross_entropy
 from models.methods.common import from_signed, make_export, parameter_groups, seeded, signed_pair, to_signed
 from models.methods.cost import gradient_passes, meta_batch
-from models.methods.method import Batch, Context, Export, LossSum, Objective, Sampler, setting
+from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, setting
 
 _CLASSIFIER_WEIGHT = 2  # of the backbone's own classifier in the last update
 
@@ -97,9 +97,16 @@ class PmalNetwork(nn.Module):
 
     def all_logits(self, images_BCHW: Tensor) -> list[Tensor]:
         """logits_BN of every head, then of the backbone's classifier, in one pass."""
-        features, logits_BN = self.backbone.forward_all(images_BCHW, self.tapped)
-        heads = [head(feature_BCHW) for head, feature_BCHW in zip(self.heads, features, strict=True)]
-        return [*heads, logits_BN]
+        return self.look(images_BCHW, stages=len(self.tapped)).logits
+
+    def look(self, images_BCHW: Tensor, *, stages: int) -> Lesson:
+        """Maps of the last `stages`, which may be more or fewer than have a head, and all logits, in one pass."""
+        deepest = self.backbone.num_stages
+        reached = range(min(deepest - stages, self.tapped.start), deepest)
+        features, logits_BN = self.backbone.forward_all(images_BCHW, reached)
+        tapped = features[len(reached) - len(self.tapped) :]
+        heads = [head(feature_BCHW) for head, feature_BCHW in zip(self.heads, tapped, strict=True)]
+        return Lesson(features[len(reached) - stages :], [*heads, logits_BN])
 
     def parameters_of(self, head: int) -> list[nn.Parameter]:
         """What a head's update reaches: the stem to its stage, itself and its decoder."""
@@ -129,6 +136,11 @@ class Pmal:
         """The whole network; the weights under "decoders." are not needed for a prediction."""
         return self.network
 
+    @property
+    def backbone(self) -> StagedBackbone:
+        """The backbone below the heads."""
+        return self.network.backbone
+
     def objectives(self, batch: Batch) -> Iterator[Objective]:
         """S noisy updates, each with a pair of its own, and the clean one.
 
@@ -140,6 +152,10 @@ class Pmal:
     def predict(self, images_BCHW: Tensor) -> Tensor:
         """The sum of the S + 1 classifiers' logits_BN of images in [0, 1]."""
         return torch.stack(self.network.all_logits(to_signed(images_BCHW))).sum(0)
+
+    def lesson(self, images_BCHW: Tensor, *, stages: int) -> Lesson:
+        """Maps of the last stages and the S + 1 classifiers' logits_BN of images in [0, 1]."""
+        return self.network.look(to_signed(images_BCHW), stages=stages)
 
     @torch.no_grad()
     def restore(self, images_BCHW: Tensor, *, head: int = -1) -> Tensor | None:

@@ -8,12 +8,16 @@ from torch import Tensor
 from models.methods.method import Context, Method, MethodSpec
 from models.methods.plain import Plain, PlainSettings
 from models.methods.pmal import Pmal, PmalSettings
+from models.methods.pmd import Pmd, PmdSettings
 
 METHODS: dict[str, MethodSpec] = {
     "plain": MethodSpec(
         PlainSettings, Plain, "one update by cross entropy, on noisy images if there is training noise"
     ),
     "pmal": MethodSpec(PmalSettings, Pmal, "denoising beside recognition, stage by stage from shallow to deep"),
+    "pmd": MethodSpec(
+        PmdSettings, Pmd, "a teacher's maps and logits taught to a plain backbone, then its labels", taught=True
+    ),
 }
 
 

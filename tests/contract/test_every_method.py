@@ -1,20 +1,21 @@
 """What every method promises, whatever it does."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.methods.method import Batch, Context, Method
+from models.methods.method import Batch, Context, Method, Teacher
 from models.methods.registry import METHODS, load_export
 from models.sam import SamSettings, sam_step
 
 # A method with defaults too large for a test says here what to make small.
 SMALL: dict[str, dict[str, Any]] = {
     "pmal": {"stages": 2, "head_widths": (8, 8), "classifier_width": 8, "decoder_widths": (8, 8, 8)},
+    "pmd": {"stages": 2, "feature_weight": 1.0, "distil_share": 1.0},
 }
 NUM_CLASSES = 5
 
@@ -32,6 +33,10 @@ def sampler(images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0, level: float 
 def build(name: str, *, seed: int = 0, backbone: str = "test_resnet") -> Method:
     spec = METHODS[name]
     context = Context(backbone, num_classes=NUM_CLASSES, image_size=32, sampler=sampler, label_smoothing=0.1, seed=seed)
+    if spec.taught:
+        teacher = build("pmal", seed=9)
+        assert isinstance(teacher, Teacher)
+        context = replace(context, teacher=teacher)
     return spec.build(context, spec.settings(**SMALL.get(name, {})))
 
 
@@ -132,6 +137,17 @@ def test_export_predicts_the_same(name: str, backbone: str, batch: Batch) -> Non
     assert torch.equal(loaded.predict(batch.images_BCHW), logits_BN)
     restored_BCHW = method.restore(batch.images_BCHW)
     assert restored_BCHW is None or restored_BCHW.shape == batch.images_BCHW.shape
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_teacher_shows_its_maps_and_its_own_prediction(name: str, batch: Batch) -> None:
+    method = build(name)
+    assert isinstance(method, Teacher)
+    method.network.eval()
+    with torch.no_grad():
+        lesson = method.lesson(batch.images_BCHW, stages=3)
+    assert [tuple(feature.shape[:2]) for feature in lesson.features] == [(6, c) for c in method.backbone.channels[-3:]]
+    torch.testing.assert_close(torch.stack(lesson.logits).sum(0), method.predict(batch.images_BCHW))
 
 
 @pytest.mark.parametrize("name", METHODS)

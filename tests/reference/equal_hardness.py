@@ -18,7 +18,7 @@ def trained_network(folder, out):
     from study.config import TrialConfig
     from study.data.prepare import prepare_data
     from study.ledger import TrialSpec, trial_key
-    from study.reevaluate import load_model
+    from study.trained import load_model
     from study.trial import run_trial
 
     data = {"source": "parquet", "path": str(folder / "tiny-imagenet-vehicles12.parquet"), "image_size": 64}

@@ -30,7 +30,7 @@ def fixed_cost(monkeypatch):
     """Half a second for every training image, so that no test waits or depends on the clock."""
     measured = []
 
-    def cost(config, *, num_classes, device, threads):
+    def cost(config, *, num_classes, device, threads, teacher=None):
         measured.append((config.method.name, num_classes, device, threads))
         passes = 2.0 if config.method.name == "plain" else 2.0 + 4.0 * config.method.stages
         return Cost(passes=passes, train_s=0.5, evaluate_s=0.01, parameters=2_000, deployed=1_000)
