@@ -67,8 +67,13 @@ def measure(config: TrialConfig, *, num_classes: int, device: str = "auto", thre
     with _threads(threads), torch.random.fork_rng():
         method = build_method(plain, num_classes=num_classes)
         method.network.to(ranks.torch_device())
+        settings = loop_settings(plain, ranks.torch_device())
+        # Every batch climbs here; the share that does in a trial is put in below.
+        variant = "sam" if settings.sam.variant == "looksam" else settings.sam.variant
+        dearer = dataclasses.replace(settings.sam, every=1, variant=variant)
+        share = settings.sam.mean_passes / dearer.mean_passes
         settings = dataclasses.replace(
-            loop_settings(plain, ranks.torch_device()), epochs=2, batch_size=len(images), lr=_TINY_LR, warmup_epochs=0
+            settings, epochs=2, batch_size=len(images), lr=_TINY_LR, warmup_epochs=0, sam=dearer
         )
         progress = Progress()
         seconds = _train_seconds(
@@ -84,8 +89,8 @@ def measure(config: TrialConfig, *, num_classes: int, device: str = "auto", thre
         evaluate(method.predict, images, cells, split="validation", seed=0, ranks=ranks, scale=config.noise.scale)
         evaluated = time.perf_counter() - started
     return Cost(
-        passes=progress.passes / (len(images) * progress.epoch),
-        train_s=seconds / len(images),
+        passes=share * progress.passes / (len(images) * progress.epoch),
+        train_s=share * seconds / len(images),
         evaluate_s=evaluated / (len(images) * len(cells)),
         parameters=sum(parameter.numel() for parameter in method.network.parameters()),
         deployed=sum(parameter.numel() for parameter in method.deployed.parameters()),
