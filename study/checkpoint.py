@@ -6,14 +6,16 @@ import hashlib
 import io
 import logging
 import pickle
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from study.ledger import Ledger
+from study.ranks import Ranks, running_statistics
 
 _log = logging.getLogger("murk")
 _NAMES = ("checkpoint.pt", "checkpoint-before.pt")
@@ -33,6 +35,7 @@ class Progress:
         passes: Gradient passes so far (forward + backward of one image through the deployed backbone = 1).
         seconds: Training time so far.
         history: Metrics of each epoch done.
+        directions: What LookSAM keeps of each objective; the same on every worker.
     """
 
     epoch: int = 0
@@ -42,12 +45,49 @@ class Progress:
     passes: float = 0.0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    directions: dict[str, list[Tensor | None]] = field(default_factory=dict)
 
 
-def save(ledger: Ledger, key: str, *, network: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
-    """Write a trial's checkpoint; the one before stays beside it until the next."""
+@dataclass(frozen=True)
+class Share:
+    """What one of several workers has of its own within an epoch: its sums, and its batch statistics on the CPU."""
+
+    loss_sum: dict[str, float]
+    count: int
+    passes: float
+    statistics: list[Tensor]
+
+
+def shares_of(network: nn.Module, progress: Progress, ranks: Ranks) -> list[Share]:
+    """The share of each worker, none where there is one worker; every worker must call it."""
+    if ranks.world == 1:
+        return []
+    statistics = [buffer.detach().cpu().clone() for buffer in running_statistics(network)]
+    return ranks.gather(Share(progress.loss_sum, progress.count, progress.passes, statistics))
+
+
+def save(
+    ledger: Ledger,
+    key: str,
+    *,
+    network: nn.Module,
+    optimizer: Optimizer,
+    progress: Progress,
+    shares: Sequence[Share] = (),
+) -> None:
+    """Write a trial's checkpoint; the one before stays beside it until the next.
+
+    Args:
+        progress: The first worker's.
+        shares: Of all workers where there are several, from `shares_of`.
+    """
     buffer = io.BytesIO()
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
+    state = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": {**vars(progress)},
+        "shares": [vars(share) for share in shares],
+    }
     torch.save(state, buffer)
     data = buffer.getvalue()
     before = ledger.read_bytes(key, _NAMES[0])
@@ -56,8 +96,13 @@ def save(ledger: Ledger, key: str, *, network: nn.Module, optimizer: Optimizer, 
     ledger.write_bytes(key, _NAMES[0], hashlib.sha256(data).digest() + data)
 
 
-def restore(ledger: Ledger, key: str, *, network: nn.Module, optimizer: Optimizer) -> Progress | None:
+def restore(
+    ledger: Ledger, key: str, *, network: nn.Module, optimizer: Optimizer, ranks: Ranks | None = None
+) -> Progress | None:
     """Load the newest whole checkpoint into network and optimiser; None when there is none.
+
+    As many workers as saved it go on to the bit, each with its own share. With another number all start from the mean
+    of the batch statistics, and the first one goes on with the sums of all.
 
     A damaged file (its SHA-256 does not fit) is passed over for the one before it, with a warning.
     """
@@ -66,8 +111,33 @@ def restore(ledger: Ledger, key: str, *, network: nn.Module, optimizer: Optimize
         if state is not None:
             network.load_state_dict(state["network"])
             optimizer.load_state_dict(state["optimizer"])
-            return Progress(**state["progress"])
+            shares = [Share(**share) for share in state.get("shares", ())]
+            return _shared_out(Progress(**state["progress"]), shares, network, ranks or Ranks())
     return None
+
+
+def _shared_out(progress: Progress, shares: list[Share], network: nn.Module, ranks: Ranks) -> Progress:
+    """This worker's progress; its batch statistics go into the network."""
+    mine = Share(progress.loss_sum, progress.count, progress.passes, [])
+    if len(shares) == ranks.world:
+        mine = shares[ranks.rank]
+    elif shares:
+        mine = _together(shares)
+    if mine.statistics:
+        for buffer, value in zip(running_statistics(network), mine.statistics, strict=True):
+            buffer.copy_(value)
+    if len(shares) != ranks.world and not ranks.is_first:
+        mine = replace(mine, loss_sum=dict.fromkeys(mine.loss_sum, 0.0), count=0, passes=0.0)
+    return replace(progress, loss_sum=mine.loss_sum, count=mine.count, passes=mine.passes)
+
+
+def _together(shares: list[Share]) -> Share:
+    return Share(
+        loss_sum={name: sum(share.loss_sum[name] for share in shares) for name in shares[0].loss_sum},
+        count=sum(share.count for share in shares),
+        passes=sum(share.passes for share in shares),
+        statistics=[torch.stack(values).mean(0) for values in zip(*(s.statistics for s in shares), strict=True)],
+    )
 
 
 def remove(ledger: Ledger, key: str) -> None:

@@ -359,7 +359,10 @@ class NoiseConfig(Section):
 
 # --------------------------------------------------------------------------------------------------------------- optim
 class SamConfig(Section):
-    """Sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412; adaptive: Kwon et al. 2021, 2102.11600)."""
+    """Sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412; adaptive: Kwon et al. 2021, 2102.11600).
+
+    Variants: Liu et al. 2022 (looksam, 2203.02714), Mueller et al. 2023 (sam_on, 2306.04226). See docs/sam.md.
+    """
 
     rho: float = Field(default=0.05, ge=0.0, le=10.0, description="Radius of the ascent; 0 turns SAM off.")
     adaptive: bool = Field(
@@ -368,11 +371,34 @@ class SamConfig(Section):
     eta: float = Field(
         default=0.01, ge=0.0, le=1.0, description="Added to |w| in ASAM's scaling; read only if adaptive."
     )
+    every: int = Field(default=1, ge=1, le=1000, description="Only every so many batches climb; the rest are cheaper.")
+    variant: Literal["sam", "looksam", "sam_on"] = Field(
+        default="sam", description="looksam: reuse the last climb between climbs; sam_on: only norm layers climb."
+    )
+    alpha: float = Field(default=0.7, ge=0.0, le=10.0, description="Weight of what LookSAM reuses.")
+    ascent: Literal["global", "local"] = Field(
+        default="global", description="Several workers: climb by the whole batch's gradient, or each by its own."
+    )
 
     @model_validator(mode="after")
     def _eta_has_effect(self) -> Self:
         if "eta" in self.model_fields_set and not self.adaptive and self.eta != 0.01:
             raise ValueError("eta has no effect without adaptive: true; set adaptive or leave eta out")
+        return self
+
+    @model_validator(mode="after")
+    def _variant_has_effect(self) -> Self:
+        for name in ("every", "variant", "ascent"):
+            value = getattr(self, name)
+            if self.rho == 0 and value != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with rho: 0, which turns SAM off; leave {name} out or set rho")
+        if self.alpha != type(self).model_fields["alpha"].default and self.variant != "looksam":
+            raise ValueError("alpha has no effect without variant: looksam; set that or leave alpha out")
+        if self.variant == "looksam" and self.every == 1:
+            raise ValueError(
+                "every must be above 1 with variant: looksam, which saves passes between its climbs, but got 1; "
+                "the paper has 5"
+            )
         return self
 
 
@@ -386,6 +412,9 @@ class OptimConfig(Section):
     weight_decay: float = Field(default=5e-4, ge=0.0, le=1.0)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: int = Field(default=0, ge=0, description="Epochs of linear warm-up.")
+    clip_norm: float | None = Field(
+        default=None, gt=0.0, description="Greatest norm of the gradient of an update; left out: not clipped."
+    )
     sam: SamConfig = SamConfig()
 
 
@@ -411,6 +440,9 @@ class TrainConfig(Section):
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0, description="eps/(N-1) on each other class.")
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the GPU has it."
+    )
+    micro_batch: int | None = Field(
+        default=None, ge=2, le=65_536, description="Images of one forward pass at most, on each worker (saves memory)."
     )
     augment: AugmentConfig = AugmentConfig()
     checkpoint_every_steps: int | None = Field(
@@ -558,6 +590,11 @@ class TrialConfig(Section):
             raise ValueError(f"method.{error}") from None
         if hasattr(self.method, "student_input"):
             self._student_noise_fits(str(getattr(self.method, "student_input", "")))
+        if self.train.micro_batch is not None and not METHODS[self.method.name].decomposable:
+            raise ValueError(
+                f"train.micro_batch must be left out with method.name: {self.method.name}, whose loss compares the "
+                "images of a batch with each other; lower train.batch_size to save memory"
+            )
         if self.optim.warmup_epochs >= self.train.epochs:
             raise ValueError(
                 f"optim.warmup_epochs must be below train.epochs, but got {self.optim.warmup_epochs} of "

@@ -73,8 +73,13 @@ def measure(
     with _threads(threads), torch.random.fork_rng():
         method = build_method(plain, num_classes=num_classes, teacher=teacher)
         method.network.to(ranks.torch_device())
+        settings = loop_settings(plain, ranks.torch_device())
+        # Every batch climbs here; the share that does in a trial is put in below.
+        variant = "sam" if settings.sam.variant == "looksam" else settings.sam.variant
+        dearer = dataclasses.replace(settings.sam, every=1, variant=variant)
+        share = settings.sam.mean_passes / dearer.mean_passes
         settings = dataclasses.replace(
-            loop_settings(plain, ranks.torch_device()), epochs=2, batch_size=len(images), lr=_TINY_LR, warmup_epochs=0
+            settings, epochs=2, batch_size=len(images), lr=_TINY_LR, warmup_epochs=0, sam=dearer
         )
         progress = Progress()
         seconds = _train_seconds(

@@ -10,20 +10,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
-from models.methods.method import Batch, Method
+from models.methods.method import Batch, LossSum, Method
 from models.methods.method import Objective as MethodObjective
-from models.sam import SamSettings, sam_step
+from models.sam import Closure, Direction, SamSettings, climbs, sam_step
 from noise.keyed import image_keys
 from study.checkpoint import Progress
 from study.data.augment import augment
 from study.data.image_set import ImageSet
-from study.data.loader import RawBatch, batches
+from study.data.loader import RawBatch, batches, steps_per_epoch
 from study.ranks import Ranks
 
 _FORK_SEEDS = 2**63 - 1
@@ -46,6 +47,8 @@ class LoopSettings:
         lr: Learning rate of heads and classifier; the backbone's is `lr * backbone_lr_scale`.
         checkpoint_every_steps: Batches, or None for epochs only.
         bf16: Autocast the forward passes to bfloat16.
+        clip_norm: Greatest norm of the gradient that an update steps with, or None.
+        micro_batch: Images of one forward pass at most, on each worker; None for the whole batch.
     """
 
     epochs: int
@@ -66,6 +69,8 @@ class LoopSettings:
     bf16: bool = False
     curriculum_start: float = 1.0
     curriculum_epochs: int = 0
+    clip_norm: float | None = None
+    micro_batch: int | None = None
 
 
 def make_optimizer(method: Method, settings: LoopSettings) -> Optimizer:
@@ -125,7 +130,8 @@ def train_epochs(
         Diverged: The loss of an epoch is not finite.
         Stopped: Asked to stop; a checkpoint was written.
     """
-    passes_per_image = method.passes_per_image() * (2.0 if settings.sam.rho > 0 else 1.0)
+    passes_per_image = method.passes_per_image()
+    num_steps = steps_per_epoch(len(images), batch_size=settings.batch_size, world_size=ranks.world)
     while progress.epoch < settings.epochs:
         epoch = progress.epoch
         lr = lr_at(epoch, settings)
@@ -139,10 +145,11 @@ def train_epochs(
             rank=ranks.rank, world_size=ranks.world, start_step=progress.step,
         )  # fmt: skip
         for raw in stream:
-            count = _train_batch(method, optimizer, raw, settings, epoch, progress.step, ranks, sums)
+            place = _Place(epoch, progress.step, epoch * num_steps + progress.step)
+            factor = _train_batch(method, optimizer, raw, settings, place, ranks, sums, progress.directions)
             progress.step += 1
-            progress.count += count
-            progress.passes += count * passes_per_image
+            progress.count += len(raw.labels)
+            progress.passes += len(raw.labels) * (passes_per_image * factor)
             stop = ranks.any(should_stop())
             every = settings.checkpoint_every_steps
             if stop or (every and progress.step % every == 0):
@@ -166,48 +173,92 @@ def device_images(images_BCHW: Tensor, device: torch.device) -> Tensor:
     return images_BCHW.to(device, non_blocking=True).float().div_(255.0)
 
 
+class _Place(NamedTuple):
+    """Where a batch stands: its epoch, its step there, and its number in the whole run, all from 0."""
+
+    epoch: int
+    step: int
+    update: int
+
+
 def _train_batch(
     method: Method,
     optimizer: Optimizer,
     raw: RawBatch,
     settings: LoopSettings,
-    epoch: int,
-    step: int,
+    place: _Place,
     ranks: Ranks,
     sums: dict[str, Tensor],
-) -> int:
+    directions: dict[str, Direction],
+) -> float:
+    """Make a batch's updates; gives what they cost, where updates without SAM cost 1.
+
+    All objectives of a batch climb or none does (but for LookSAM's first updates), as the batch's number says.
+    """
     device = ranks.torch_device()
-    keys_B = image_keys(raw.ids, seed=settings.seed, salt=f"train/{epoch}")  # on the CPU: the sampler branches on them
+    keys_B = image_keys(raw.ids, seed=settings.seed, salt=f"train/{place.epoch}")  # CPU: the sampler branches on them
     images_BCHW = augment(
         device_images(raw.images, device), keys_B.to(device), settings=settings,
     )  # fmt: skip
-    progress = epoch / settings.epochs
-    batch = Batch(images_BCHW, raw.labels.to(device), keys_B, noise_level_at(epoch, settings), progress)
+    progress = place.epoch / settings.epochs
+    batch = Batch(images_BCHW, raw.labels.to(device), keys_B, noise_level_at(place.epoch, settings), progress)
     count = len(raw.labels)
-    with _step_generator(settings.seed, epoch, step, ranks.rank, device):
+    passes: list[int] = []
+    with _step_generator(settings.seed, place.epoch, place.step, ranks.rank, device):
         for objective in method.objectives(batch):
+            direction = directions.setdefault(objective.name, []) if settings.sam.variant == "looksam" else None
+            passes.append(2 if climbs(settings.sam, update=place.update, direction=direction) else 1)
             loss = sam_step(
                 optimizer,
-                _mean_loss(objective, device, bf16=settings.bf16),
+                _mean_loss(objective, settings, count, device),
                 parameters=objective.parameters,
                 sam=settings.sam,
                 modules=method.network,
                 reduce=lambda parameters: ranks.average_gradients(parameters, count),
+                clip_norm=settings.clip_norm,
+                update=place.update,
+                direction=direction,
             )
             value = loss.detach().double().cpu() if device.type == "cpu" else loss.detach().double()
             sums[objective.name] = (
                 sums.get(objective.name, torch.zeros((), dtype=torch.float64)).to(value.device) + value * count
             )
-    return count
+    return sum(passes) / len(passes)
 
 
-def _mean_loss(objective: MethodObjective, device: torch.device, *, bf16: bool) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
-            part = objective.loss(slice(None))
+def _mean_loss(objective: MethodObjective, settings: LoopSettings, count: int, device: torch.device) -> Closure:
+    """The mean loss of a batch of `count` images: whole, or as terms of its micro-batches that add up to it."""
+
+    def loss(part: slice) -> LossSum:
+        with torch.autocast(device.type, dtype=torch.bfloat16) if settings.bf16 else nullcontext():
+            return objective.loss(part)
+
+    def whole() -> Tensor:
+        part = loss(slice(None))
         return part.total / part.count
 
-    return closure
+    def terms() -> Iterator[Tensor]:
+        for part in micro_batches(count, settings.micro_batch or count):
+            yield loss(part).total / count
+
+    if settings.micro_batch is None:
+        return whole
+    if not objective.decomposable:
+        raise ValueError(
+            f"train.micro_batch must be left out with {objective.name}, whose loss compares the images of a batch with "
+            "each other, so that the losses of slices are not that of the whole"
+        )
+    return terms
+
+
+def micro_batches(count: int, most: int) -> list[slice]:
+    """As few slices as hold at most `most` images each, and as even as can be; none has a single image.
+
+    Batch normalisation cannot take one image alone, so where `most` is 2 and the count odd, one slice has three.
+    """
+    number = max(1, min(-(-count // most), count // 2))
+    edges = [count * index // number for index in range(number + 1)]
+    return [slice(first, last) for first, last in pairwise(edges)]
 
 
 @contextmanager

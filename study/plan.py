@@ -131,7 +131,8 @@ class _Costs:
     def of(self, config: TrialConfig) -> Cost | None:
         """None where enough others were measured."""
         key = (config.model.backbone, config.method, config.optim.sam.rho > 0, config.train.batch_size,
-               bool(config.training_noise()), config.train.precision)  # fmt: skip
+               bool(config.training_noise()), config.train.precision, config.train.micro_batch,
+               config.optim.sam.every)  # fmt: skip
         if key not in self.known:
             full = sum(cost is not None for cost in self.known.values()) >= MAX_MEASURED
             new_method = config.method.name not in self.methods

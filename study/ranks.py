@@ -93,11 +93,16 @@ class Ranks:
         """Average BatchNorm's running statistics over workers, so that all evaluate one network."""
         if self.world == 1:
             return
-        norms = [module for module in network.modules() if isinstance(module, _NormBase)]
-        buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+        buffers = running_statistics(network)
         if not buffers:
             return
         flat = torch.cat([b.detach().float().flatten() for b in buffers])
         dist.all_reduce(flat)
         for buffer, part in zip(buffers, (flat / self.world).split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """BatchNorm's running means and variances: the buffers in which workers differ within an epoch."""
+    norms = [module for module in network.modules() if isinstance(module, _NormBase)]
+    return [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]

@@ -68,7 +68,9 @@ def _phase(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
         where = (*path, "search") if phase.search is not None else ("search",)
         yield from _space(config, where)
         yield from _grace(config, where)
-    yield from _curriculum(config, config.search.space if isinstance(phase, SearchPhase) else {})
+    space = config.search.space if isinstance(phase, SearchPhase) else {}
+    yield from _curriculum(config, space)
+    yield from _update(config, space)
     if isinstance(phase, ConfirmPhase) and phase.per is not None:
         yield from _per(study, phase, (*path, "per"))
     if isinstance(phase, ConfirmPhase) and phase.set:
@@ -139,6 +141,17 @@ def _curriculum(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Probl
     if curriculum.epochs > config.train.epochs and "train.epochs" not in space:
         text = f"must be at most train.epochs ({config.train.epochs}), or the whole strength is never reached"
         yield Problem(("noise", "curriculum", "epochs"), f"{text}, but got {curriculum.epochs}")
+
+
+def _update(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Problem]:
+    """Micro-batches are smaller than batches, and only several workers can differ in their ascent."""
+    micro, batch = config.train.micro_batch, config.train.batch_size
+    if micro is not None and micro >= batch and not {"train.batch_size", "train.micro_batch"} & set(space):
+        text = f"must be below train.batch_size ({batch}), or it has no effect"
+        yield Problem(("train", "micro_batch"), f"{text}, but got {micro}")
+    if config.optim.sam.ascent == "local" and config.resources.workers_per_trial == 1:
+        text = "local has no effect with one worker; set resources.workers_per_trial or leave ascent out"
+        yield Problem(("optim", "sam", "ascent"), text)
 
 
 def _grace(config: StudyConfig, where: Path) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -194,7 +194,9 @@ def loop_settings(config: TrialConfig, device: torch.device) -> LoopSettings:
         weight_decay=optim.weight_decay,
         schedule=optim.schedule,
         warmup_epochs=optim.warmup_epochs,
-        sam=SamSettings(rho=optim.sam.rho, adaptive=optim.sam.adaptive, eta=optim.sam.eta),
+        sam=SamSettings(**optim.sam.model_dump()),
+        clip_norm=optim.clip_norm,
+        micro_batch=train.micro_batch,
         crop_padding=train.augment.crop_padding,
         flip=train.augment.flip,
         colour=train.augment.colour,
@@ -207,7 +209,9 @@ def loop_settings(config: TrialConfig, device: torch.device) -> LoopSettings:
 
 def _start(run: Run) -> checkpoint.Progress:
     run.ranks.barrier()
-    progress = checkpoint.restore(run.ledger, run.spec.key, network=run.method.network, optimizer=run.optimizer)
+    progress = checkpoint.restore(
+        run.ledger, run.spec.key, network=run.method.network, optimizer=run.optimizer, ranks=run.ranks
+    )
     if run.ranks.is_first:
         facts = {"hardware": hardware(run.ranks.torch_device()), "versions": versions(), "workers": run.ranks.world}
         if progress is None:
@@ -216,10 +220,7 @@ def _start(run: Run) -> checkpoint.Progress:
             run.ledger.append(run.spec.key, "resume", epoch=progress.epoch, step=progress.step, **facts)
             _catch_up(run, progress)
     run.ranks.barrier()
-    if progress is None:
-        return checkpoint.Progress()
-    # The checkpoint's sums are those of all workers: the first one goes on with them.
-    return progress if run.ranks.is_first else replace(progress, passes=0.0, count=0, loss_sum={})
+    return progress or checkpoint.Progress()
 
 
 def _catch_up(run: Run, progress: checkpoint.Progress) -> None:
@@ -232,10 +233,10 @@ def _catch_up(run: Run, progress: checkpoint.Progress) -> None:
 
 def _train(run: Run, progress: checkpoint.Progress) -> None:
     def save(state: checkpoint.Progress) -> None:
-        state = _over_ranks(run, state)
+        shares = checkpoint.shares_of(run.method.network, state, run.ranks)
         if run.ranks.is_first:
             checkpoint.save(run.ledger, run.spec.key, network=run.method.network, optimizer=run.optimizer,
-                            progress=state)  # fmt: skip
+                            progress=state, shares=shares)  # fmt: skip
         run.ranks.barrier()
 
     recorded = {event["epoch"] for event in run.ledger.events(run.spec.key) if event["event"] == "epoch"}
@@ -250,20 +251,6 @@ def _train(run: Run, progress: checkpoint.Progress) -> None:
         if run.ranks.is_first and progress.epoch not in recorded:  # it is, after a fall-back to an older checkpoint
             run.ledger.append(run.spec.key, "epoch", epoch=progress.epoch, step=0, metrics=metrics, final=False)
         run.reporter.report(metrics, epoch=progress.epoch, final=False)
-
-
-def _over_ranks(run: Run, progress: checkpoint.Progress) -> checkpoint.Progress:
-    """What a checkpoint holds: sums over workers, from which a run with any number of workers can go on.
-
-    Averaging BatchNorm's running statistics here as well changes nothing but rounding: their update is linear.
-    """
-    if run.ranks.world == 1:
-        return progress
-    run.ranks.average_buffers(run.method.network)
-    names = sorted(progress.loss_sum)
-    mine = [progress.passes, float(progress.count), *(progress.loss_sum[name] for name in names)]
-    passes, count, *losses = run.ranks.sum(torch.tensor(mine, dtype=torch.float64)).tolist()
-    return replace(progress, passes=passes, count=int(count), loss_sum=dict(zip(names, losses, strict=True)))
 
 
 def _total_passes(run: Run, progress: checkpoint.Progress) -> float:

@@ -45,7 +45,8 @@ class Objective:
         name: unique within a batch, for records.
         parameters: those that this update may touch; nothing else moves.
         loss: of a slice of the batch; the same noise each time it is called.
-        decomposable: whether losses of slices add up to that of the whole, apart from batch statistics.
+        decomposable: whether losses of slices add up to that of the whole, apart from batch statistics; `count` is
+            then the number of the slice's images.
     """
 
     name: str
@@ -173,12 +174,14 @@ class MethodSpec(NamedTuple):
     """An entry of the dict of methods: its settings (a frozen dataclass of `setting`s) and its constructor.
 
     `taught` says that it trains by `Context.teacher`.
+    `decomposable` is false for a method with an objective that is not: gradient accumulation is refused with it.
     """
 
     settings: type[Any]
     build: Callable[[Context, Any], Method]
     doc: str
     taught: bool = False
+    decomposable: bool = True
 
 
 def setting(

@@ -76,6 +76,12 @@ def test_slices_add_up_to_the_whole(name: str, batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_its_entry_says_whether_all_its_losses_add_up(name: str, batch: Batch) -> None:
+    """A study file with micro-batches is refused by it, before anything starts."""
+    assert METHODS[name].decomposable == all(objective.decomposable for objective in build(name).objectives(batch))
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_bfloat16_passes_leave_finite_float32_gradients(name: str, batch: Batch) -> None:
     method = build(name)
     for objective in method.objectives(batch):

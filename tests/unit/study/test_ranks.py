@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.sam import SamSettings, sam_step
+from models.sam import Ascent, Direction, SamSettings, sam_step
 from study.ranks import Ranks
 from tests.unit.study.workers import run_workers
 
@@ -67,6 +67,89 @@ def test_what_no_worker_reaches_does_not_move(monkeypatch: pytest.MonkeyPatch) -
     assert after[0] < before[0]
     assert after[1] < before[1]
     assert after[2] == before[2]
+
+
+@pytest.mark.parametrize("ascent", ["global", "local"])
+def test_the_ascent_is_the_whole_batchs_or_each_workers_own(ascent: Ascent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: w_adv of each worker, and the step from w by the mean of the gradients there, weighted by images."""
+    torch.manual_seed(0)
+    start = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    inputs, parts, rho, lr = torch.randn(7, 3).double(), (slice(0, 4), slice(4, 7)), 0.3, 0.1
+    weights = nn.utils.parameters_to_vector(start.parameters()).detach()
+
+    def gradient(at: Tensor, part: slice) -> Tensor:
+        network = copy.deepcopy(start)
+        nn.utils.vector_to_parameters(at, network.parameters())
+        loss = network(inputs[part]).square().mean()
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
+
+    own = [gradient(weights, part) for part in parts]
+    whole = (4 * own[0] + 3 * own[1]) / 7
+    uphill = own if ascent == "local" else [whole, whole]
+    sharp = [gradient(weights + rho * up / up.norm(), part) for up, part in zip(uphill, parts, strict=True)]
+    expected = weights - lr * (4 * sharp[0] + 3 * sharp[1]) / 7
+
+    def work(ranks: Ranks) -> Tensor:
+        network, part = copy.deepcopy(start), parts[ranks.rank]
+        parameters = list(network.parameters())
+        sam_step(
+            torch.optim.SGD(parameters, lr=lr), lambda: network(inputs[part]).square().mean(), parameters=parameters,
+            sam=SamSettings(rho=rho, ascent=ascent),
+            reduce=lambda reduced: ranks.average_gradients(reduced, len(inputs[part])),
+        )  # fmt: skip
+        return nn.utils.parameters_to_vector(parameters).detach()
+
+    first, second = run_workers(2, work, monkeypatch)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, expected, rtol=1e-6, atol=1e-7)  # gradients are averaged in float32
+
+
+@pytest.mark.parametrize("ascent", ["global", "local"])
+def test_workers_keep_one_looksam_direction(ascent: Ascent, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    start, inputs = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(8, 3)
+    sam = SamSettings(rho=0.3, every=3, variant="looksam", ascent=ascent)
+
+    def work(ranks: Ranks) -> tuple[Tensor, Direction]:
+        network, direction, part = copy.deepcopy(start), [], slice(4 * ranks.rank, 4 * ranks.rank + 4)
+        parameters = list(network.parameters())
+        for update in range(5):
+            sam_step(
+                torch.optim.SGD(parameters, lr=0.1), lambda: network(inputs[part]).square().mean(),
+                parameters=parameters, sam=sam, update=update, direction=direction,
+                reduce=lambda reduced: ranks.average_gradients(reduced, 4),
+            )  # fmt: skip
+        return nn.utils.parameters_to_vector(parameters).detach(), direction
+
+    (first, kept), (second, also) = run_workers(2, work, monkeypatch)
+    assert torch.equal(first, second)
+    assert len(kept) == len(also) == 4
+    for one, other in zip(kept, also, strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("ascent", ["global", "local"])
+def test_sam_waits_for_no_worker_where_one_touches_less(ascent: Ascent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has no gradient for a parameter takes part all the same; what none touches does not move."""
+
+    def work(ranks: Ranks) -> list[float]:
+        first, second, third = (nn.Parameter(torch.ones(1)) for _ in range(3))
+        parameters = [first, second, third]
+        sam_step(
+            torch.optim.SGD(parameters, lr=0.1, weight_decay=0.1),
+            lambda: (first * second).square() if ranks.is_first else first.square(),
+            parameters=parameters, sam=SamSettings(rho=0.1, ascent=ascent),
+            reduce=lambda reduced: ranks.average_gradients(reduced, 1),
+        )  # fmt: skip
+        return [parameter.item() for parameter in parameters]
+
+    found = run_workers(2, work, monkeypatch)
+    assert found[0] == found[1]
+    assert found[0][0] < 1
+    assert found[0][1] < 1
+    assert found[0][2] == 1
 
 
 def test_only_batch_statistics_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:

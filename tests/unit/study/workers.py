@@ -30,6 +30,9 @@ class ThreadGroup:
     def all_gather_object(self, parts: list[Any], value: Any) -> None:
         parts[:] = self._exchange(value)
 
+    def barrier(self) -> None:
+        self._barrier.wait(_WAIT_S)
+
     def _exchange(self, value: Any) -> list[Any]:
         self._slots[self._place.rank] = value
         self._barrier.wait(_WAIT_S)
