@@ -44,7 +44,9 @@ class PmdSettings:
 
     stages: int = setting(3, ge=1, le=4, doc="how many of the last stages have an update that follows the teacher's")
     distil_share: float = setting(0.5, ge=0, le=1, doc="share of the epochs, from the first, that the teacher teaches")
-    feature_weight: float = setting(100.0, ge=0, doc="weight of the maps' distance; 0: no update of maps")
+    feature_weight: float = setting(
+        100.0, ge=0, doc="weight of the maps' distance (the paper's 100 goes with optim.lr 0.002); 0: none"
+    )
     stage_weights: tuple[float, ...] = setting(
         (), ge=0, doc="factors of feature_weight, one for each stage from the shallowest; left out: all 1"
     )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.methods.registry import METHODS
 from study.config import StudyConfig, TrialConfig
 from study.domains import Domain
 from study.keys import canonical, near_keys, places, unions
@@ -185,7 +186,7 @@ def test_all_wrong_entries_are_told_at_once():
 
 def test_a_key_of_every_branch_needs_no_condition():
     # data.path is part of two of three sources and cannot be searched at all; the methods share only their name
-    shared = [key for key, items in places().items() if key.startswith("method.") and len(items) == 2]
+    shared = [key for key, items in places().items() if key.startswith("method.") and len(items) == len(METHODS)]
     assert shared == ["method.name"]
     assert "measured by" in refused({"data.path": {"choice": ["a"]}})
 
@@ -198,7 +199,9 @@ def test_every_setting_of_a_trial_takes_its_own_default_as_fixed(key):
         return
     name = dict(place.branch).get("method.name")
     entry = {"fixed": json.loads(json.dumps(default)), **({"when": {"method.name": name}} if name else {})}
-    space = {key: entry, **({"method.name": SPACE["method.name"]} if name else {})}
+    space = {key: entry, **({"method.name": {"choice": ["plain", name]}} if name else {})}
+    if name and METHODS[name].taught:
+        space["method.teacher"] = {"fixed": "another/0123456789abcdef", "when": {"method.name": name}}
     if key == "method.name":
         space = {key: {"fixed": "plain"}}
     shared = bool(key_problem(key))  # what all trials share
