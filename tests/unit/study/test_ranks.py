@@ -1,12 +1,13 @@
 """What workers share: sums, gradients of one mean, batch norms' statistics."""
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models.sam import Ascent, Direction, SamSettings, sam_step
+from models.sam import Ascent, Direction, SamSettings, Variant, sam_step
 from study.ranks import Ranks
 from tests.unit.study.workers import run_workers
 
@@ -69,9 +70,17 @@ def test_what_no_worker_reaches_does_not_move(monkeypatch: pytest.MonkeyPatch) -
     assert after[2] == before[2]
 
 
-@pytest.mark.parametrize("ascent", ["global", "local"])
-def test_the_ascent_is_the_whole_batchs_or_each_workers_own(ascent: Ascent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: w_adv of each worker, and the step from w by the mean of the gradients there, weighted by images."""
+@pytest.mark.parametrize(
+    ("ascent", "variant", "reductions"),
+    [("global", "sam", 2), ("local", "sam", 1), ("global", "looksam", 2), ("local", "looksam", 2)],
+)
+def test_the_ascent_is_the_whole_batchs_or_each_workers_own(
+    ascent: Ascent, variant: Variant, reductions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: w_adv of each worker, and the step from w by the mean of the gradients there, weighted by images.
+
+    LookSAM's direction is taken across the mean gradient, whoever climbs by what.
+    """
     torch.manual_seed(0)
     start = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     inputs, parts, rho, lr = torch.randn(7, 3).double(), (slice(0, 4), slice(4, 7)), 0.3, 0.1
@@ -87,21 +96,31 @@ def test_the_ascent_is_the_whole_batchs_or_each_workers_own(ascent: Ascent, monk
     whole = (4 * own[0] + 3 * own[1]) / 7
     uphill = own if ascent == "local" else [whole, whole]
     sharp = [gradient(weights + rho * up / up.norm(), part) for up, part in zip(uphill, parts, strict=True)]
-    expected = weights - lr * (4 * sharp[0] + 3 * sharp[1]) / 7
+    mean_sharp = (4 * sharp[0] + 3 * sharp[1]) / 7
+    across = mean_sharp - (mean_sharp @ whole) / (whole @ whole) * whole
+    sam = SamSettings(rho=rho, ascent=ascent, variant=variant, every=2 if variant == "looksam" else 1)
 
-    def work(ranks: Ranks) -> Tensor:
-        network, part = copy.deepcopy(start), parts[ranks.rank]
+    def work(ranks: Ranks) -> tuple[Tensor, Direction, int]:
+        network, part, direction, calls = copy.deepcopy(start), parts[ranks.rank], [], []
         parameters = list(network.parameters())
+
+        def reduce(reduced: Sequence[nn.Parameter]) -> None:
+            calls.append(1)
+            ranks.average_gradients(reduced, len(inputs[part]))
+
         sam_step(
             torch.optim.SGD(parameters, lr=lr), lambda: network(inputs[part]).square().mean(), parameters=parameters,
-            sam=SamSettings(rho=rho, ascent=ascent),
-            reduce=lambda reduced: ranks.average_gradients(reduced, len(inputs[part])),
+            sam=sam, reduce=reduce, direction=direction,
         )  # fmt: skip
-        return nn.utils.parameters_to_vector(parameters).detach()
+        return nn.utils.parameters_to_vector(parameters).detach(), direction, len(calls)
 
-    first, second = run_workers(2, work, monkeypatch)
+    (first, kept, calls), (second, *_) = run_workers(2, work, monkeypatch)
+    assert calls == reductions
     assert torch.equal(first, second)
-    torch.testing.assert_close(first, expected, rtol=1e-6, atol=1e-7)  # gradients are averaged in float32
+    torch.testing.assert_close(first, weights - lr * mean_sharp, rtol=1e-6, atol=1e-7)  # averaged in float32
+    if variant == "looksam":
+        found = torch.cat([part.flatten() for part in kept if part is not None])
+        torch.testing.assert_close(found, across, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("ascent", ["global", "local"])
