@@ -77,7 +77,7 @@ def measure(
         # Every batch climbs here; the share that does in a trial is put in below.
         variant = "sam" if settings.sam.variant == "looksam" else settings.sam.variant
         dearer = dataclasses.replace(settings.sam, every=1, variant=variant)
-        share = settings.sam.mean_passes / dearer.mean_passes
+        climbing_share = settings.sam.mean_passes / dearer.mean_passes
         settings = dataclasses.replace(
             settings, epochs=2, batch_size=len(images), lr=_TINY_LR, warmup_epochs=0, sam=dearer
         )
@@ -94,7 +94,7 @@ def measure(
         started = time.perf_counter()
         evaluate(method.predict, images, cells, split="validation", seed=0, ranks=ranks, scale=config.noise.scale)
         evaluated = time.perf_counter() - started
-        share = _mean_share(config, method, num_classes=num_classes, teacher=teacher)
+        share = climbing_share * _mean_share(config, method, num_classes=num_classes, teacher=teacher)
     return Cost(
         passes=share * progress.passes / (len(images) * progress.epoch),
         train_s=share * seconds / len(images),
