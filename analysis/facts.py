@@ -15,9 +15,10 @@ import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
+from analysis.contrasts import endpoint_phrase
 from analysis.load import Snapshot
 from analysis.records import TrialRecord, config_id
-from analysis.scores import CLEAN, NOISE, Arm, Headline
+from analysis.scores import CLEAN, Arm, Headline
 from analysis.selection import best, candidates
 from analysis.stats import Interval
 from analysis.tables import Table
@@ -121,8 +122,9 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
             )
     if found.split == "validation":
         return [*said, "No difference is claimed from validation figures; a confirm phase gives test figures."]
-    mine = contrasts[contrasts["config_id"] == chosen.config_id] if len(contrasts) else contrasts
-    said += [_comparison(row) for _, row in mine.iterrows()]
+    is_stated = bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"))
+    mine = contrasts if is_stated or not len(contrasts) else contrasts[contrasts["config_id"] == chosen.config_id]
+    said += [_comparison(row, row["label"] if is_stated else "it") for _, row in mine.iterrows()]
     base = next((arm for arm in found.arms if arm.config_id == found.baseline), None)
     if base is not None and base is not chosen:
         own, price = (float(arm.rows.drop_duplicates("trial")["cost_passes"].mean()) for arm in (chosen, base))
@@ -131,17 +133,17 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
     return said
 
 
-def _comparison(row: pd.Series) -> str:
-    other, read = row["baseline"], str(row["verdict"])
+def _comparison(row: pd.Series, subject: str) -> str:
+    other, read, phrase = row["baseline"], str(row["verdict"]), endpoint_phrase(row["endpoint"])
     if read.startswith(("better", "worse")):
         word, _, scope = read.partition(" ")
         what = f"is {word} than {other}" + (f" {scope}" if scope else "")
     elif read.startswith("keeps"):
-        what = f"keeps the accuracy of {other}, losing less than 1 point"
+        what = f"keeps the accuracy of {other}, {read.partition('(')[2].rstrip(')').replace('loses', 'losing')}"
     else:
         what = f"is not distinguishable from {other}{read.removeprefix('not distinguishable')}"
     return (
-        f"{'Under noise' if row['endpoint'] == NOISE else 'On clean images'} it {what}: "
+        f"{phrase[0].upper()}{phrase[1:]} {subject} {what}: "
         f"{row['difference'] * 100:+.1f} points (simultaneous 95 % interval {row['joint_low'] * 100:+.1f} to "
         f"{row['joint_high'] * 100:+.1f}; {_count(row['n_images'], 'image')}, {_count(row['n_seeds'], 'seed')})."
     )

@@ -18,18 +18,18 @@ from fsspec.implementations.local import LocalFileSystem
 from matplotlib.figure import Figure
 
 from analysis import facts, figures
+from analysis.contrasts import contrast_table
 from analysis.load import Snapshot, read_examples, read_study
 from analysis.scores import Headline, headline
+from analysis.summary import terminal
 from analysis.tables import (
     ALEXNET_TITLE,
     MEASURE_LEGEND,
     REAL_LEGEND,
     Table,
     accuracy_table,
-    contrast_table,
     mean_table,
     real_table,
-    terminal,
     trial_table,
 )
 
@@ -88,7 +88,7 @@ def write_report(
         "accuracy": accuracy_table(found),
         "means": mean_table(found),
         "real": real_table(found),
-        "contrasts": contrast_table(found),
+        "contrasts": contrast_table(found, snapshot.study),
         "trials": trial_table(snapshot, metric=found.objective[0]),
     }
     pictures = draw(snapshot, found, tables)
@@ -166,6 +166,7 @@ def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictu
         real_legend=REAL_LEGEND,
         measure_legend=MEASURE_LEGEND if "ECE noise" in (column.title for column in columns) else "",
         contrasts=tables["contrasts"],
+        is_stated=bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts")),
         pictures={picture.name: _inline(picture) for picture in pictures},
         searches=[f"search-{phase}" for phase in dict.fromkeys(_search_phases(snapshot))],
         unfinished=ended[ended["status"] != "finished"].to_dict("records") if len(ended) else [],

@@ -1,7 +1,7 @@
-"""The tables of a study as numbers (CSV, parquet) and as text (Markdown, terminal), all from one frame.
+"""The tables of a study as numbers (CSV, parquet) and as text (Markdown), all from one frame.
 
 Accuracies and their bounds, calibration errors and flips are shares in [0, 1] in CSV and parquet, and per cent in
-Markdown and on the terminal.
+Markdown.
 """
 # pandas ships no stubs, and pyright takes an indexed frame for any of four types:
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
@@ -20,17 +20,7 @@ from analysis.load import Snapshot
 from analysis.metrics import alexnet_corruption_error, by_corruption, mean_corruption_error, worst_family
 from analysis.records import GROUP_ORDER, RELATIONS, final_metrics, last_metric
 from analysis.scores import CLEAN, NOISE, Arm, Headline, corruption_error
-from analysis.stats import (
-    Interval,
-    Term,
-    holm,
-    mcnemar,
-    p_value,
-    seeds_needed,
-    simultaneous,
-    tost,
-    verdict,
-)
+from analysis.stats import Interval
 
 MARKS = {"seen": "●", "similar": "◐", "unseen": ""}
 """How a table marks what training noise has to do with a corruption."""
@@ -152,25 +142,25 @@ def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[s
     row: dict = {name: first[name] for name in ("config_id", "label", "method", "backbone", "stages", "rho")}
     row |= {"train_noise": first["train_noise"], "split": first["split"], "n_seeds": len(trials)}
     row |= {"n_images": some.n_images if some else 0, "population": some.population if some else ""}
-    row |= _bounds(CLEAN, clean)
+    row |= bounds(CLEAN, clean)
     relations = arm.relations()
     for name in found.corruptions:
-        row |= _bounds(name, arm.mean(arm.of(name))) | {f"{name}_relation": relations.get(name)}
-    row |= _bounds(NOISE, noise)
-    row |= _bounds(UNSEEN, arm.mean([cell for name in found.unseen_by_all() for cell in arm.of(name)]))
+        row |= bounds(name, arm.mean(arm.of(name))) | {f"{name}_relation": relations.get(name)}
+    row |= bounds(NOISE, noise)
+    row |= bounds(UNSEEN, arm.mean([cell for name in found.unseen_by_all() for cell in arm.of(name)]))
     for relation in MARKS:
-        row |= _bounds(f"{relation}_mean", arm.mean(arm.among("relation", relation)))
+        row |= bounds(f"{relation}_mean", arm.mean(arm.among("relation", relation)))
     row |= {"ece_clean": arm.measure("ece", arm.of(CLEAN)), "ece_noise": arm.measure("ece", arm.noisy())}
     row |= {"flips_noise": arm.measure("flips", arm.noisy())}
     for name in found.real:
         row |= _real_figures(arm, name, prefix=f"real/{name}")
     worst = worst_family(arm.rows)[0] if arm.noisy() else None
-    row |= {"worst_corruption": worst} | _bounds("worst", arm.mean(arm.of(worst)) if worst else None)
-    row |= _bounds("mce", None) | {"relative_mce": math.nan} | _published(arm, found, notes)
+    row |= {"worst_corruption": worst} | bounds("worst", arm.mean(arm.of(worst)) if worst else None)
+    row |= bounds("mce", None) | {"relative_mce": math.nan} | _published(arm, found, notes)
     if baseline is not None and _paired_cells(arm) == _paired_cells(baseline):
         plain = mean_corruption_error(arm.rows, baseline.rows)
         relative = mean_corruption_error(arm.rows, baseline.rows, relative=True)
-        row |= _bounds("mce", corruption_error(arm, baseline)) | {"mce": plain.value, "relative_mce": relative.value}
+        row |= bounds("mce", corruption_error(arm, baseline)) | {"mce": plain.value, "relative_mce": relative.value}
         notes += [f"mCE, {note}" for note in plain.notes] + [f"relative mCE, {note}" for note in relative.notes]
     return row | {name: float(trials[name].mean()) for name in ("cost_passes", "cost_seconds")}
 
@@ -198,11 +188,11 @@ def _published(arm: Arm, found: Headline, notes: list[str]) -> dict[str, float]:
 def _real_figures(arm: Arm, name: str, *, prefix: str) -> dict[str, float]:
     """Accuracy on a folder of real images with its interval, its own number of images, and its calibration error."""
     mean = arm.mean(arm.of(name))
-    figures = _bounds(prefix, mean) | {f"{prefix}_n": math.nan if mean is None else float(mean.n_images)}
+    figures = bounds(prefix, mean) | {f"{prefix}_n": math.nan if mean is None else float(mean.n_images)}
     return figures | {f"{prefix}_ece": arm.measure("ece", arm.of(name))}
 
 
-def _bounds(name: str, found: Interval | None) -> dict[str, float]:
+def bounds(name: str, found: Interval | None) -> dict[str, float]:
     if found is None:
         return {name: math.nan, f"{name}_low": math.nan, f"{name}_high": math.nan}
     return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
@@ -276,7 +266,7 @@ def mean_table(found: Headline) -> Table:
 def _mean_row(arm: Arm, kind: str, name: str) -> dict:
     cells = arm.among(kind, name)
     row: dict = {"over": kind, "name": name, "config_id": arm.config_id, "label": arm.label, "num_cells": len(cells)}
-    row |= _bounds("accuracy", arm.mean(cells))
+    row |= bounds("accuracy", arm.mean(cells))
     return row | {column: arm.measure(column, cells) for column in ("ece", "flips")}
 
 
@@ -305,68 +295,6 @@ def real_table(found: Headline) -> Table:
         Column("ECE", interval_text("accuracy_ece")),
     ]
     return Table("real", pd.DataFrame(rows), columns, [REAL_LEGEND] if rows else [])
-
-
-# ----------------------------------------------------------------------------------------------------------- contrasts
-def contrast_table(found: Headline) -> Table:
-    """Every configuration against the baseline: mean accuracy under noise, and clean accuracy.
-
-    Each of the two endpoints is one family, with simultaneous intervals over its contrasts. Empty for validation
-    figures (the trials were chosen by them) and without predictions.
-    """
-    reference = found.reference()
-    others = [arm for arm in found.arms if reference is not None and arm is not reference and arm.scores]
-    if reference is None or not reference.scores:
-        others = []
-    rows: list[dict] = []
-    for endpoint in (NOISE, CLEAN):
-        if reference is not None and others:
-            rows += _family(endpoint, reference, others)
-    columns = [
-        Column("endpoint", lambda row: "mean noise" if row["endpoint"] == NOISE else "clean", is_number=False),
-        Column("configuration", lambda row: row["label"], is_number=False),
-        Column("against", lambda row: row["baseline"], is_number=False),
-        Column("difference in points", interval_text("difference")),
-        Column("simultaneous 95 % interval", _joint_text),
-        Column("p (Holm)", lambda row: "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"),
-        Column("seeds", lambda row: str(row["n_seeds"])),
-        Column("images", lambda row: str(row["n_images"])),
-        Column("reading", lambda row: row["verdict"], is_number=False),
-    ]
-    note = "Paired by image and noise; seeds and images random (for one seed: images only)."
-    return Table("contrasts", pd.DataFrame(rows), columns, [note] if rows else [])
-
-
-def _joint_text(row: pd.Series) -> str:
-    return f"{row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}"
-
-
-def _family(endpoint: str, reference: Arm, others: Sequence[Arm]) -> list[dict]:
-    def scores(arm: Arm):
-        return arm.mean_scores(arm.noisy() if endpoint == NOISE else arm.of(CLEAN))
-
-    if any(not (arm.noisy() if endpoint == NOISE else arm.of(CLEAN)) for arm in (reference, *others)):
-        return []
-    base_SI = scores(reference)
-    contrasts: list[list[Term]] = [[(1.0, scores(arm)), (-1.0, base_SI)] for arm in others]
-    pairs = simultaneous(contrasts)
-    adjusted = holm([p_value(single) for single, _ in pairs])
-    rows = []
-    for arm, terms, (single, joint), p_holm in zip(others, contrasts, pairs, adjusted, strict=True):
-        row = {"endpoint": endpoint, "config_id": arm.config_id, "label": arm.label, "baseline": reference.label}
-        row |= _bounds("difference", single)
-        row |= {"joint_low": joint.low, "joint_high": joint.high, "p": p_value(single), "p_holm": p_holm}
-        row |= {"p_not_worse": tost(single, margin=KEEPS_MARGIN).not_worse, "p_mcnemar": math.nan}
-        row |= {"n_seeds": single.n_seeds, "n_images": single.n_images, "population": single.population}
-        row |= {"seeds_needed": seeds_needed(joint) or 0}
-        keeps = endpoint == CLEAN and joint.low > -KEEPS_MARGIN and joint.low <= 0
-        row["verdict"] = "keeps it (loses less than 1 point)" if keeps else verdict(joint)
-        first_SI, second_SI = terms[0][1], terms[1][1]
-        if endpoint == CLEAN and len(first_SI) == len(second_SI) == 1:
-            gap_I = first_SI[0] - second_SI[0]
-            row["p_mcnemar"] = mcnemar(int((gap_I > 0).sum()), int((gap_I < 0).sum()))
-        rows.append(row)
-    return rows
 
 
 # -------------------------------------------------------------------------------------------------------------- trials
@@ -405,39 +333,11 @@ def _value_text(metric: str, value: float) -> str:
     return f"{value * 100:.1f}" if metric.startswith("acc/") else count_text(value)
 
 
-# ------------------------------------------------------------------------------------------------------------ terminal
-def terminal(found: Headline, accuracy: Table, contrasts: Table) -> str:
-    """The headline as plain text, for the end of a run."""
-    if accuracy.frame.empty:
-        return "no finished trial yet"
-    wanted = ("configuration", "clean", "mean noise", "worst", "mCE", "ECE noise", "flips", "passes", "seeds")
-    columns = [column for column in accuracy.columns if column.title in wanted]
-    lines = [[column.title for column in columns]]
-    lines += [[column.text(row) for column in columns] for _, row in accuracy.frame.iterrows()]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-    title = "accuracy in % on the test images" if found.split == "test" else (
-        "accuracy in % on VALIDATION images: the best trial of each method, chosen by these very figures"
-    )  # fmt: skip
-    text = [f"{title} [95 % interval]"]
-    for line in lines:
-        cells = [cell.ljust(w) if not c.is_number else cell.rjust(w)
-                 for cell, w, c in zip(line, widths, columns, strict=True)]  # fmt: skip
-        text.append("  ".join(cells).rstrip())
-    for _, row in contrasts.frame.iterrows():
-        where = "under noise" if row["endpoint"] == NOISE else "clean"
-        text.append(f"{where}: {row['label']} against {row['baseline']} {row['difference'] * 100:+.1f} points "
-                    f"({_joint_text(row)}): {row['verdict']}")  # fmt: skip
-    for name in found.real:
-        shown = "; ".join(f"{row['label']} {real_text(name)(row)}" for _, row in accuracy.frame.iterrows())
-        text.append(f"real images {name} (in no mean): {shown}")
-    return "\n".join(text)
-
-
 def severity_means(arm: Arm) -> pd.DataFrame:
     """Accuracy with its interval by severity; severity 0 is clean."""
     levels = sorted({severity for _, severity in arm.noisy()})
     cells = [(0, arm.of(CLEAN)), *((level, arm.at(level)) for level in levels)]
-    rows = [{"severity": level} | _bounds("accuracy", arm.mean(some)) for level, some in cells]
+    rows = [{"severity": level} | bounds("accuracy", arm.mean(some)) for level, some in cells]
     return pd.DataFrame(rows).dropna()
 
 

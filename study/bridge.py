@@ -63,14 +63,17 @@ class TuneSearcher(Searcher):
         self._keys[trial_id] = spec.key
         self._numbers[spec.key] = spec.number
         done = int(self._ledger.metrics(spec.key).get("epoch", 0))
-        self._board.start(spec.key, number=spec.number, epochs=spec.config["train"]["epochs"], epoch=done)
+        train = spec.config["train"]
+        epochs = 0 if train["budget"] else train["epochs"]  # what a budget buys, its first report says
+        self._board.start(spec.key, number=spec.number, epochs=epochs, epoch=done)
         return {**self._job, "spec": spec.as_dict()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on a trial's figures after an epoch; its last report waits for its end."""
         key = self._keys[trial_id]
         if "epoch" in result and not result.get("final"):
-            self._board.reach(key, int(result["epoch"]))
+            planned = result.get("train/epochs")
+            self._board.reach(key, int(result["epoch"]), epochs=None if planned is None else math.ceil(planned))
             self._source.on_epoch(key, int(result["epoch"]), result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

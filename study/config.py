@@ -12,7 +12,16 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from models.methods.registry import METHODS
 from noise.families import CORRUPTIONS, SETS, expand
@@ -118,7 +127,8 @@ class MethodSettings(Section):
 
 
 TEACHER = (
-    "Who teaches: an earlier phase's name (its best trial by validation accuracy), STUDY/KEY of another study, or the "
+    "Who teaches: an earlier phase's name (its best trial by validation accuracy), PHASE@seed (its trial of "
+    "the student's own seed, so that seeds pair up), STUDY/KEY of another study, or the "
     "folder or URL of a trial or its model.safetensors; a relative path has a slash and counts from the study file"
 )
 
@@ -136,6 +146,14 @@ def method_settings(section: MethodSettings) -> Any:
 def teacher_of(section: MethodSettings) -> str | None:
     """How a method's section names its teacher; None for a method without one."""
     return getattr(section, "teacher", None) if METHODS[section.name].taught else None
+
+
+_SAME_SEED = "@seed"
+
+
+def teacher_phase(reference: str) -> tuple[str, bool]:
+    """The phase that a teacher's reference names, and whether its trial must be of the student's seed."""
+    return reference.removesuffix(_SAME_SEED), reference.endswith(_SAME_SEED)
 
 
 def teacher_kind(reference: str) -> Literal["phase", "trial", "place"]:
@@ -431,10 +449,28 @@ class AugmentConfig(Section):
     )
 
 
+class BudgetConfig(Section):
+    """Gradient passes that a trial may spend: a forward and backward pass of one image by the deployed backbone is 1.
+
+    Heads, decoders, teachers and SAM's second pass count at their share of multiplications. Trials of one budget can be
+    compared whatever their methods; the schedule goes on with each batch, as their epochs differ.
+    """
+
+    passes: float | None = Field(default=None, gt=0, description="In all.")
+    passes_per_image: float | None = Field(default=None, gt=0, description="For each training image.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.passes is None) == (self.passes_per_image is None):
+            raise ValueError("must have one of passes and passes_per_image, such as {passes_per_image: 60}")
+        return self
+
+
 class TrainConfig(Section):
     """How long and on what batches a trial trains."""
 
     epochs: int = Field(default=10, ge=1, le=100_000)
+    budget: BudgetConfig | None = Field(default=None, description="In place of epochs: gradient passes to spend.")
     batch_size: int = Field(default=64, ge=2, le=65_536, description="Images of one update, over all workers.")
     eval_batch_size: int = Field(default=256, ge=1, le=65_536)
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0, description="eps/(N-1) on each other class.")
@@ -452,6 +488,12 @@ class TrainConfig(Section):
         default=True, description="Re-estimate BN statistics on clean train images before the end."
     )
     seed: int = Field(default=0, ge=0, description="Weights, order, augmentation and training noise.")
+
+    @model_validator(mode="after")
+    def _epochs_have_effect(self) -> Self:
+        if self.budget is not None and self.epochs != TrainConfig.model_fields["epochs"].default:
+            raise ValueError(f"epochs has no effect beside budget, but got {self.epochs}; take one of them out")
+        return self
 
 
 # -------------------------------------------------------------------------------------------------------------- search
@@ -554,8 +596,43 @@ class ConfirmPhase(Section):
 Phase = Annotated[SearchPhase | TrainPhase | ConfirmPhase, Field(discriminator="kind")]
 
 
+class ContrastConfig(Section):
+    """A difference that the report is to judge, stated before anything is measured."""
+
+    arm: Name = Field(description="A train phase, or a confirm phase of one configuration.")
+    against: Name = Field(description="Another one.")
+    margin_points: float | None = Field(
+        default=None, gt=0, le=100, description="Points that the arm may lose and still be said to keep the accuracy."
+    )
+
+
+def _known_endpoint(text: str) -> str:
+    kind, colon, names = text.partition(":")
+    groups = [*dict.fromkeys(corruption.group for corruption in CORRUPTIONS.values())]
+    if not (text in {"clean", "noise"} or (kind in {"group", "outside"} and colon)):
+        raise ValueError(f"must be clean, noise, group:NAME or outside:NAME+NAME, but got {text!r}")
+    for name in names.split("+") if kind == "outside" else [names] if colon else []:
+        if name not in groups:
+            near = difflib.get_close_matches(name, groups, n=3, cutoff=0.6)
+            raise ValueError(
+                f"must name a group of corruptions, but got {name!r}; "
+                + (f"near: {', '.join(near)}" if near else f"there are {', '.join(groups)}")
+            )
+    return text
+
+
 class ReportConfig(Section):
     """What the report compares with."""
+
+    contrasts: tuple[ContrastConfig, ...] = Field(
+        default=(),
+        description="Differences between phases, stated beforehand; left out: all against the baseline.",
+    )
+    endpoints: tuple[Annotated[str, AfterValidator(_known_endpoint)], ...] = Field(
+        default=("clean", "noise"),
+        min_length=1,
+        description="What contrasts are judged by, each a family of its own: clean, noise, group:NAME, outside:A+B.",
+    )
 
     baseline: dict[str, Any] = Field(
         default_factory=lambda: {"method.name": "plain"},
@@ -595,7 +672,7 @@ class TrialConfig(Section):
                 f"train.micro_batch must be left out with method.name: {self.method.name}, whose loss compares the "
                 "images of a batch with each other; lower train.batch_size to save memory"
             )
-        if self.optim.warmup_epochs >= self.train.epochs:
+        if self.train.budget is None and self.optim.warmup_epochs >= self.train.epochs:
             raise ValueError(
                 f"optim.warmup_epochs must be below train.epochs, but got {self.optim.warmup_epochs} of "
                 f"{self.train.epochs}"
@@ -603,10 +680,10 @@ class TrialConfig(Section):
         return self
 
     def _student_noise_fits(self, student_input: str) -> None:
-        if student_input == "noisy" and not self.noise.train:
+        if student_input != "clean" and not self.noise.train:
             raise ValueError(
-                "method.student_input must be clean where no training noise is named, but got noisy; name some in "
-                "noise.train, such as [pmal_pair]"
+                f"method.student_input must be clean where no training noise is named, but got {student_input}; name "
+                "some in noise.train, such as [pmal_pair]"
             )
         if student_input == "clean" and self.noise.train:
             raise ValueError(
@@ -663,6 +740,28 @@ class StudyConfig(TrialConfig):
             if len(set(seeds)) < len(seeds):
                 raise ValueError(f"{here}.seeds: must not name a seed twice, but got {list(seeds)}")
             seen[phase.name] = phase
+        return self
+
+    @model_validator(mode="after")
+    def _contrasts_of_tested_phases(self) -> Self:
+        tested = {phase.name: phase for phase in self.phases if not isinstance(phase, SearchPhase)}
+        for index, contrast in enumerate(self.report.contrasts):
+            here = f"report.contrasts.{index}"
+            for key, name in (("arm", contrast.arm), ("against", contrast.against)):
+                phase = tested.get(name)
+                if phase is None:
+                    near = difflib.get_close_matches(name, tested, n=3, cutoff=0.6)
+                    raise ValueError(
+                        f"{here}.{key}: must be the name of a phase that is tested, but got {name!r}; "
+                        + (f"near: {', '.join(near)}" if near else f"there are {list(tested)}")
+                    )
+                if isinstance(phase, ConfirmPhase) and (phase.top > 1 or phase.per is not None):
+                    raise ValueError(
+                        f"{here}.{key}: must be a phase of one configuration, but {name!r} confirms several; give "
+                        "each a phase"
+                    )
+            if contrast.arm == contrast.against:
+                raise ValueError(f"{here}.against: must be another phase than arm, but got {contrast.against!r} twice")
         return self
 
     def trial(self) -> TrialConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,14 @@ def measure(
         dearer = dataclasses.replace(settings.sam, every=1, variant=variant)
         climbing_share = settings.sam.mean_passes / dearer.mean_passes
         settings = dataclasses.replace(
-            settings, epochs=2, batch_size=len(images), lr=_TINY_LR, warmup_epochs=0, sam=dearer
+            settings,
+            epochs=2,
+            budget_passes=None,
+            budget_per_image=None,
+            batch_size=len(images),
+            lr=_TINY_LR,
+            warmup_epochs=0,
+            sam=dearer,
         )
         progress = Progress()
         seconds = _train_seconds(
@@ -112,7 +120,10 @@ def without_weights(config: TrialConfig) -> TrialConfig:
 def _taught_throughout(config: TrialConfig) -> TrialConfig:
     if getattr(config.method, "distil_share", 0.0) == 0.0:
         return config
-    return config.model_copy(update={"method": config.method.model_copy(update={"distil_share": 1.0})})
+    changed: dict[str, object] = {"distil_share": 1.0}
+    if getattr(config.method, "student_input", "") == "clean_then_noisy":
+        changed["student_input"] = "clean"
+    return config.model_copy(update={"method": config.method.model_copy(update=changed)})
 
 
 def _mean_share(config: TrialConfig, timed: Method, *, num_classes: int, teacher: Teacher | None) -> float:
@@ -123,13 +134,23 @@ def _mean_share(config: TrialConfig, timed: Method, *, num_classes: int, teacher
     return whole.passes_per_image() / timed.passes_per_image()
 
 
+def epochs_of(config: TrialConfig, cost: Cost, *, num_train: int) -> float:
+    """Epochs of a trial; with a budget those that it buys."""
+    budget = config.train.budget
+    if budget is None:
+        return config.train.epochs
+    each = budget.passes_per_image if budget.passes is None else budget.passes / num_train
+    assert each is not None
+    return each / cost.passes
+
+
 def trial_seconds(config: TrialConfig, cost: Cost, sizes: Sizes, *, tested: bool, workers: int = 1) -> float:
     """Seconds of one trial: its epochs, the validation after each and at the end, and the test where it is read."""
-    noise = config.noise
+    noise, epochs = config.noise, epochs_of(config, cost, num_train=sizes.train)
     cells = 1 + len(noise.validation) * len(noise.validation_severities)
-    validated = min(sizes.validation, noise.validation_images) * cells * (config.train.epochs + 1)
+    validated = min(sizes.validation, noise.validation_images) * cells * (math.ceil(epochs) + 1)
     read = sizes.test * (1 + len(noise.test) * len(noise.test_severities)) + sizes.real if tested else 0
-    training = sizes.train * config.train.epochs * cost.train_s
+    training = sizes.train * epochs * cost.train_s
     return (training + (validated + read) * cost.evaluate_s) / workers
 
 

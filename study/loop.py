@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -49,6 +49,8 @@ class LoopSettings:
         bf16: Autocast the forward passes to bfloat16.
         clip_norm: Greatest norm of the gradient that an update steps with, or None.
         micro_batch: Images of one forward pass at most, on each worker; None for the whole batch.
+        budget_passes: Gradient passes, SAM's included, that end the run in place of `epochs`; None for epochs.
+        budget_per_image: The same for each training image.
     """
 
     epochs: int
@@ -71,6 +73,57 @@ class LoopSettings:
     curriculum_epochs: int = 0
     clip_norm: float | None = None
     micro_batch: int | None = None
+    budget_passes: float | None = None
+    budget_per_image: float | None = None
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a run is and how it moves along: its rate and its objectives by the epoch, or by the batch.
+
+    Args:
+        epochs: Whole ones without a budget.
+        num_steps: Batches of an epoch.
+        steps: Batches of the whole run; the last epoch may end early.
+        by_step: Whether a budget ends the run; arms then differ in their epochs, so nothing is stepped by these.
+    """
+
+    epochs: float
+    num_steps: int
+    steps: int
+    by_step: bool
+
+    def position(self, epoch: int, step: int) -> float:
+        """Epochs behind a batch, as schedules count them."""
+        return epoch + step / self.num_steps if self.by_step else epoch
+
+
+def plan_course(settings: LoopSettings, *, num_images: int, passes_per_image: float, world_size: int = 1) -> Course:
+    """The length of a run: its epochs, or the batches that its budget of gradient passes buys, to within two batches.
+
+    Args:
+        num_images: Training images over all workers.
+        passes_per_image: Of the method, without SAM.
+
+    Raises:
+        ValueError: The budget buys not even a batch, or only the warm-up.
+    """
+    num_steps = steps_per_epoch(num_images, batch_size=settings.batch_size, world_size=world_size)
+    budget = settings.budget_passes
+    if settings.budget_per_image is not None:
+        budget = settings.budget_per_image * num_images
+    if budget is None:
+        return Course(settings.epochs, num_steps, settings.epochs * num_steps, by_step=False)
+    each = num_images * passes_per_image * settings.sam.mean_passes / num_steps
+    steps = int(budget / each + 1e-9)
+    if steps < 1:
+        raise ValueError(f"train.budget must buy at least a batch, which costs {each:.0f} passes, but has {budget:g}")
+    if steps <= settings.warmup_epochs * num_steps:
+        raise ValueError(
+            f"optim.warmup_epochs must be below the {steps / num_steps:.1f} epochs that train.budget buys, but got "
+            f"{settings.warmup_epochs}"
+        )
+    return Course(steps / num_steps, num_steps, steps, by_step=True)
 
 
 def make_optimizer(method: Method, settings: LoopSettings) -> Optimizer:
@@ -86,16 +139,22 @@ def make_optimizer(method: Method, settings: LoopSettings) -> Optimizer:
     return AdamW(groups, lr=lr, weight_decay=weight_decay, betas=(settings.momentum, 0.999))
 
 
-def lr_at(epoch: int, settings: LoopSettings) -> float:
+def lr_at(epoch: float, settings: LoopSettings, *, epochs: float | None = None) -> float:
     """The learning rate of an epoch (from 0): linear warm-up, then a cosine to 0, or constant.
 
-    Source: Loshchilov & Hutter 2017 (arXiv 1608.03983), stepped per epoch as in PMAL's recipe.
+    Source: Loshchilov & Hutter 2017 (arXiv 1608.03983), stepped per epoch as in PMAL's recipe; a run that ends by a
+    budget has it stepped per batch.
+
+    Args:
+        epoch: A whole one, or with a share of it done.
+        epochs: Of the whole run; left out: those of the settings.
     """
+    epochs = settings.epochs if epochs is None else epochs
     if epoch < settings.warmup_epochs:
         return settings.lr * (epoch + 1) / (settings.warmup_epochs + 1)
     if settings.schedule == "constant":
         return settings.lr
-    share = (epoch - settings.warmup_epochs) / (settings.epochs - settings.warmup_epochs)
+    share = (epoch - settings.warmup_epochs) / (epochs - settings.warmup_epochs)
     return settings.lr * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
@@ -131,12 +190,12 @@ def train_epochs(
         Stopped: Asked to stop; a checkpoint was written.
     """
     passes_per_image = method.passes_per_image()
-    num_steps = steps_per_epoch(len(images), batch_size=settings.batch_size, world_size=ranks.world)
-    while progress.epoch < settings.epochs:
+    course = plan_course(
+        settings, num_images=len(images), passes_per_image=passes_per_image, world_size=ranks.world
+    )  # fmt: skip
+    while progress.epoch < course.epochs:
         epoch = progress.epoch
-        lr = lr_at(epoch, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group["scale"]
+        lr = lr_at(epoch, settings, epochs=course.epochs)
         method.network.train()
         started = time.perf_counter()
         sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in progress.loss_sum.items()}
@@ -144,8 +203,11 @@ def train_epochs(
             images, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch,
             rank=ranks.rank, world_size=ranks.world, start_step=progress.step,
         )  # fmt: skip
-        for raw in stream:
-            place = _Place(epoch, progress.step, epoch * num_steps + progress.step)
+        for raw in islice(stream, course.steps - epoch * course.num_steps - progress.step):
+            position = course.position(epoch, progress.step)
+            _set_rate(optimizer, lr_at(position, settings, epochs=course.epochs))
+            update = epoch * course.num_steps + progress.step
+            place = _Place(epoch, progress.step, update, position / course.epochs)
             factor = _train_batch(method, optimizer, raw, settings, place, ranks, sums, progress.directions)
             progress.step += 1
             progress.count += len(raw.labels)
@@ -161,11 +223,18 @@ def train_epochs(
                 raise Stopped
         progress.seconds += time.perf_counter() - started
         metrics = _epoch_metrics(sums, progress, lr, ranks)
+        if course.by_step:
+            metrics["train/epochs"] = course.epochs
         if settings.curriculum_epochs:
             metrics["noise/level"] = noise_level_at(epoch, settings)
         progress.epoch, progress.step, progress.loss_sum, progress.count = epoch + 1, 0, {}, 0
         ranks.average_buffers(method.network)
         yield metrics
+
+
+def _set_rate(optimizer: Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["scale"]
 
 
 def device_images(images_BCHW: Tensor, device: torch.device) -> Tensor:
@@ -174,11 +243,12 @@ def device_images(images_BCHW: Tensor, device: torch.device) -> Tensor:
 
 
 class _Place(NamedTuple):
-    """Where a batch stands: its epoch, its step there, and its number in the whole run, all from 0."""
+    """Where a batch stands: its epoch, its step there, its number in the whole run (all from 0), the share done."""
 
     epoch: int
     step: int
     update: int
+    progress: float
 
 
 def _train_batch(
@@ -200,8 +270,8 @@ def _train_batch(
     images_BCHW = augment(
         device_images(raw.images, device), keys_B.to(device), settings=settings,
     )  # fmt: skip
-    progress = place.epoch / settings.epochs
-    batch = Batch(images_BCHW, raw.labels.to(device), keys_B, noise_level_at(place.epoch, settings), progress)
+    level = noise_level_at(place.epoch, settings)
+    batch = Batch(images_BCHW, raw.labels.to(device), keys_B, level, place.progress)
     count = len(raw.labels)
     passes: list[int] = []
     with _step_generator(settings.seed, place.epoch, place.step, ranks.rank, device):

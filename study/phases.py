@@ -23,6 +23,7 @@ from study.config import (
     TrialConfig,
     teacher_kind,
     teacher_of,
+    teacher_phase,
 )
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
@@ -86,6 +87,9 @@ class StudyRun:
         reference = teacher_of(config.method)
         if reference is None:
             return {}
+        if teacher_kind(reference) == "phase":
+            name, same_seed = teacher_phase(reference)
+            reference = f"{name}@{config.train.seed}" if same_seed else name
         try:
             if reference not in self.teachers:
                 self.teachers[reference] = _resolved(self, reference)
@@ -326,12 +330,15 @@ def _resolved(run: StudyRun, reference: str) -> FoundTeacher:
     return found
 
 
-def _best_of(run: StudyRun, name: str) -> str:
+def _best_of(run: StudyRun, reference: str) -> str:
     """The key of a phase's best finished trial by validation accuracy; of a confirm phase the first that was chosen.
+
+    `PHASE@7` asks for the same among its trials of seed 7.
 
     Raises:
         ValueError: No trial of that phase finished.
     """
+    name, _, seed = reference.partition("@")
     phase = next((item for item in run.config.phases if item.name == name), None)
     known = {item["name"]: item for item in (run.ledger.read_json("study.json") or {})["phases"]}
     if phase is None or name not in known:
@@ -339,8 +346,10 @@ def _best_of(run: StudyRun, name: str) -> str:
     search = getattr(phase, "search", None) or run.config.search
     accuracies = [item for item in search.objectives if item.metric.startswith("acc/")]
     candidates = _candidates(run, name, accuracies[0].metric if accuracies else "acc/noise")
+    candidates = [item for item in candidates if not seed or item.config["train"]["seed"] == int(seed)]
     if not candidates:
-        raise ValueError(f"no trial of {name!r} finished, so nobody can teach")
+        of_seed = f" of seed {seed}" if seed else ""
+        raise ValueError(f"no trial of {name!r}{of_seed} finished, so nobody can teach")
     if isinstance(phase, ConfirmPhase):
         return min(candidates, key=lambda candidate: candidate.number).key
     return top_of(candidates, 1, goal="maximise")[0].key

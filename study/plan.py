@@ -26,7 +26,7 @@ from study.config import (
 from study.data.real import list_real, open_real
 from study.data.sources import open_source
 from study.data.splits import assign_splits
-from study.estimate import Cost, Sizes, measure, trial_seconds, without_weights
+from study.estimate import Cost, Sizes, epochs_of, measure, trial_seconds, without_weights
 from study.override import apply
 from study.places import resolve_places
 from study.plantext import plan_text
@@ -128,15 +128,15 @@ class _Costs:
     known: dict[tuple[object, ...], Cost | None] = field(default_factory=dict)
     methods: set[str] = field(default_factory=set)
 
-    def of(self, config: TrialConfig) -> Cost | None:
-        """None where enough others were measured."""
+    def of(self, config: TrialConfig, *, needed: bool = False) -> Cost | None:
+        """None where enough others were measured, unless it is needed: a phase of no known configuration."""
         key = (config.model.backbone, config.method, config.optim.sam.rho > 0, config.train.batch_size,
                bool(config.training_noise()), config.train.precision, config.train.micro_batch,
                config.optim.sam.every)  # fmt: skip
-        if key not in self.known:
+        if key not in self.known or (needed and self.known[key] is None):
             full = sum(cost is not None for cost in self.known.values()) >= MAX_MEASURED
             new_method = config.method.name not in self.methods
-            self.known[key] = self._measure(config) if new_method or not full else None
+            self.known[key] = self._measure(config) if new_method or needed or not full else None
             self.methods.add(config.method.name)
         return self.known[key]
 
@@ -282,18 +282,21 @@ def _by_method(configs: list[TrialConfig], *, equal: bool = False) -> dict[str, 
 
 
 def _estimated(plan: PhasePlan, shares: Mapping[str, tuple[float, list[TrialConfig]]], costs: _Costs) -> PhasePlan:
-    estimates, passes = [], 0.0
+    estimates, passes, images = [], 0.0, costs.sizes.train
     tested = plan.phase.kind != "search"
     workers = plan.config.resources.workers_per_trial
     for turn in itertools.zip_longest(*(configs for _, configs in shares.values())):
         for config in filter(None, turn):  # by turns, so that each method has its share of what is timed
             costs.of(config)
     for name, (share, configs) in shares.items():
+        if not any(costs.of(config) for config in configs):
+            costs.of(configs[0], needed=True)
         known = [(config, cost) for config in configs if (cost := costs.of(config)) is not None]
         seconds = [trial_seconds(config, cost, costs.sizes, tested=tested, workers=workers) for config, cost in known]
         each = [cost.passes for _, cost in known]
         trials = plan.trials * share
-        passes += trials * float(np.mean([cost.passes * c.train.epochs * costs.sizes.train for c, cost in known]))
+        whole = [cost.passes * images * epochs_of(config, cost, num_train=images) for config, cost in known]
+        passes += trials * float(np.mean(whole))
         mean = float(np.mean(seconds))
         estimates.append(Estimate(name, trials, (min(each), max(each)), (min(seconds), max(seconds)), mean))
     total = sum(item.trials * item.mean_seconds for item in estimates)

@@ -11,7 +11,7 @@ from timm.models import get_pretrained_cfg
 
 from analysis.metrics import ALEXNET_CLASSES
 from models.backbones import check_backbone, create_backbone
-from study.config import Phase, SearchPhase, StudyConfig, TrialConfig, teacher_kind, teacher_of
+from study.config import Phase, SearchPhase, StudyConfig, TrialConfig, teacher_kind, teacher_of, teacher_phase
 from study.data.real import list_real, open_real
 from study.data.source import Source
 from study.data.sources import open_source
@@ -97,8 +97,9 @@ def _phase_can_teach(study: StudyConfig, phase: Phase, reference: str, config: T
         check_sizes(teacher.model.backbone, trained_at=config.data.image_size, config=config)
 
 
-def teacher_configs(study: StudyConfig, name: str) -> list[TrialConfig]:
+def teacher_configs(study: StudyConfig, reference: str) -> list[TrialConfig]:
     """What a phase that teaches can train; a confirm phase repeats the search that it is of."""
+    name, _ = teacher_phase(reference)
     phase = next(item for item in study.phases if item.name == name)
     source = getattr(phase, "of", name)
     return configs_of(study, next(item for item in study.phases if item.name == source))

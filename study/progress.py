@@ -88,12 +88,13 @@ class Board:
         with self._lock:
             self._courses[key] = _Course(number, epochs, epoch, epoch, now, now)
 
-    def reach(self, key: str, epoch: int) -> None:
-        """A trial reported the end of an epoch."""
+    def reach(self, key: str, epoch: int, *, epochs: int | None = None) -> None:
+        """A trial reported the end of an epoch, and where its budget decides it, how many it has."""
         with self._lock:
             course = self._courses.get(key)
             if course is not None:
                 course.epoch, course.last = max(course.epoch, epoch), self.clock()
+                course.epochs = course.epochs if epochs is None else epochs
 
     def end(self, key: str, status: Status, *, number: int, value: float | None = None) -> None:
         """A trial ended, in this launch or in an earlier one."""

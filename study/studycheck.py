@@ -138,7 +138,8 @@ def _curriculum(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Probl
         yield Problem(
             ("noise", "curriculum"), "has no effect without training noise; name some in noise.train or take it out"
         )
-    if curriculum.epochs > config.train.epochs and "train.epochs" not in space:
+    known = config.train.budget is None and "train.epochs" not in space
+    if known and curriculum.epochs > config.train.epochs:
         text = f"must be at most train.epochs ({config.train.epochs}), or the whole strength is never reached"
         yield Problem(("noise", "curriculum", "epochs"), f"{text}, but got {curriculum.epochs}")
 
@@ -157,7 +158,10 @@ def _update(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Problem]:
 def _grace(config: StudyConfig, where: Path) -> Iterator[Problem]:
     scheduler = config.search.scheduler
     epochs = config.train.epochs
-    if scheduler is not None and "train.epochs" not in config.search.space and scheduler.grace_epochs >= epochs:
+    if scheduler is not None and config.train.budget is not None:
+        text = "must be left out with train.budget: it counts epochs, which differ in length by what a batch costs"
+        yield Problem((*where, "scheduler"), text)
+    elif scheduler is not None and "train.epochs" not in config.search.space and scheduler.grace_epochs >= epochs:
         text = f"must be below train.epochs ({epochs}), or no trial is ever stopped early"
         yield Problem((*where, "scheduler", "grace_epochs"), f"{text}, but got {scheduler.grace_epochs}")
 

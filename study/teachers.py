@@ -11,7 +11,7 @@ from timm.models import get_pretrained_cfg
 
 from models.backbones import check_backbone
 from models.methods.method import Teacher
-from study.config import Phase, StudyConfig, TrialConfig, teacher_kind
+from study.config import Phase, StudyConfig, TrialConfig, teacher_kind, teacher_phase
 from study.ledger import Ledger
 from study.places import redact
 from study.problems import near_text
@@ -145,13 +145,26 @@ def _has_fixed_size(backbone: str) -> bool:
 
 def phase_problem(study: StudyConfig, phase: Phase, reference: str) -> str:
     """Why the name of a phase names no teacher for a later one; "" where it does."""
-    earlier = [item.name for item in study.phases[: [item.name for item in study.phases].index(phase.name)]]
-    if reference in earlier:
-        return ""
-    near = near_text(reference, earlier) or "; there is no phase before it"
+    earlier = {item.name: item for item in study.phases[: [item.name for item in study.phases].index(phase.name)]}
+    name, same_seed = teacher_phase(reference)
+    if name in earlier:
+        return _seed_problem(study, phase, earlier[name]) if same_seed else ""
+    near = near_text(name, list(earlier)) or "; there is no phase before it"
     return (
         "must be the name of a phase before this one, STUDY/KEY of a finished trial, or the folder or URL of one "
         f'(a relative path with a slash, such as ./model.safetensors), but got "{reference}"{near}'
+    )
+
+
+def _seed_problem(study: StudyConfig, phase: Phase, teaching: Phase) -> str:
+    """Why not every seed of a phase has a teacher of its own; "" where each has."""
+    has = set(getattr(teaching, "seeds", (study.train.seed,)))
+    missing = [seed for seed in getattr(phase, "seeds", (study.train.seed,)) if seed not in has]
+    if not missing:
+        return ""
+    return (
+        f"must have a trial of each seed of {phase.name}, but {teaching.name} has none of {missing}; give both phases "
+        "the same seeds, or leave @seed out"
     )
 
 

@@ -171,7 +171,7 @@ def build_method(config: TrialConfig, *, num_classes: int, teacher: Teacher | No
         sampler=sampler if noise else None,
         label_smoothing=config.train.label_smoothing,
         seed=config.train.seed,
-        epochs=config.train.epochs,
+        epochs=None if config.train.budget else config.train.epochs,
         teacher=teacher,
     )
     return spec.build(context, method_settings(config.method))
@@ -203,6 +203,8 @@ def loop_settings(config: TrialConfig, device: torch.device) -> LoopSettings:
         checkpoint_every_steps=train.checkpoint_every_steps,
         curriculum_start=curriculum.start if curriculum else 1.0,
         curriculum_epochs=curriculum.epochs if curriculum else 0,
+        budget_passes=train.budget.passes if train.budget else None,
+        budget_per_image=train.budget.passes_per_image if train.budget else None,
         bf16=train.precision == "bf16" or (train.precision == "auto" and has_bf16),
     )
 
@@ -302,7 +304,7 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
         metrics |= as_test(headline(test.cells))
     if run.ranks.is_first:
         table = pd.DataFrame(cells).assign(bn="reestimated" if done else "trained")
-        _write(run, metrics, table, predictions)
+        _write(run, metrics, table, predictions, epoch=progress.epoch)
     run.ranks.barrier()
     run.reporter.report(metrics, epoch=progress.epoch, final=True)
     return metrics
@@ -315,7 +317,9 @@ def _clean_batches(run: Run) -> list[torch.Tensor]:
     return [device_images(images.permute(0, 3, 1, 2), run.ranks.torch_device()) for images in stacks]
 
 
-def _write(run: Run, metrics: dict[str, float], cells: pd.DataFrame, predictions: dict[str, np.ndarray]) -> None:
+def _write(
+    run: Run, metrics: dict[str, float], cells: pd.DataFrame, predictions: dict[str, np.ndarray], *, epoch: int
+) -> None:
     """Write a finished trial's files; the final event comes last, so a trial is finished only when all are there."""
     key = run.spec.key
     exported = export_files(
@@ -327,7 +331,7 @@ def _write(run: Run, metrics: dict[str, float], cells: pd.DataFrame, predictions
         run.ledger.write_bytes(key, "predictions.parquet", parquet_bytes(pd.DataFrame(predictions)))
         run.ledger.write_bytes(key, "examples.npz", example_images(run.method, run.config, run.data.test, _EXAMPLES))
     run.ledger.write_bytes(key, "cells.parquet", parquet_bytes(cells))
-    run.ledger.append(key, "final", epoch=run.config.train.epochs, step=0, metrics=metrics, final=True)
+    run.ledger.append(key, "final", epoch=epoch, step=0, metrics=metrics, final=True)
     checkpoint.remove(run.ledger, key)
 
 

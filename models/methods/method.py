@@ -17,7 +17,7 @@ class Batch:
     """Images in [0, 1], their labels (int64), the int64 keys that their training noise is drawn from, and its level.
 
     `noise_level` from 0 to 1 is what a curriculum multiplies all strengths by. `progress` in [0, 1) is the share of
-    the epochs that are done, for methods whose objectives change on the way.
+    the training that is done, for methods whose objectives change on the way.
     """
 
     images_BCHW: Tensor
@@ -109,7 +109,8 @@ class Context:
         sampler: training noise; None for clean images.
         label_smoothing: eps of the eps/(N-1) form.
         seed: of the initial weights.
-        epochs: how long training lasts, for the mean cost of methods whose objectives change on the way.
+        epochs: how long training lasts, for the mean cost of methods whose objectives change on the way; None where
+            they change with each batch, not between epochs.
         teacher: for methods that learn from one; None where they are only to predict.
     """
 
@@ -120,7 +121,7 @@ class Context:
     sampler: Sampler | None = None
     label_smoothing: float = 0.0
     seed: int = 0
-    epochs: int = 1
+    epochs: int | None = 1
     teacher: Teacher | None = None
 
 

@@ -3,9 +3,14 @@
 Update k = 1..S reaches one stage more than the one before, and learns to recognise a noisy image, to restore it, and
 to recognise what it restored:
     z_k = decoder_k(x_noisy, F_k(x_noisy))
-    L_k = CE(head_k(F_k(x_noisy)), y) + alpha * restoration(z_k, x_target) + CE(head_k(F_k(z_k)), y)
+    L_k = CE(head_k(F_k(x_noisy)), y) + alpha * restoration(z_k, x_target) + beta * CE(head_k(F_k(z_k)), y)
 Update S + 1 teaches all classifiers on the clean batch:
-    L = sum_k CE(head_k(F_k(x)), y) + 2 * CE(classifier(x), y)
+    L_{S+1} = sum_k CE(head_k(F_k(x)), y) + 2 * CE(classifier(x), y)
+
+The paper's order is shallow to deep, with alpha = beta = 1. For the ablations of "progressive" there are deep to
+shallow (S + 1, S, .., 1), joint (one update by the sum of all losses, the S noisy pairs drawn as before), and joint
+repeated (S + 1 such updates, each with S fresh pairs). With alpha = beta = 0 nothing is restored and no decoder built:
+what is left are noisy views and heads.
 
 Source: arXiv 2401.14336. Departures: a forward pass stops at the stage of its update, so deeper batch statistics see
 only the passes that reach them; the decoders of other strides and sizes (models/heads.py).
@@ -13,9 +18,10 @@ Shape suffixes: B batch, C channels, H height, W width, N classes.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +33,9 @@ from models.methods.common import from_signed, make_export, parameter_groups, se
 from models.methods.cost import gradient_passes, meta_batch
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, setting
 
-_CLASSIFIER_WEIGHT = 2  # of the backbone's own classifier in the last update
+Order = Literal["shallow_to_deep", "deep_to_shallow", "joint", "joint_repeated"]
+
+_CLASSIFIER_WEIGHT = 2  # of the backbone's own classifier in the clean loss
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,14 @@ class PmalSettings:
         multiple_of=4,
         doc="channels of a decoder's steps from an eighth of the image up; multiples of 4",
     )
+    order: Order = setting(  # noqa: RUF009
+        "shallow_to_deep",
+        doc="of a batch's updates; joint: one update by all losses; joint_repeated: S + 1 of those on fresh noise",
+    )
     alpha: float = setting(1.0, ge=0, doc="weight of the restoration loss")
+    restored_weight: float = setting(
+        1.0, ge=0, doc="weight of recognising the restored image; 0 here and in alpha: no decoders"
+    )
     restoration_loss: RestorationLoss = setting(  # noqa: RUF009
         "charbonnier", doc="distance of the restored image to its target"
     )
@@ -58,6 +73,15 @@ class PmalSettings:
     detach_restored: bool = setting(
         False, doc="stop the gradient between the restored image and its recognition; the paper lets it flow"
     )
+
+    def __post_init__(self) -> None:
+        if self.detach_restored and self.restored_weight == 0:
+            raise ValueError("detach_restored has no effect with restored_weight: 0; leave it out")
+
+    @property
+    def restores(self) -> bool:
+        """Whether a loss asks for restored images, so that there are decoders."""
+        return self.alpha > 0 or self.restored_weight > 0
 
 
 class PmalNetwork(nn.Module):
@@ -83,7 +107,7 @@ class PmalNetwork(nn.Module):
                 widths=settings.decoder_widths,
                 last_activation=settings.last_activation,
             )
-            for stage in self.tapped
+            for stage in (self.tapped if settings.restores else ())
         )
 
     def feature(self, images_BCHW: Tensor, head: int) -> Tensor:
@@ -111,7 +135,8 @@ class PmalNetwork(nn.Module):
     def parameters_of(self, head: int) -> list[nn.Parameter]:
         """What a head's update reaches: the stem to its stage, itself and its decoder."""
         reached = self.backbone.stage_parameters(self.tapped[head])
-        return [*reached, *self.heads[head].parameters(), *self.decoders[head].parameters()]
+        decoder = self.decoders[head].parameters() if len(self.decoders) else ()
+        return [*reached, *self.heads[head].parameters(), *decoder]
 
 
 class Pmal:
@@ -142,7 +167,7 @@ class Pmal:
         return self.network.backbone
 
     def objectives(self, batch: Batch) -> Iterator[Objective]:
-        """S noisy updates, each with a pair of its own, and the clean one.
+        """S noisy updates, each with a pair of its own, and the clean one; or those that `order` makes of them.
 
         Without a sampler an image is its own input and target, the arm without noise.
         """
@@ -159,11 +184,13 @@ class Pmal:
 
     @torch.no_grad()
     def restore(self, images_BCHW: Tensor, *, head: int = -1) -> Tensor | None:
-        """Images in [0, 1] as a head's decoder cleans them; heads count from the shallowest, -1 is the deepest.
+        """Images in [0, 1] as a head's decoder cleans them, None without decoders; -1 is the deepest head.
 
         Raises:
             IndexError: There is no such head.
         """
+        if not self._settings.restores:
+            return None
         head = range(len(self.network.heads))[head]
         restored_BCHW = self.network.restore(to_signed(images_BCHW), head)[1]
         return from_signed(restored_BCHW)
@@ -190,13 +217,44 @@ class Pmal:
         return gradient_passes(self._objectives(shapes, batch, None), backbone=shapes.backbone, batch=batch)
 
     def _objectives(self, network: PmalNetwork, batch: Batch, sampler: Sampler | None) -> Iterator[Objective]:
-        for head in range(len(network.heads)):
-            target_BCHW, input_BCHW = signed_pair(sampler, batch, draw=head + 1)
-            loss = partial(self._noisy_loss, network, head, target_BCHW, input_BCHW, batch.labels_B)
+        order = self._settings.order
+        if order in {"joint", "joint_repeated"}:
+            yield from self._joint(network, batch, sampler, updates=1 if order == "joint" else len(network.heads) + 1)
+            return
+        heads = range(len(network.heads))
+        if order == "deep_to_shallow":
+            yield self._clean(network, batch)
+            heads = reversed(heads)
+        for head in heads:
+            loss = self._noisy(network, batch, sampler, head=head, draw=head + 1)
             yield Objective(name=f"stage{head + 1}", parameters=network.parameters_of(head), loss=loss)
+        if order == "shallow_to_deep":
+            yield self._clean(network, batch)
+
+    def _clean(self, network: PmalNetwork, batch: Batch) -> Objective:
         parameters = [*network.backbone.parameters(), *network.heads.parameters()]
         loss = partial(self._clean_loss, network, to_signed(batch.images_BCHW), batch.labels_B)
-        yield Objective(name="clean", parameters=parameters, loss=loss)
+        return Objective(name="clean", parameters=parameters, loss=loss)
+
+    def _joint(
+        self, network: PmalNetwork, batch: Batch, sampler: Sampler | None, *, updates: int
+    ) -> Iterator[Objective]:
+        """Updates by the sum of all losses; the first one's pairs are those of the other orders."""
+        clean, stages = self._clean(network, batch).loss, len(network.heads)
+        for update in range(updates):
+            losses = [
+                self._noisy(network, batch, sampler, head=head, draw=update * stages + head + 1)
+                for head in range(stages)
+            ]
+            loss = partial(_sum_of, [*losses, clean])
+            yield Objective(name=f"joint{update + 1}", parameters=list(network.parameters()), loss=loss)
+
+    def _noisy(
+        self, network: PmalNetwork, batch: Batch, sampler: Sampler | None, *, head: int, draw: int
+    ) -> Callable[[slice], LossSum]:
+        """A head's loss on a noisy pair of its own."""
+        target_BCHW, input_BCHW = signed_pair(sampler, batch, draw=draw)
+        return partial(self._noisy_loss, network, head, target_BCHW, input_BCHW, batch.labels_B)
 
     def _noisy_loss(
         self,
@@ -207,13 +265,21 @@ class Pmal:
         labels_B: Tensor,
         part: slice,
     ) -> LossSum:
+        settings = self._settings
+        if not settings.restores:
+            feature_BCHW = network.feature(input_BCHW[part], head)
+            losses_B = self._entropy(network.heads[head](feature_BCHW), labels_B[part])
+            return LossSum(losses_B.sum(), len(losses_B))
         feature_BCHW, restored_BCHW = network.restore(input_BCHW[part], head)
         losses_B = self._entropy(network.heads[head](feature_BCHW), labels_B[part])
-        distance = RESTORATION_LOSSES[self._settings.restoration_loss]
-        losses_B = losses_B + self._settings.alpha * distance(restored_BCHW, target_BCHW[part])
-        seen_BCHW = restored_BCHW.detach() if self._settings.detach_restored else restored_BCHW
-        again_BCHW = network.feature(seen_BCHW, head)
-        losses_B = losses_B + self._entropy(network.heads[head](again_BCHW), labels_B[part])
+        if settings.alpha > 0:
+            distance = RESTORATION_LOSSES[settings.restoration_loss]
+            losses_B = losses_B + settings.alpha * distance(restored_BCHW, target_BCHW[part])
+        if settings.restored_weight > 0:
+            seen_BCHW = restored_BCHW.detach() if settings.detach_restored else restored_BCHW
+            again_BCHW = network.feature(seen_BCHW, head)
+            again_B = self._entropy(network.heads[head](again_BCHW), labels_B[part])
+            losses_B = losses_B + settings.restored_weight * again_B
         return LossSum(losses_B.sum(), len(losses_B))
 
     def _clean_loss(self, network: PmalNetwork, images_BCHW: Tensor, labels_B: Tensor, part: slice) -> LossSum:
@@ -225,3 +291,9 @@ class Pmal:
 
     def _entropy(self, logits_BN: Tensor, labels_B: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits_BN, labels_B, smoothing=self._context.label_smoothing)
+
+
+def _sum_of(losses: Sequence[Callable[[slice], LossSum]], part: slice) -> LossSum:
+    """Several losses of the same images added up."""
+    parts = [loss(part) for loss in losses]
+    return LossSum(torch.stack([item.total for item in parts]).sum(), parts[0].count)

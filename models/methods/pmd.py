@@ -32,7 +32,7 @@ from models.methods.cost import gradient_passes, meta_batch
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, Teacher, setting
 
 LogitLoss = Literal["mse", "kl"]
-StudentInput = Literal["clean", "noisy"]
+StudentInput = Literal["clean", "noisy", "clean_then_noisy"]
 TeacherInput = Literal["clean", "same"]
 
 _TEMPERATURE = 4.0
@@ -54,7 +54,8 @@ class PmdSettings:
     logit_loss: LogitLoss = setting("mse", doc="distance of the logits; the paper's is mse")  # noqa: RUF009
     temperature: float = setting(_TEMPERATURE, gt=0, doc="of kl, both softmaxes divided by it")
     student_input: StudentInput = setting(  # noqa: RUF009
-        "clean", doc="noisy: the student sees training noise, in all epochs"
+        "clean",
+        doc="noisy: the student sees training noise, in all epochs; clean_then_noisy: only when the teacher has left",
     )
     teacher_input: TeacherInput = setting(  # noqa: RUF009
         "clean", doc="what the teacher sees of a noisy student's images: the clean ones, or the same"
@@ -68,8 +69,13 @@ class PmdSettings:
             )
         if self.logit_loss != "kl" and self.temperature != _TEMPERATURE:
             raise ValueError("temperature has no effect without logit_loss: kl; set that or leave temperature out")
-        if self.student_input == "clean" and self.teacher_input != "clean":
+        if self.student_input != "noisy" and self.teacher_input != "clean":
             raise ValueError("teacher_input has no effect without student_input: noisy; set that or leave it out")
+        if self.student_input == "clean_then_noisy" and self.distil_share == 1:
+            raise ValueError(
+                "student_input must be clean or noisy with distil_share: 1, as the teacher never leaves, but got "
+                "clean_then_noisy; lower distil_share"
+            )
 
     def weight(self, stage: int) -> float:
         """Of an update of maps, from 0, the shallowest."""
@@ -178,7 +184,7 @@ class Pmd:
         )
 
     def passes_per_image(self) -> float:
-        """Mean over the epochs: the updates of a batch and the teacher's one forward pass, then the labels' update.
+        """Mean over the training: the updates of a batch and the teacher's one forward pass, then the labels' update.
 
         A driver that doubles it for SAM counts the teacher's pass twice: an upper bound by that one forward pass.
         """
@@ -186,8 +192,9 @@ class Pmd:
 
     @cached_property
     def _passes(self) -> float:
-        epochs = self._context.epochs
-        taught = sum(epoch / epochs < self._settings.distil_share for epoch in range(epochs)) / epochs
+        epochs, taught = self._context.epochs, self._settings.distil_share
+        if epochs is not None:
+            taught = sum(epoch / epochs < taught for epoch in range(epochs)) / epochs
         return taught * self._passes_at(0.0) + (1 - taught) * self._passes_at(1.0)
 
     def _passes_at(self, progress: float) -> float:
@@ -222,7 +229,8 @@ class Pmd:
 
     def _views(self, batch: Batch, sampler: Sampler | None) -> tuple[Tensor, Tensor]:
         """What the student sees in [-1, 1] and what the teacher is shown in [0, 1], both of the same cut and place."""
-        if self._settings.student_input == "clean" or sampler is None:
+        kind, taught = self._settings.student_input, batch.progress < self._settings.distil_share
+        if kind == "clean" or (kind == "clean_then_noisy" and taught) or sampler is None:
             return to_signed(batch.images_BCHW), batch.images_BCHW
         pair = sampler(batch.images_BCHW, batch.keys_B, draw=0, level=batch.noise_level)
         shown_BCHW = pair.target_BCHW if self._settings.teacher_input == "clean" else pair.input_BCHW

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 from analysis import facts, figures
+from analysis.contrasts import contrast_table
 from analysis.load import read_study
 from analysis.metrics import ALEXNET_ERRORS
 from analysis.report import write_report
 from analysis.scores import headline
-from analysis.tables import accuracy_table, contrast_table, count_text, mean_table, real_table, trial_table
+from analysis.tables import accuracy_table, count_text, mean_table, real_table, trial_table
 
 
 @pytest.fixture(scope="module")

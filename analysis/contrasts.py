@@ -1,0 +1,164 @@
+"""Differences between configurations: those that the study file states beforehand, else each against the baseline."""
+# pandas ships no stubs, and pyright takes an indexed frame for any of four types:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline
+from analysis.stats import Interval, Term, holm, mcnemar, p_value, seeds_needed, simultaneous, tost, verdict
+from analysis.tables import KEEPS_MARGIN, Column, Table, bounds, interval_text
+
+_ALL_NOISE = "noise"
+
+
+class Contrast(NamedTuple):
+    """One configuration minus another, under the names that a reader knows them by.
+
+    `margin` is how much the first may lose and still be said to keep the second's accuracy; None where that is not
+    asked.
+    """
+
+    arm: Arm
+    label: str
+    against: Arm
+    against_label: str
+    margin: float | None = None
+
+
+def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> Table:
+    """The contrasts that the study's `report` states, or every configuration against the baseline.
+
+    Each endpoint is one family, with simultaneous intervals over its contrasts. Empty for validation figures (the
+    trials were chosen by them) and without predictions.
+    """
+    settings = ((study or {}).get("config") or {}).get("report") or {}
+    stated, notes = _stated(found, settings.get("contrasts") or ())
+    if settings.get("contrasts"):
+        families = [(endpoint, stated) for endpoint in settings.get("endpoints") or (CLEAN, _ALL_NOISE)]
+    else:
+        against = _against_baseline(found)
+        families = [(_ALL_NOISE, against), (CLEAN, [c._replace(margin=KEEPS_MARGIN) for c in against])]
+    rows = [row for endpoint, contrasts in families for row in _family(endpoint, contrasts)]
+    columns = [
+        Column("endpoint", lambda row: endpoint_title(row["endpoint"]), is_number=False),
+        Column("configuration", lambda row: row["label"], is_number=False),
+        Column("against", lambda row: row["baseline"], is_number=False),
+        Column("difference in points", interval_text("difference")),
+        Column("simultaneous 95 % interval", joint_text),
+        Column("p (Holm)", _p_text),
+        Column("seeds", lambda row: str(row["n_seeds"])),
+        Column("images", lambda row: str(row["n_images"])),
+        Column("reading", lambda row: row["verdict"], is_number=False),
+    ]
+    note = "Paired by image and noise; seeds and images random (for one seed: images only)."
+    return Table("contrasts", pd.DataFrame(rows), columns, [*([note] if rows else []), *notes])
+
+
+def _p_text(row: pd.Series) -> str:
+    value = float(row["p_holm"])
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def joint_text(row: pd.Series) -> str:
+    """The simultaneous interval in points."""
+    return f"{row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}"
+
+
+def endpoint_title(endpoint: str) -> str:
+    """An endpoint in a table's words."""
+    kind, _, names = endpoint.partition(":")
+    if kind == "group":
+        return f"mean {names}"
+    if kind == "outside":
+        return f"mean noise outside {names.replace('+', ', ')}"
+    return "mean noise" if endpoint in {_ALL_NOISE, NOISE} else endpoint
+
+
+def endpoint_phrase(endpoint: str) -> str:
+    """An endpoint in a sentence's words."""
+    kind, _, names = endpoint.partition(":")
+    if kind == "group":
+        return f"under {names} corruptions"
+    if kind == "outside":
+        return f"under noise outside {names.replace('+', ', ')}"
+    return "on clean images" if endpoint == CLEAN else "under noise"
+
+
+def endpoint_cells(arm: Arm, endpoint: str) -> list[Cell]:
+    """The corruption x severity cells whose mean an endpoint is: clean, noise, group:NAME or outside:NAME+NAME."""
+    kind, _, names = endpoint.partition(":")
+    if kind == "group":
+        return arm.among("group", names)
+    if kind == "outside":
+        left_out = {cell for name in names.split("+") for cell in arm.among("group", name)}
+        return [cell for cell in arm.noisy() if cell not in left_out]
+    return arm.of(CLEAN) if endpoint == CLEAN else arm.noisy()
+
+
+def _stated(found: Headline, stated: Sequence[Mapping[str, Any]]) -> tuple[list[Contrast], list[str]]:
+    """The contrasts of the study file whose phases have been tested, and a note for each that cannot be drawn yet."""
+    if found.split != "test":
+        return [], []
+    by_phase = {str(phase): arm for arm in found.arms if arm.scores for phase in arm.rows["phase"].unique()}
+    contrasts, notes = [], []
+    for item in stated:
+        missing = [name for name in (item["arm"], item["against"]) if name not in by_phase]
+        if missing:
+            notes.append(f"{item['arm']} against {item['against']}: no tested trials of {' and '.join(missing)} yet")
+            continue
+        margin = item.get("margin_points")
+        loss = None if margin is None else float(margin) / 100
+        contrasts.append(Contrast(by_phase[item["arm"]], item["arm"], by_phase[item["against"]], item["against"], loss))
+    return contrasts, notes
+
+
+def _against_baseline(found: Headline) -> list[Contrast]:
+    reference = found.reference()
+    if reference is None or not reference.scores:
+        return []
+    others = [arm for arm in found.arms if arm is not reference and arm.scores]
+    return [Contrast(arm, arm.label, reference, reference.label) for arm in others]
+
+
+def _family(endpoint: str, contrasts: Sequence[Contrast]) -> list[dict]:
+    arms = {arm.config_id: arm for contrast in contrasts for arm in (contrast.arm, contrast.against)}
+    cells = {name: endpoint_cells(arm, endpoint) for name, arm in arms.items()}
+    if not contrasts or not all(cells.values()):
+        return []
+    scores = {name: arm.mean_scores(cells[name]) for name, arm in arms.items()}  # max-t knows an arm by its array
+    terms: list[list[Term]] = [[(1.0, scores[c.arm.config_id]), (-1.0, scores[c.against.config_id])] for c in contrasts]
+    pairs = simultaneous(terms)
+    adjusted = holm([p_value(single) for single, _ in pairs])
+    return [
+        _row(endpoint, *found, p_holm=p_holm) for *found, p_holm in zip(contrasts, terms, pairs, adjusted, strict=True)
+    ]
+
+
+def _row(
+    endpoint: str, contrast: Contrast, terms: Sequence[Term], pair: tuple[Interval, Interval], *, p_holm: float
+) -> dict:
+    single, joint = pair
+    margin = KEEPS_MARGIN if contrast.margin is None else contrast.margin
+    row = {"endpoint": NOISE if endpoint == _ALL_NOISE else endpoint, "config_id": contrast.arm.config_id,
+           "label": contrast.label, "baseline": contrast.against_label}  # fmt: skip
+    row |= bounds("difference", single)
+    row |= {"joint_low": joint.low, "joint_high": joint.high, "p": p_value(single), "p_holm": p_holm}
+    row |= {"p_not_worse": tost(single, margin=margin).not_worse, "p_mcnemar": math.nan, "margin": margin}
+    row |= {"n_seeds": single.n_seeds, "n_images": single.n_images, "population": single.population}
+    row |= {"seeds_needed": seeds_needed(joint) or 0}
+    row["verdict"] = _verdict(joint, contrast.margin)
+    first_SI, second_SI = terms[0][1], terms[1][1]
+    if endpoint == CLEAN and len(first_SI) == len(second_SI) == 1:
+        gap_I = first_SI[0] - second_SI[0]
+        row["p_mcnemar"] = mcnemar(int((gap_I > 0).sum()), int((gap_I < 0).sum()))
+    return row
+
+
+def _verdict(joint: Interval, margin: float | None) -> str:
+    if margin is not None and -margin < joint.low <= 0:
+        return f"keeps it (loses less than {margin * 100:g} point{'' if margin == 0.01 else 's'})"
+    return verdict(joint)

@@ -1,0 +1,34 @@
+"""What a run says at its end: the headline as plain text."""
+# pandas ships no stubs:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+
+from analysis.contrasts import endpoint_title, joint_text
+from analysis.scores import Headline
+from analysis.tables import Table, real_text
+
+
+def terminal(found: Headline, accuracy: Table, contrasts: Table) -> str:
+    """The headline as plain text, for the end of a run."""
+    if accuracy.frame.empty:
+        return "no finished trial yet"
+    wanted = ("configuration", "clean", "mean noise", "worst", "mCE", "ECE noise", "flips", "passes", "seeds")
+    columns = [column for column in accuracy.columns if column.title in wanted]
+    lines = [[column.title for column in columns]]
+    lines += [[column.text(row) for column in columns] for _, row in accuracy.frame.iterrows()]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    title = "accuracy in % on the test images" if found.split == "test" else (
+        "accuracy in % on VALIDATION images: the best trial of each method, chosen by these very figures"
+    )  # fmt: skip
+    text = [f"{title} [95 % interval]"]
+    for line in lines:
+        cells = [cell.ljust(w) if not c.is_number else cell.rjust(w)
+                 for cell, w, c in zip(line, widths, columns, strict=True)]  # fmt: skip
+        text.append("  ".join(cells).rstrip())
+    for _, row in contrasts.frame.iterrows():
+        gap = f"{row['difference'] * 100:+.1f} points ({joint_text(row)})"
+        where = endpoint_title(row["endpoint"])
+        text.append(f"{where}: {row['label']} against {row['baseline']} {gap}: {row['verdict']}")
+    for name in found.real:
+        shown = "; ".join(f"{row['label']} {real_text(name)(row)}" for _, row in accuracy.frame.iterrows())
+        text.append(f"real images {name} (in no mean): {shown}")
+    return "\n".join(text)
