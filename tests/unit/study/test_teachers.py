@@ -314,6 +314,51 @@ def test_a_pmal_teacher_and_its_pmd_student_as_a_two_phase_study(run: phases.Stu
         student_of(dataclasses.replace(run, teachers={}))
 
 
+def test_a_student_can_learn_from_the_teacher_of_its_own_seed(run: phases.StudyRun) -> None:
+    specs = {seed: train_pmal(run, seed, seed=seed) for seed in (0, 1)}
+    for spec, accuracy in zip(specs.values(), (0.1, 0.9), strict=True):
+        run.ledger.append(spec.key, "final", epoch=1, step=0, metrics={"acc/noise": accuracy}, final=True)
+    keys = [spec.key for spec in specs.values()]
+    phases._record_phase(run.ledger, run.config.phases[0], status="finished", trials=keys)
+    phase = run.config.phases[2]
+    config = for_phase(run.config, phase.model_copy(update={"set": {**phase.set, "method.teacher": "pmal@seed"}}))
+
+    def student(seed: int) -> TrialSpec:
+        tree = config.trial().model_dump(mode="json")
+        tree["train"]["seed"] = seed
+        return run.spec(TrialConfig.model_validate(tree), phase, number=seed, params={})
+
+    for seed, spec in specs.items():
+        assert student(seed).teacher["place"] == run.ledger.path(spec.key)
+    with pytest.raises(ValueError, match="no trial of 'pmal' of seed 7 finished, so nobody can teach"):
+        student(7)
+
+
+@pytest.mark.parametrize(
+    ("phase", "seeds", "message"),
+    [
+        ("teacher", "[1, 2]", ""),
+        ("teacher", "[2]", ""),
+        ("teacher", "[1, 3]", r"must have a trial of each seed of student, but teacher has none of \[3\]"),
+        ("teachr", "[1]", "must be the name of a phase before this one.*teacher"),
+    ],
+)
+def test_seeds_that_pair_up_are_checked_before_the_start(tmp_path: Path, phase: str, seeds: str, message: str) -> None:
+    text = STUDY[: STUDY.index("phases:")] + (
+        "phases:\n"
+        "  - {kind: train, name: teacher, seeds: [1, 2]}\n"
+        f"  - {{kind: train, name: student, seeds: {seeds}, "
+        f"set: {{method.name: pmd, method.teacher: {phase}@seed, method.feature_weight: 1.0}}}}\n"
+    )
+    file = tmp_path / "pairs.yaml"
+    file.write_text(text)
+    if not message:
+        refuse_what_cannot_run(load_study(file).config)
+        return
+    with pytest.raises(ValueError, match=message):
+        load_study(file)
+
+
 def test_of_a_confirm_phase_the_first_chosen_teaches(run: phases.StudyRun) -> None:
     later, first = (train_pmal(run, number, phase=1, seed=100 + number) for number in (1, 0))
     phases._record_phase(run.ledger, run.config.phases[1], status="finished", trials=[later.key, first.key])

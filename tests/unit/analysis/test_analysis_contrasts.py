@@ -1,0 +1,104 @@
+"""Contrasts that a study file states: which figures they are made of, what is said of them, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from analysis.contrasts import contrast_table, endpoint_cells, endpoint_phrase, endpoint_title
+from analysis.load import read_study
+from analysis.report import write_report
+from analysis.scores import headline
+from analysis.stats import crossed_difference
+from study.config import StudyConfig
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Drawing takes most of a report's time; what a test reads in the page needs none."""
+    monkeypatch.setattr("analysis.report.draw", lambda *_: [])
+
+
+def stated(folder: Path, contrasts: list[dict], endpoints: list[str]) -> None:
+    """Make the confirmed configurations phases A, B and C, and state contrasts between them."""
+    for number in range(9):
+        place = folder / "trials" / f"{0xC0000 + number:016x}" / "trial.json"
+        info = json.loads(place.read_text())
+        place.write_text(json.dumps({**info, "phase": "ABC"[number // 3], "role": "train"}))
+    study = json.loads((folder / "study.json").read_text())
+    study["config"]["report"] |= {"contrasts": contrasts, "endpoints": endpoints}
+    keys = [f"{0xC0000 + number:016x}" for number in range(9)]
+    study["phases"] = [study["phases"][0]] + [
+        {"name": name, "kind": "train", "status": "finished", "trials": keys[3 * n : 3 * n + 3], "selected": []}
+        for n, name in enumerate("ABC")
+    ]
+    (folder / "study.json").write_text(json.dumps(study))
+
+
+def test_each_contrast_is_the_paired_difference_of_its_endpoints_cells(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=60)
+    contrasts = [{"arm": "A", "against": "B"}, {"arm": "A", "against": "C", "margin_points": 30.0}]
+    stated(folder, contrasts, ["clean", "outside:noise+blur"])
+    snapshot = read_study(folder)
+    found = headline(snapshot)
+    frame = contrast_table(found, snapshot.study).frame
+    assert frame[["endpoint", "label", "baseline"]].to_numpy().tolist() == [
+        ["clean", "A", "B"], ["clean", "A", "C"], ["outside:noise+blur", "A", "B"], ["outside:noise+blur", "A", "C"],
+    ]  # fmt: skip
+    arms = {str(arm.rows["phase"].iloc[0]): arm for arm in found.arms}
+    outside = [(name, level) for name in ("contrast", "jpeg_compression", "resolution") for level in range(1, 6)]
+    assert endpoint_cells(arms["A"], "outside:noise+blur") == outside
+    means = {name: np.mean([arm.scores[cell] for cell in outside], axis=0) for name, arm in arms.items()}
+    for place, other in ((2, "B"), (3, "C")):
+        expected = crossed_difference(means["A"], means[other])
+        row = frame.iloc[place]
+        assert row["difference"] == pytest.approx(expected.estimate)
+        assert (row["difference_low"], row["difference_high"]) == pytest.approx((expected.low, expected.high))
+        assert row["joint_low"] <= expected.low
+    lost = frame[frame["baseline"] == "C"]
+    keeps = (lost["joint_low"] > -0.3) & (lost["joint_low"] <= 0)
+    assert lost["verdict"].str.startswith("keeps it (loses less than 30 points)").tolist() == keeps.tolist()
+    assert not frame[frame["baseline"] == "B"]["verdict"].str.startswith("keeps").any()
+
+
+def test_the_report_says_what_was_stated_and_what_is_not_there_yet(tmp_path, write_ledger, without_pictures):
+    folder = write_ledger(tmp_path, num_images=30)
+    stated(folder, [{"arm": "A", "against": "B"}, {"arm": "A", "against": "later"}], ["group:blur"])
+    paths = write_report(folder)
+    html = paths.html.read_text()
+    assert "stated in the study" in html
+    assert "Under blur corruptions A " in html
+    assert "A against later: no tested trials of later yet" in html
+    assert "mean blur: A against B" in paths.summary
+
+
+def test_endpoints_in_words():
+    assert [endpoint_title(name) for name in ("clean", "noise", "group:blur", "outside:noise+blur")] == [
+        "clean", "mean noise", "mean blur", "mean noise outside noise, blur",
+    ]  # fmt: skip
+    assert endpoint_phrase("outside:noise+blur") == "under noise outside noise, blur"
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ({"contrasts": [{"arm": "on", "against": "two"}]}, "must be the name of a phase that is tested.*near: one"),
+        ({"contrasts": [{"arm": "one", "against": "search"}]}, "must be the name of a phase that is tested"),
+        ({"contrasts": [{"arm": "one", "against": "one"}]}, "must be another phase than arm"),
+        ({"contrasts": [{"arm": "both", "against": "one"}]}, "must be a phase of one configuration"),
+        ({"endpoints": ["dirty"]}, "must be clean, noise, group:NAME or outside:NAME"),
+        ({"endpoints": ["group:blurr"]}, "must name a group of corruptions, but got 'blurr'; near: blur"),
+        ({"endpoints": ["outside:noise+"]}, "must name a group of corruptions, but got ''"),
+    ],
+)
+def test_contrasts_that_cannot_be_drawn_are_refused(report: dict, message: str):
+    phases = [
+        {"kind": "search", "name": "search"},
+        {"kind": "confirm", "name": "both", "of": "search", "top": 2},
+        {"kind": "train", "name": "one"},
+        {"kind": "train", "name": "two", "set": {"method.name": "pmal"}},
+    ]
+    with pytest.raises(ValidationError, match=message):
+        StudyConfig.model_validate({"name": "a", "phases": phases, "report": report})
