@@ -210,6 +210,22 @@ def data_inspect(
         typer.echo(inspect_source(place, sets=sets or (), sheet=sheet))
 
 
+@data_app.command("duplicates")
+def data_duplicates(
+    source: Annotated[str, typer.Argument(help="A study file, a preset, a class folder or a parquet file.")],
+    sets: Sets = None,
+    distance: Annotated[int | None, typer.Option(help="Tell pairs up to so many bits of 256 apart [40].")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write the nearest pairs side by side here (.png).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON instead.")] = False,
+) -> None:
+    """Find images that stand in two splits, as the same bytes or nearly so, by a perceptual hash."""
+    with _plain_errors():
+        from study.reevaluate import duplicates_in
+
+        place = source if Path(source).exists() else _preset_or_path(source)
+        typer.echo(duplicates_in(place, sets=sets or (), distance=distance, sheet=sheet, as_json=as_json))
+
+
 @noise_app.command("list")
 def noise_list(
     which: Annotated[list[str] | None, typer.Argument(help="Corruptions, groups or families [all].")] = None,

@@ -12,20 +12,12 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, create_model, field_validator, model_validator
 
 from models.methods.registry import METHODS
 from noise.families import CORRUPTIONS, SETS, expand
 from noise.training import TRAINING_ONLY
+from study.config_data import DataConfig, Section, SyntheticVehicles
 
 NUMERICS = 2
 """Raised by hand whenever the same settings give other numbers; part of every trial's identity."""
@@ -39,74 +31,6 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Strength = Annotated[float, Field(ge=0.0, le=5.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """Names become folders and MLflow experiments: letters, digits, '.', '_' and '-', 64 at most."""
-
-
-class Section(BaseModel):
-    """A frozen section that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-# ---------------------------------------------------------------------------------------------------------------- data
-class DataCommon(Section):
-    """What every image source shares."""
-
-    image_size: int = Field(default=64, ge=8, le=1024, description="Side of the square working image in pixels.")
-    validation_share: float = Field(
-        default=0.2, gt=0.0, lt=0.9, description="Share of train taken for validation, by class."
-    )
-    split_seed: int = Field(
-        default=0, ge=0, description="Seed of the validation split; the same for all trials of a study."
-    )
-    max_classes: int | None = Field(
-        default=None, ge=2, description="Keep the first classes only (in the source's order)."
-    )
-    max_per_class: int | None = Field(
-        default=None, ge=2, description="Keep at most this many training images of a class."
-    )
-    on_corrupt: Literal["refuse", "skip"] = Field(
-        default="refuse", description="What an image that cannot be read does."
-    )
-
-
-class SyntheticVehicles(DataCommon):
-    """Procedurally drawn vehicles: classes differ in shape only. No download."""
-
-    source: Literal["synthetic-vehicles"] = "synthetic-vehicles"
-    image_size: int = Field(default=64, ge=16, le=512, description="Side of the square working image in pixels.")
-    num_classes: int = Field(default=10, ge=2, le=200)
-    train_per_class: int = Field(default=60, ge=4, le=100_000)
-    test_per_class: int = Field(default=30, ge=1, le=100_000)
-    seed: int = Field(default=0, ge=0, description="Seed of the drawings.")
-
-
-class ImageFolder(DataCommon):
-    """A folder with one folder per class, or with split folders (train, val, test) that hold those."""
-
-    source: Literal["image-folder"]
-    path: str = Field(min_length=1, description="Folder; relative paths count from the study file.")
-    test_share: float = Field(
-        default=0.2, gt=0.0, lt=0.9, description="Share taken for test where no test folder exists."
-    )
-
-
-class Parquet(DataCommon):
-    """A parquet file with one image in a row."""
-
-    source: Literal["parquet"]
-    path: str = Field(min_length=1, description="File; relative paths count from the study file.")
-    image_column: str | None = Field(
-        default=None, description="Column of encoded image bytes (found by itself if left out)."
-    )
-    label_column: str | None = Field(default=None, description="Column of class labels (found by itself if left out).")
-    name_column: str | None = Field(default=None, description="Column of class names for people.")
-    split_column: str | None = Field(default=None, description="Column that says train, validation or test.")
-    test_share: float = Field(
-        default=0.2, gt=0.0, lt=0.9, description="Share taken for test where no split column exists."
-    )
-
-
-DataConfig = Annotated[SyntheticVehicles | ImageFolder | Parquet, Field(discriminator="source")]
 
 
 # --------------------------------------------------------------------------------------------------------------- model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter
 
 from analysis.metrics import headline
 from noise.families import find
-from study.config import DataConfig
+from study.config_data import DataConfig
 from study.data.image_set import ImageSet
 from study.data.inspect import inspect_data
 from study.data.prepare import prepare_data
@@ -58,7 +59,7 @@ def evaluate_model(
 
 
 def _images(trained: TrainedModel, data: str | None) -> tuple[ImageSet, str]:
-    cache_dir = resolve_places(None, cwd=Path.cwd()).cache_dir
+    cache_dir = _cache_dir()
     if data is None:
         own = prepare_data(trained.config.data, cache_dir=cache_dir)
         if own.fingerprint != trained.fingerprint:
@@ -136,10 +137,42 @@ def inspect_source(source: str, *, sets: Sequence[str], sheet: Path | None) -> s
     Raises:
         ValueError: The source is none of these, or cannot be read.
     """
+    return inspect_data(_source_config(source, sets), cache_dir=_cache_dir(), sheet=sheet)
+
+
+def duplicates_in(
+    source: str, *, sets: Sequence[str], distance: int | None, sheet: Path | None, as_json: bool = False
+) -> str:
+    """Images of a study, class folder or parquet file that stand in two splits; returns them as text or JSON.
+
+    Args:
+        distance: Bits of the perceptual hash up to which two images are told; None: a sensible one.
+        sheet: PNG file to write the nearest pairs to.
+
+    Raises:
+        ValueError: The source is none of these or cannot be read, or the distance is out of range.
+    """
+    from study.data.duplicate_report import audit_json, audit_text, pair_sheet
+    from study.data.duplicates import DEFAULT_DISTANCE, find_duplicates
+
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise ValueError(f"--sheet must end in .png, but got {str(sheet)!r}")
+    distance = DEFAULT_DISTANCE if distance is None else distance
+    audit = find_duplicates(_source_config(source, sets), cache_dir=_cache_dir(), distance=distance)
+    if sheet is not None:
+        pair_sheet(audit).save(sheet)
+    if as_json:
+        return json.dumps(audit_json(audit), indent=1)
+    return audit_text(audit) + (f"\ncontact sheet: {sheet}" if sheet is not None else "")
+
+
+def _source_config(source: str, sets: Sequence[str]) -> Any:
     if Path(source).suffix in {".yaml", ".yml"}:
-        config = load_study(source, sets).config.data
-    else:
-        if sets:
-            raise ValueError("--set goes with a study file; a folder or parquet file is taken as it is")
-        config = data_config(Path(source))
-    return inspect_data(config, cache_dir=resolve_places(None, cwd=Path.cwd()).cache_dir, sheet=sheet)
+        return load_study(source, sets).config.data
+    if sets:
+        raise ValueError("--set goes with a study file; a folder or parquet file is taken as it is")
+    return data_config(Path(source))
+
+
+def _cache_dir() -> Path:
+    return resolve_places(None, cwd=Path.cwd()).cache_dir

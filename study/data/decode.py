@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from study.data.source import Raw
+from study.data.source import Box, Raw
 
 CHUNK = 256
 """Images decoded ahead of the one that is written."""
@@ -26,29 +26,42 @@ class CorruptImageError(ValueError):
     """An image cannot be decoded; the message is the reason."""
 
 
-def decode_square(content: bytes, *, image_size: int) -> tuple[np.ndarray, tuple[int, int]]:
+def decode_square(content: bytes, *, image_size: int, box: Box | None = None) -> tuple[np.ndarray, tuple[int, int]]:
     """Decodes, scales the image so that it just covers the square, and cuts the middle out.
 
     Resampling is bicubic with antialiasing; an image of the working size passes unchanged.
 
+    Args:
+        box: The part to keep, as far as it lies in the image.
+
     Returns:
-        uint8 (image_size, image_size, 3) and the size (width, height) before.
+        uint8 (image_size, image_size, 3) and the size (width, height) before, of the box where there is one.
 
     Raises:
-        CorruptImageError: The bytes are no image that can be read whole.
+        CorruptImageError: The bytes are no image that can be read whole, or the box lies outside of it.
     """
     if not content:
         raise CorruptImageError("there are no bytes")
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            image = ImageOps.exif_transpose(opened)
+            image = ImageOps.exif_transpose(opened if box is None else _cut(opened, box))
             image.load()
             rgb = to_rgb(image)
     except UnidentifiedImageError as error:  # its own text holds the address of a buffer
         raise CorruptImageError("the bytes are no image of a known format") from error
+    except CorruptImageError:
+        raise
     except UNREADABLE as error:
         raise CorruptImageError(f"{type(error).__name__}: {error}") from error
     return np.asarray(cover_square(rgb, image_size)), rgb.size
+
+
+def _cut(image: Image.Image, box: Box) -> Image.Image:
+    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height)
+    if right <= left or bottom <= top:
+        size = f"{image.width} x {image.height}"
+        raise CorruptImageError(f"the box {','.join(map(str, box))} lies outside of the image of {size}")
+    return image.crop((left, top, right, bottom))
 
 
 def cover_square(image: Image.Image, image_size: int) -> Image.Image:
@@ -99,9 +112,9 @@ def decode_all(raws: Iterable[Raw], *, image_size: int) -> Iterator[Decoded]:
 
 def _decode(raw: Raw, *, image_size: int) -> Decoded:
     if raw.pixels is not None:
-        return Decoded(raw.row, raw.content, raw.pixels, (image_size, image_size))
+        return Decoded(raw.row, raw.identity(), raw.pixels, (image_size, image_size))
     try:
-        pixels, source_size = decode_square(raw.content, image_size=image_size)
+        pixels, source_size = decode_square(raw.content, image_size=image_size, box=raw.box)
     except CorruptImageError as error:
-        return Decoded(raw.row, raw.content, None, reason=str(error))
-    return Decoded(raw.row, raw.content, pixels, source_size)
+        return Decoded(raw.row, raw.identity(), None, reason=str(error))
+    return Decoded(raw.row, raw.identity(), pixels, source_size)

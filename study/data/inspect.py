@@ -12,7 +12,7 @@ from study.data.image_set import DataSplits, ImageSet
 from study.data.prepare import prepare_data
 
 if TYPE_CHECKING:
-    from study.config import DataConfig
+    from study.config_data import DataConfig
 
 FEW = 5
 """A class with fewer train images is pointed out."""

@@ -10,13 +10,13 @@ import numpy as np
 
 from study.data.cache import FORMAT, Plan, load_cache, locked, memo_in, refusal, write_cache
 from study.data.hashing import digest
-from study.data.image_set import DataSplits
+from study.data.image_set import SPLITS, DataSplits, Split
 from study.data.source import Listing, Source
 from study.data.sources import open_source
 from study.data.splits import assign_splits
 
 if TYPE_CHECKING:
-    from study.config import DataConfig
+    from study.config_data import DataConfig
 
 SPLIT_SETTINGS = ("image_size", "validation_share", "test_share", "split_seed", "max_classes", "max_per_class")
 
@@ -65,6 +65,23 @@ def _fingerprint(data: DataConfig, source: Source, cache_dir: Path) -> str:
     content = source.content_hash(memo_in(cache_dir / "content"))
     settings = {name: getattr(data, name, None) for name in SPLIT_SETTINGS}
     return digest(str(FORMAT), content, json.dumps(settings, sort_keys=True))
+
+
+def split_places(data: DataConfig, splits: DataSplits) -> dict[Split, list[str]]:
+    """Where a person finds each image of the splits, in their order.
+
+    Args:
+        data: The data section that the splits were prepared from.
+    """
+    source = open_source(data)
+    skipped = {place for place, _ in splits.skipped}
+    rows = _plan(data, source).rows
+    found: dict[Split, list[str]] = {}
+    for name in SPLITS:
+        places = (source.place(row) for row in rows[name].tolist())
+        found[name] = [place for place in places if place not in skipped]
+        assert len(found[name]) == len(splits.by_name()[name]), name
+    return found
 
 
 def _plan(data: DataConfig, source: Source) -> Plan:

@@ -10,6 +10,9 @@ import numpy as np
 Memo = Callable[[str, Callable[[], str]], str]
 """memo(key, compute): the remembered value of `compute` under `key`, computed on the first call only."""
 
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels from 0; right and bottom are the first column and row that are not in it."""
+
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -27,13 +30,19 @@ class Raw(NamedTuple):
 
     Attributes:
         row: Its row in the source.
-        content: What its id is hashed from: the encoded bytes, empty where there are none.
+        content: The encoded bytes, empty where there are none; of a drawn image, its name.
         pixels: uint8 (size, size, 3) where the source draws images itself, else None: `content` is to be decoded.
+        box: The part of the decoded image to keep, before it is turned as its EXIF data say; None: all of it.
     """
 
     row: int
     content: bytes
     pixels: np.ndarray | None = None
+    box: Box | None = None
+
+    def identity(self) -> bytes:
+        """What its id is hashed from: two parts of one photograph are two images."""
+        return self.content if self.box is None else self.content + repr(self.box).encode()
 
 
 class Listing(NamedTuple):

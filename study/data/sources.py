@@ -1,6 +1,7 @@
 """Where images come from: one entry of `SOURCES` for each value of `data.source`.
 
-A new source is one module with a class that follows `source.Source`, its section in `study.config` and one line here.
+A new source is one module with a class that follows `source.Source`, its section in `study.config_data` and one line
+here; a new set that lists name is one entry of `layouts.LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from study.data.image_folder import ImageFolderSource
+from study.data.image_list import open_image_list
+from study.data.layouts import LAYOUTS, Lists
 from study.data.parquet import ParquetSource
 from study.data.source import Source
+from study.data.stanford_cars import open_stanford_cars
 from study.data.synthetic import SyntheticSource
 
 
@@ -37,10 +41,39 @@ def _synthetic_vehicles(data: Any) -> Source:
     )
 
 
+def _stanford_cars(data: Any) -> Source:
+    return open_stanford_cars(data.path, crop_to_box=data.crop_to_box, refuse=data.on_corrupt == "refuse")
+
+
+def _image_list(data: Any) -> Source:
+    layout = LAYOUTS[data.layout] if data.layout is not None else _own_lists(data)
+    refuse = data.on_corrupt == "refuse"
+    return open_image_list(data.path, layout, name=data.layout, crop=data.crop_to_box, refuse=refuse)
+
+
+def _own_lists(data: Any) -> Lists:
+    """The layout that a study file describes; columns left out are path and label, or the whole line is the path."""
+    columns, has_part = data.columns, data.label_part is not None
+    path_column = columns.path if columns else None if has_part and data.separator is None else 0
+    return Lists(
+        data.lists,
+        images=data.images or ".",
+        separator=data.separator,
+        path_column=path_column,
+        label_column=None if has_part else columns.label if columns else 1,
+        label_parts=(data.label_part,) if has_part else (),
+        label_base=data.label_base,
+        skip_lines=data.skip_lines,
+        names=data.class_names,
+    )
+
+
 SOURCES: dict[str, Callable[[Any], Source]] = {
     "synthetic-vehicles": _synthetic_vehicles,
     "image-folder": _image_folder,
     "parquet": _parquet,
+    "stanford-cars": _stanford_cars,
+    "image-list": _image_list,
 }
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from noise.families import CORRUPTIONS
 from study.cli import BAD_INPUT, INTERRUPTED, app
-from study.config import DataConfig
+from study.config_data import DataConfig
 from study.trial import run_trial
 from tests.unit.study.trials import PMAL, tiny_config, tiny_spec
 
@@ -112,6 +112,23 @@ def test_inspect_counts_a_presets_images() -> None:
     assert Path("sheet.png").is_file()
     answer = _murk("data", "inspect", "missing-folder")
     assert answer.exit_code == BAD_INPUT
+
+
+def test_duplicates_of_a_presets_images() -> None:
+    sets = ["--set", "data.num_classes=2", "--set", "data.train_per_class=5"]
+    done = _murk("data", "duplicates", "quickstart", *sets, "--sheet", "sheet.png")
+    assert done.exit_code == 0, done.output
+    assert "0 of the pairs are the same bytes" in done.stdout
+    assert Path("sheet.png").is_file()
+    as_json = _murk("data", "duplicates", "quickstart", *sets, "--distance", "80", "--json")
+    assert json.loads(as_json.stdout)["distance"] == 80
+    for args, said in (
+        (["--distance", "300"], "--distance must be from 0 to 256 bits, but got 300"),
+        (["--sheet", "sheet.txt"], "--sheet must end in .png"),
+    ):
+        answer = _murk("data", "duplicates", "quickstart", *sets, *args)
+        assert answer.exit_code == BAD_INPUT
+        assert said in answer.stderr
 
 
 def test_an_interrupt_outside_a_phase_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

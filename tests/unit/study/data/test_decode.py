@@ -63,3 +63,22 @@ def test_the_camera_orientation_is_followed():
 def test_broken_bytes_are_a_reason(content):
     with pytest.raises(CorruptImageError):
         decode_square(content, image_size=8)
+
+
+def test_a_box_is_cut_from_the_stored_picture_before_it_is_turned():
+    pixels = np.zeros((20, 30, 3), dtype=np.uint8)
+    pixels[2:12, 4:14] = 255
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter turn
+    content = encoded(Image.fromarray(pixels), exif=turned)
+    square, before = decode_square(content, image_size=10, box=(4, 2, 14, 12))
+    assert before == (10, 10)
+    assert square.min() == 255
+    half, before = decode_square(content, image_size=10, box=(4, 2, 14, 32))
+    assert before == (18, 10)
+    assert half.min() == 0
+
+
+def test_a_box_outside_of_the_image_is_corrupt():
+    with pytest.raises(CorruptImageError, match="the box 30,0,40,9 lies outside of the image of 30 x 20"):
+        decode_square(encoded(gradient(30, 20)), image_size=8, box=(30, 0, 40, 9))

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from study.config import ImageFolder, SyntheticVehicles
+from study.config_data import ImageFolder, SyntheticVehicles
 from study.data.inspect import inspect_data
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import study.data.cache as cache_module
-from study.config import ImageFolder
+from study.config_data import ImageFolder
 from study.data.prepare import prepare_data
 from study.data.real import list_real, open_real, prepare_all_real, prepare_real
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from study.config import ImageFolder, Parquet
+from study.config_data import ImageFolder, Parquet
 from study.data.prepare import prepare_data
 
 SETS = {

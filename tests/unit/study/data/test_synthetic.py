@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study.config import SyntheticVehicles
+from study.config_data import SyntheticVehicles
 from study.data.sources import open_source
 from study.data.synthetic import draw_vehicle
 from study.data.vehicle_shapes import MAX_CLASSES, vehicle_shape
