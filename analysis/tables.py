@@ -152,25 +152,25 @@ def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[s
     row: dict = {name: first[name] for name in ("config_id", "label", "method", "backbone", "stages", "rho")}
     row |= {"train_noise": first["train_noise"], "split": first["split"], "n_seeds": len(trials)}
     row |= {"n_images": some.n_images if some else 0, "population": some.population if some else ""}
-    row |= _bounds(CLEAN, clean)
+    row |= bounds(CLEAN, clean)
     relations = arm.relations()
     for name in found.corruptions:
-        row |= _bounds(name, arm.mean(arm.of(name))) | {f"{name}_relation": relations.get(name)}
-    row |= _bounds(NOISE, noise)
-    row |= _bounds(UNSEEN, arm.mean([cell for name in found.unseen_by_all() for cell in arm.of(name)]))
+        row |= bounds(name, arm.mean(arm.of(name))) | {f"{name}_relation": relations.get(name)}
+    row |= bounds(NOISE, noise)
+    row |= bounds(UNSEEN, arm.mean([cell for name in found.unseen_by_all() for cell in arm.of(name)]))
     for relation in MARKS:
-        row |= _bounds(f"{relation}_mean", arm.mean(arm.among("relation", relation)))
+        row |= bounds(f"{relation}_mean", arm.mean(arm.among("relation", relation)))
     row |= {"ece_clean": arm.measure("ece", arm.of(CLEAN)), "ece_noise": arm.measure("ece", arm.noisy())}
     row |= {"flips_noise": arm.measure("flips", arm.noisy())}
     for name in found.real:
         row |= _real_figures(arm, name, prefix=f"real/{name}")
     worst = worst_family(arm.rows)[0] if arm.noisy() else None
-    row |= {"worst_corruption": worst} | _bounds("worst", arm.mean(arm.of(worst)) if worst else None)
-    row |= _bounds("mce", None) | {"relative_mce": math.nan} | _published(arm, found, notes)
+    row |= {"worst_corruption": worst} | bounds("worst", arm.mean(arm.of(worst)) if worst else None)
+    row |= bounds("mce", None) | {"relative_mce": math.nan} | _published(arm, found, notes)
     if baseline is not None and _paired_cells(arm) == _paired_cells(baseline):
         plain = mean_corruption_error(arm.rows, baseline.rows)
         relative = mean_corruption_error(arm.rows, baseline.rows, relative=True)
-        row |= _bounds("mce", corruption_error(arm, baseline)) | {"mce": plain.value, "relative_mce": relative.value}
+        row |= bounds("mce", corruption_error(arm, baseline)) | {"mce": plain.value, "relative_mce": relative.value}
         notes += [f"mCE, {note}" for note in plain.notes] + [f"relative mCE, {note}" for note in relative.notes]
     return row | {name: float(trials[name].mean()) for name in ("cost_passes", "cost_seconds")}
 
@@ -198,11 +198,12 @@ def _published(arm: Arm, found: Headline, notes: list[str]) -> dict[str, float]:
 def _real_figures(arm: Arm, name: str, *, prefix: str) -> dict[str, float]:
     """Accuracy on a folder of real images with its interval, its own number of images, and its calibration error."""
     mean = arm.mean(arm.of(name))
-    figures = _bounds(prefix, mean) | {f"{prefix}_n": math.nan if mean is None else float(mean.n_images)}
+    figures = bounds(prefix, mean) | {f"{prefix}_n": math.nan if mean is None else float(mean.n_images)}
     return figures | {f"{prefix}_ece": arm.measure("ece", arm.of(name))}
 
 
-def _bounds(name: str, found: Interval | None) -> dict[str, float]:
+def bounds(name: str, found: Interval | None) -> dict[str, float]:
+    """An estimate and its bounds as three columns; NaN where there is none."""
     if found is None:
         return {name: math.nan, f"{name}_low": math.nan, f"{name}_high": math.nan}
     return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
@@ -276,7 +277,7 @@ def mean_table(found: Headline) -> Table:
 def _mean_row(arm: Arm, kind: str, name: str) -> dict:
     cells = arm.among(kind, name)
     row: dict = {"over": kind, "name": name, "config_id": arm.config_id, "label": arm.label, "num_cells": len(cells)}
-    row |= _bounds("accuracy", arm.mean(cells))
+    row |= bounds("accuracy", arm.mean(cells))
     return row | {column: arm.measure(column, cells) for column in ("ece", "flips")}
 
 
@@ -354,7 +355,7 @@ def _family(endpoint: str, reference: Arm, others: Sequence[Arm]) -> list[dict]:
     rows = []
     for arm, terms, (single, joint), p_holm in zip(others, contrasts, pairs, adjusted, strict=True):
         row = {"endpoint": endpoint, "config_id": arm.config_id, "label": arm.label, "baseline": reference.label}
-        row |= _bounds("difference", single)
+        row |= bounds("difference", single)
         row |= {"joint_low": joint.low, "joint_high": joint.high, "p": p_value(single), "p_holm": p_holm}
         row |= {"p_not_worse": tost(single, margin=KEEPS_MARGIN).not_worse, "p_mcnemar": math.nan}
         row |= {"n_seeds": single.n_seeds, "n_images": single.n_images, "population": single.population}
@@ -437,7 +438,7 @@ def severity_means(arm: Arm) -> pd.DataFrame:
     """Accuracy with its interval by severity; severity 0 is clean."""
     levels = sorted({severity for _, severity in arm.noisy()})
     cells = [(0, arm.of(CLEAN)), *((level, arm.at(level)) for level in levels)]
-    rows = [{"severity": level} | _bounds("accuracy", arm.mean(some)) for level, some in cells]
+    rows = [{"severity": level} | bounds("accuracy", arm.mean(some)) for level, some in cells]
     return pd.DataFrame(rows).dropna()
 
 

@@ -170,7 +170,7 @@ def test_heads_that_answer_alone_have_names_and_costs(name: str, backbone: str, 
     assert torch.equal(found[SUM], method.predict(batch.images_BCHW))
     assert not any(logits_BN.requires_grad for logits_BN in found.values())
     assert max(costs.values()) == costs[SUM]
-    assert all(0 < cost.macs <= costs[SUM].macs and 0 < cost.parameters for cost in costs.values())
+    assert all(0 < cost.macs <= costs[SUM].macs and cost.parameters > 0 for cost in costs.values())
 
 
 @pytest.mark.parametrize("name", METHODS)
