@@ -60,6 +60,8 @@ COLUMNS: dict[str, str] = {
 `ece` is the expected calibration error, `flips` the share of images whose prediction is not the one on the clean image.
 """
 
+CORRECT_PREFIX = "correct_"
+"""Of the columns in `predictions.parquet` that say whether one head of several was right; `correct` is their sum's."""
 ROLES = ("search", "confirm", "train")
 STATUSES = ("finished", "pruned", "failed", "running")
 SPLITS = ("train", "validation", "test")

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from analysis import facts, figures
 from analysis.contrasts import contrast_table
+from analysis.heads import HEAD_LEGEND, head_table
 from analysis.load import Snapshot, read_examples, read_study
 from analysis.scores import Headline, headline
 from analysis.summary import terminal
@@ -38,6 +39,8 @@ HEADLINE_COLUMNS = (
     "seeds", "clean", "mean noise", "unseen by all", "worst", "mCE", ALEXNET_TITLE, "ECE noise", "flips", "passes",
     "seconds",
 )  # fmt: skip
+
+_OPTIONAL = ("real", "heads")  # tables that most studies have no rows for
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,11 @@ def write_report(
         "means": mean_table(found),
         "real": real_table(found),
         "contrasts": contrast_table(found, snapshot.study),
+        "heads": head_table(snapshot, found),
         "trials": trial_table(snapshot, metric=found.objective[0]),
     }
     pictures = draw(snapshot, found, tables)
-    if not found.real:
-        del tables["real"]
+    tables = {name: table for name, table in tables.items() if name not in _OPTIONAL or len(table.frame)}
     files = {f"tables/{name}": content for table in tables.values() for name, content in table.files().items()}
     files |= {f"figures/{picture.name}.png": figures.render(picture.figure, "png") for picture in pictures}
     files["report.html"] = page(snapshot, found, tables, pictures).encode()
@@ -162,8 +165,10 @@ def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictu
         rows=rows,
         by_corruption=_by_corruption(found, accuracy),
         means=_cells_of(tables["means"]),
-        real=_cells_of(tables["real"]) if found.real else None,
+        real=_cells_of(tables["real"]) if "real" in tables else None,
         real_legend=REAL_LEGEND,
+        heads=_cells_of(tables["heads"]) if "heads" in tables else None,
+        head_legend=HEAD_LEGEND,
         measure_legend=MEASURE_LEGEND if "ECE noise" in (column.title for column in columns) else "",
         contrasts=tables["contrasts"],
         is_stated=bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts")),

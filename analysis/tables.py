@@ -193,6 +193,7 @@ def _real_figures(arm: Arm, name: str, *, prefix: str) -> dict[str, float]:
 
 
 def bounds(name: str, found: Interval | None) -> dict[str, float]:
+    """An estimate and its bounds as three columns; NaN where there is none."""
     if found is None:
         return {name: math.nan, f"{name}_low": math.nan, f"{name}_high": math.nan}
     return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}

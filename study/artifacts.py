@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from models.methods.method import Method
+from models.methods.method import Headed, Method
 from study.config import TrialConfig
 from study.data.image_set import ImageSet
 from study.evaluate import Cell, noisy, subset
@@ -31,6 +34,13 @@ def export_files(
         "model.safetensors": safetensors_bytes(tensors),
         "model.json": json.dumps(description, indent=1).encode(),
     }
+
+
+def head_table(method: Method, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row for each head x cell, with what an image costs that stops at the head."""
+    assert isinstance(method, Headed)
+    costs = method.head_costs()
+    return pd.DataFrame([{**row, **costs[row["head"]]._asdict()} for row in rows])
 
 
 @torch.inference_mode()

@@ -143,6 +143,22 @@ def evaluate(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="STUDY/KEY, a trial's folder, model file.")],
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="safetensors, torch or onnx; repeat it for more [all].")
+    ] = None,
+    storage: StorageOption = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write into [TRIAL-export].")] = None,
+) -> None:
+    """Write a trained network for other programs (safetensors, torch.export, ONNX), each checked against it."""
+    with _plain_errors():
+        from study.export import export_model
+
+        typer.echo(export_model(model, formats=formats, storage=storage, out=out))
+
+
+@app.command()
 def report(
     name: Annotated[str, typer.Argument(help="Study name, or the folder or URL of its records.")],
     storage: StorageOption = None,

@@ -7,7 +7,7 @@ Shape suffixes: B batch, C channels, H height, W width, N classes, I images, K c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_calibration_error
 
+from analysis.records import CORRECT_PREFIX
+from models.methods.method import SUM
 from noise.corruption import corrupt
 from noise.families import CORRUPTIONS, table_for
 from noise.keyed import image_keys
@@ -24,6 +26,7 @@ from study.loop import device_images
 from study.ranks import Ranks
 
 Predict = Callable[[Tensor], Tensor]
+Heads = Callable[[Tensor], Mapping[str, Tensor]]
 CLEAN = "clean"
 REAL = "real"
 """Group and family of a folder of real noisy images, whose noise is the camera's and has no severity."""
@@ -38,10 +41,11 @@ class Cell(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Cells and, where asked for, one row for each image x cell."""
+    """Cells and, where asked for, one row for each image x cell, and one for each head x cell."""
 
     cells: list[dict[str, Any]]
     predictions: dict[str, np.ndarray]
+    heads: Sequence[dict[str, Any]] = ()
 
 
 def grid(corruptions: Sequence[str], severities: Sequence[int]) -> list[Cell]:
@@ -82,6 +86,7 @@ def evaluate(
     batch_size: int = 256,
     positions: np.ndarray | None = None,
     keep_predictions: bool = False,
+    heads: Heads | None = None,
 ) -> Evaluation:
     """Evaluate a model on every cell.
 
@@ -99,6 +104,8 @@ def evaluate(
         positions: Images to use; all when None.
         seed: Key of the noise; belongs to the study.
         keep_predictions: Also return a row for each image x cell.
+        heads: Like `predict`, which is then not called: the logits (B, N) of each head by name, in one pass; those of
+            `SUM` are the prediction. Each head is counted in each cell, and kept predictions say which heads are right.
 
     Returns:
         On every worker the whole cells.
@@ -108,6 +115,7 @@ def evaluate(
     sums = torch.zeros(len(cells), 4, dtype=torch.float64, device=device)
     confidence_KI = torch.zeros(len(cells), len(chosen), device=device)
     right_KI = torch.zeros(len(cells), len(chosen), dtype=torch.bool, device=device)
+    head_correct: dict[str, Tensor] = {}
     rows: dict[str, list[np.ndarray]] = {}
     order = sorted(range(len(cells)), key=lambda index: cells[index].corruption != CLEAN)  # flips compare with it
     for first in range(0, len(chosen), batch_size):
@@ -119,7 +127,9 @@ def evaluate(
         unchanged_B: Tensor | None = None
         for index in order:
             cell = cells[index]
-            logits_BN = predict(noisy(clean_BCHW, cell, ids_B=ids_B, seed=seed, scale=scale)).float()
+            seen_BCHW = noisy(clean_BCHW, cell, ids_B=ids_B, seed=seed, scale=scale)
+            answers = {} if heads is None else heads(seen_BCHW)
+            logits_BN = (predict(seen_BCHW) if heads is None else answers[SUM]).float()
             predicted_B, confidence_B = logits_BN.argmax(1), logits_BN.softmax(1).amax(1)
             right_B = predicted_B == labels_B
             if cell.corruption == CLEAN:
@@ -129,13 +139,17 @@ def evaluate(
             sums[index] += torch.stack([sums.new_tensor(len(take)), right_B.sum(), nll, flipped])
             here = slice(first, first + len(take))
             confidence_KI[index, here], right_KI[index, here] = confidence_B, right_B
+            head_right = {name: answer_BN.argmax(1) == labels_B for name, answer_BN in answers.items()}
+            for name, head_right_B in head_right.items():
+                head_correct.setdefault(name, sums.new_zeros(len(cells)))[index] += head_right_B.sum()
             if keep_predictions:
-                _keep(rows, cell, ids_B, labels_B, predicted_B, confidence_B)
+                _keep(rows, cell, ids_B, labels_B, predicted_B, confidence_B, head_right)
     sums = ranks.sum(sums).cpu()
     errors = _calibration_errors(confidence_KI, right_KI, ranks)
     side = min(images.images.shape[1:3])
     table = [_cell_row(cell, sums[i], errors[i], split, side, scale) for i, cell in enumerate(cells)]
-    return Evaluation(table, _gathered(rows, ranks) if keep_predictions else {})
+    predictions = _gathered(rows, ranks) if keep_predictions else {}
+    return Evaluation(table, predictions, [] if heads is None else _head_rows(head_correct, table, ranks))
 
 
 def calibration_error(confidence_I: Tensor, correct_I: Tensor) -> float:
@@ -174,7 +188,7 @@ def _calibration_errors(confidence_KI: Tensor, right_KI: Tensor, ranks: Ranks) -
 
 def _keep(
     rows: dict[str, list[np.ndarray]], cell: Cell, ids_B: Tensor, labels_B: Tensor, predicted_B: Tensor,
-    confidence_B: Tensor,
+    confidence_B: Tensor, head_right: Mapping[str, Tensor],
 ) -> None:  # fmt: skip
     columns = {
         "image_id": ids_B.numpy(),
@@ -185,7 +199,8 @@ def _keep(
         "corruption": np.full(len(ids_B), cell.corruption, dtype=object),
         "severity": np.full(len(ids_B), cell.severity, dtype=np.int64),
     }
-    for name, values in columns.items():
+    heads = {f"{CORRECT_PREFIX}{name}": right_B.cpu().numpy() for name, right_B in head_right.items() if name != SUM}
+    for name, values in (columns | heads).items():
         rows.setdefault(name, []).append(values)
 
 
@@ -195,6 +210,18 @@ def _gathered(rows: dict[str, list[np.ndarray]], ranks: Ranks) -> dict[str, np.n
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.lexsort((whole["image_id"], whole["severity"], whole["corruption"].astype(str)))
     return {name: values[order] for name, values in whole.items()}
+
+
+def _head_rows(correct: Mapping[str, Tensor], table: Sequence[dict[str, Any]], ranks: Ranks) -> list[dict[str, Any]]:
+    """A row for each head x cell of the whole set; every worker must call it with its own counts."""
+    parts = [part for part in ranks.gather({name: own_K.cpu().numpy() for name, own_K in correct.items()}) if part]
+    totals = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
+    fixed = ("split", "corruption", "group", "family", "severity", "n")
+    return [
+        {"head": name, **{column: cell[column] for column in fixed}, "correct": int(count),
+         "accuracy": float(count) / cell["n"]}
+        for name, total_K in totals.items() for cell, count in zip(table, total_K, strict=True)
+    ]  # fmt: skip
 
 
 def _cell_row(cell: Cell, sums: Tensor, ece: float, split: str, side: int, scale: str) -> dict[str, Any]:

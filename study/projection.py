@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from study.ledger import Ledger
 
 STATE_FILE = "mlflow.json"
-LEDGER_FILES = ("trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "examples.npz")
+LEDGER_FILES = (
+    "trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "heads.parquet", "examples.npz"
+)  # fmt: skip
 MODEL_FILES = ("model.safetensors", "model.json")
 STUDY_FILES = {"study.json": "ledger/study.json", "study.yaml": "study.yaml"}
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")

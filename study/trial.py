@@ -16,17 +16,17 @@ import torch
 from torch.optim import Optimizer
 
 from analysis.metrics import as_test, headline
-from models.methods.method import Context, Method, Teacher
+from models.methods.method import Context, Headed, Method, Teacher
 from models.methods.registry import METHODS
 from models.sam import SamSettings
 from noise.training import NoiseType, TrainingNoise
 from study import checkpoint
-from study.artifacts import example_images, export_files
+from study.artifacts import example_images, export_files, head_table
 from study.config import TrialConfig, method_settings
 from study.data.image_set import DataSplits, ImageSet
 from study.data.prepare import prepare_data
 from study.data.real import prepare_all_real
-from study.evaluate import Cell, Evaluation, evaluate, grid, reestimate_bn, subset
+from study.evaluate import Cell, Evaluation, Heads, evaluate, grid, reestimate_bn, subset
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
@@ -259,18 +259,23 @@ def _total_passes(run: Run, progress: checkpoint.Progress) -> float:
     return float(run.ranks.sum(torch.tensor(progress.passes, dtype=torch.float64)).item())
 
 
-def _validate(run: Run) -> Evaluation:
+def _validate(run: Run, *, heads: Heads | None = None) -> Evaluation:
     noise = run.config.noise
     run.method.network.eval()
     positions = subset(run.data.validation, noise.validation_images, seed=run.config.data.split_seed)
     return evaluate(
         run.method.predict, run.data.validation, grid(noise.validation, noise.validation_severities),
         split="validation", seed=noise.seed, ranks=run.ranks, scale=noise.scale,
-        batch_size=run.config.train.eval_batch_size, positions=positions,
+        batch_size=run.config.train.eval_batch_size, positions=positions, heads=heads,
     )  # fmt: skip
 
 
-def _test(run: Run) -> Evaluation:
+def _heads(run: Run) -> Heads | None:
+    """What gives each head alone, where the method has several; a search asks for none."""
+    return run.method.heads if run.spec.role != "search" and isinstance(run.method, Headed) else None
+
+
+def _test(run: Run, *, heads: Heads | None) -> Evaluation:
     """The test grid, then each folder of real noisy images as a cell of its own at severity 0."""
     noise = run.config.noise
     sets = [(run.data.test, grid(noise.test, noise.test_severities))]
@@ -278,13 +283,14 @@ def _test(run: Run) -> Evaluation:
     parts = [
         evaluate(
             run.method.predict, images, cells, split="test", seed=noise.seed, ranks=run.ranks, scale=noise.scale,
-            batch_size=run.config.train.eval_batch_size, keep_predictions=True,
+            batch_size=run.config.train.eval_batch_size, keep_predictions=True, heads=heads,
         )
         for images, cells in sets
     ]  # fmt: skip
     columns = parts[0].predictions
     predictions = {name: np.concatenate([part.predictions[name] for part in parts]) for name in columns}
-    return Evaluation([cell for part in parts for cell in part.cells], predictions)
+    cells, rows = [cell for part in parts for cell in part.cells], [row for part in parts for row in part.heads]
+    return Evaluation(cells, predictions, rows)
 
 
 def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
@@ -293,18 +299,18 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
         run.method.network, run.method.predict, _clean_batches(run), run.ranks
     )
     run.method.network.eval()
-    validation = _validate(run)
+    heads = _heads(run)
+    validation = _validate(run, heads=heads)
     metrics = before | headline(validation.cells)
     if done:
         metrics |= {f"{name}_trained_bn": before[name] for name in ("acc/clean", "acc/noise") if name in before}
-    cells, predictions = validation.cells, {}
+    whole = validation
     if run.spec.role != "search":
-        test = _test(run)
-        cells, predictions = cells + test.cells, test.predictions
+        test = _test(run, heads=heads)
+        whole = Evaluation(validation.cells + test.cells, test.predictions, [*validation.heads, *test.heads])
         metrics |= as_test(headline(test.cells))
     if run.ranks.is_first:
-        table = pd.DataFrame(cells).assign(bn="reestimated" if done else "trained")
-        _write(run, metrics, table, predictions, epoch=progress.epoch)
+        _write(run, metrics, whole, bn="reestimated" if done else "trained", epoch=progress.epoch)
     run.ranks.barrier()
     run.reporter.report(metrics, epoch=progress.epoch, final=True)
     return metrics
@@ -317,9 +323,7 @@ def _clean_batches(run: Run) -> list[torch.Tensor]:
     return [device_images(images.permute(0, 3, 1, 2), run.ranks.torch_device()) for images in stacks]
 
 
-def _write(
-    run: Run, metrics: dict[str, float], cells: pd.DataFrame, predictions: dict[str, np.ndarray], *, epoch: int
-) -> None:
+def _write(run: Run, metrics: dict[str, float], found: Evaluation, *, bn: str, epoch: int) -> None:
     """Write a finished trial's files; the final event comes last, so a trial is finished only when all are there."""
     key = run.spec.key
     exported = export_files(
@@ -328,9 +332,11 @@ def _write(
     for name, data in exported.items():
         run.ledger.write_bytes(key, name, data)
     if run.spec.role != "search":
-        run.ledger.write_bytes(key, "predictions.parquet", parquet_bytes(pd.DataFrame(predictions)))
+        run.ledger.write_bytes(key, "predictions.parquet", parquet_bytes(pd.DataFrame(found.predictions)))
         run.ledger.write_bytes(key, "examples.npz", example_images(run.method, run.config, run.data.test, _EXAMPLES))
-    run.ledger.write_bytes(key, "cells.parquet", parquet_bytes(cells))
+    if found.heads:
+        run.ledger.write_bytes(key, "heads.parquet", parquet_bytes(head_table(run.method, found.heads).assign(bn=bn)))
+    run.ledger.write_bytes(key, "cells.parquet", parquet_bytes(pd.DataFrame(found.cells).assign(bn=bn)))
     run.ledger.append(key, "final", epoch=epoch, step=0, metrics=metrics, final=True)
     checkpoint.remove(run.ledger, key)
 

@@ -24,6 +24,17 @@ def from_signed(images_BCHW: Tensor) -> Tensor:
     return ((images_BCHW + 1) / 2).clamp(0, 1)
 
 
+class FromUnit(nn.Module):
+    """A network of images in [-1, 1] as one of images in [0, 1]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return self.network(to_signed(images_BCHW))
+
+
 def signed_pair(sampler: Sampler | None, batch: Batch, *, draw: int) -> tuple[Tensor, Tensor]:
     """Target and input of a batch in [-1, 1]; without a sampler both are the images."""
     if sampler is None:

@@ -1,6 +1,6 @@
-"""What a method's updates cost, as counted operations rather than by the clock."""
+"""What a method's updates and predictions cost, as counted operations rather than by the clock."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,18 @@ def gradient_passes(objectives: Iterable[Objective], *, backbone: StagedBackbone
     with FlopCounterMode(display=False) as unit:
         _backward(backbone.logits(batch.images_BCHW).sum(), parameters)
     return counter.get_total_flops() / unit.get_total_flops()
+
+
+@torch.no_grad()
+def forward_macs(forward: Callable[[Tensor], object], images_BCHW: Tensor) -> int:
+    """Multiply-accumulates of a forward pass: those of convolutions, linear layers and attention.
+
+    Args:
+        images_BCHW: of any device; "meta" computes nothing.
+    """
+    with FlopCounterMode(display=False) as counter:
+        forward(images_BCHW)
+    return counter.get_total_flops() // 2  # a multiplication and an addition count as two operations
 
 
 def _backward(loss: Tensor, parameters: list[nn.Parameter]) -> None:

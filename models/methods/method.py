@@ -97,6 +97,33 @@ class Teacher(Protocol):
         ...
 
 
+class HeadCost(NamedTuple):
+    """What one image costs in a forward pass that stops at a head."""
+
+    parameters: int
+    macs: int
+
+
+SUM = "sum"
+"""The head that is the sum of all others' logits: what a method with several heads predicts by."""
+
+
+@runtime_checkable
+class Headed(Protocol):
+    """A method with several classifiers, of which each can answer alone."""
+
+    def heads(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """Name -> logits_BN of images in [0, 1], in one pass and without gradients.
+
+        "stage1" .. "stageS" from the shallowest, "backbone" (its own classifier), and `SUM`, which is `predict`.
+        """
+        ...
+
+    def head_costs(self) -> dict[str, HeadCost]:
+        """Name -> cost of each of `heads` alone: nothing deeper is computed, and no other head."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What every method is built from.
@@ -152,6 +179,13 @@ class Method(Protocol):
 
     def predict(self, images_BCHW: Tensor) -> Tensor:
         """logits_BN of images in [0, 1], without gradients, in the mode that the network is in."""
+        ...
+
+    def predictor(self) -> nn.Module:
+        """images_BCHW in [0, 1] to the logits_BN of `predict`, with nothing that this does not need.
+
+        It shares the network's weights and takes gradients.
+        """
         ...
 
     def restore(self, images_BCHW: Tensor) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.backbones import StagedBackbone, create_backbone
 from models.losses import smoothed_cross_entropy
-from models.methods.common import make_export, parameter_groups, seeded, signed_pair, to_signed
+from models.methods.common import FromUnit, make_export, parameter_groups, seeded, signed_pair, to_signed
 from models.methods.cost import gradient_passes, meta_batch
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler
 
@@ -56,6 +56,10 @@ class Plain:
     def predict(self, images_BCHW: Tensor) -> Tensor:
         """logits_BN of images in [0, 1]."""
         return self.network.logits(to_signed(images_BCHW))
+
+    def predictor(self) -> nn.Module:
+        """The backbone."""
+        return FromUnit(self.network)
 
     def lesson(self, images_BCHW: Tensor, *, stages: int) -> Lesson:
         """Maps of the last stages and the logits_BN of images in [0, 1]."""

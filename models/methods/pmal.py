@@ -29,9 +29,28 @@ from torch import Tensor, nn
 from models.backbones import StagedBackbone, check_backbone, create_backbone
 from models.heads import DenoisingHead, LastActivation, RecognitionHead
 from models.losses import RESTORATION_LOSSES, RestorationLoss, smoothed_cross_entropy
-from models.methods.common import from_signed, make_export, parameter_groups, seeded, signed_pair, to_signed
-from models.methods.cost import gradient_passes, meta_batch
-from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, setting
+from models.methods.common import (
+    FromUnit,
+    from_signed,
+    make_export,
+    parameter_groups,
+    seeded,
+    signed_pair,
+    to_signed,
+)
+from models.methods.cost import forward_macs, gradient_passes, meta_batch
+from models.methods.method import (
+    SUM,
+    Batch,
+    Context,
+    Export,
+    HeadCost,
+    Lesson,
+    LossSum,
+    Objective,
+    Sampler,
+    setting,
+)
 
 Order = Literal["shallow_to_deep", "deep_to_shallow", "joint", "joint_repeated"]
 
@@ -114,6 +133,10 @@ class PmalNetwork(nn.Module):
         """The feature map that a head (from 0, the shallowest) works on."""
         return self.backbone.forward_to(images_BCHW, self.tapped[head])
 
+    def exit_logits(self, images_BCHW: Tensor, head: int) -> Tensor:
+        """logits_BN of one head alone, from a pass that goes no deeper."""
+        return self.heads[head](self.feature(images_BCHW, head))
+
     def restore(self, images_BCHW: Tensor, head: int) -> tuple[Tensor, Tensor]:
         """A head's feature map and its restoration of the images, in [-1, 1]."""
         feature_BCHW = self.feature(images_BCHW, head)
@@ -137,6 +160,20 @@ class PmalNetwork(nn.Module):
         reached = self.backbone.stage_parameters(self.tapped[head])
         decoder = self.decoders[head].parameters() if len(self.decoders) else ()
         return [*reached, *self.heads[head].parameters(), *decoder]
+
+
+class _Vote(nn.Module):
+    """The sum of all logits_BN of images in [-1, 1]: the network without its decoders, of the same weights."""
+
+    def __init__(self, network: PmalNetwork) -> None:
+        super().__init__()
+        self.backbone, self.heads, self.tapped = network.backbone, network.heads, network.tapped
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        features, logits_BN = self.backbone.forward_all(images_BCHW, self.tapped)
+        for head, feature_BCHW in zip(self.heads, features, strict=True):
+            logits_BN = logits_BN + head(feature_BCHW)
+        return logits_BN
 
 
 class Pmal:
@@ -176,7 +213,42 @@ class Pmal:
     @torch.no_grad()
     def predict(self, images_BCHW: Tensor) -> Tensor:
         """The sum of the S + 1 classifiers' logits_BN of images in [0, 1]."""
-        return torch.stack(self.network.all_logits(to_signed(images_BCHW))).sum(0)
+        return self.heads(images_BCHW)[SUM]
+
+    @torch.no_grad()
+    def heads(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """logits_BN of every head alone, of the backbone's classifier and of their sum, in one pass."""
+        all_logits = self.network.all_logits(to_signed(images_BCHW))
+        return {**dict(zip(self._head_names(), all_logits, strict=True)), SUM: torch.stack(all_logits).sum(0)}
+
+    def head_costs(self) -> dict[str, HeadCost]:
+        """Of each head as an early exit: the stem to its stage and itself; counted from shapes alone."""
+        shapes = copy.deepcopy(self.network).to("meta").eval()
+        images_BCHW = meta_batch(shapes, image_size=self._context.image_size).images_BCHW[:1]
+        backbone, heads = shapes.backbone, shapes.heads
+        forwards = [partial(shapes.exit_logits, head=head) for head in range(len(heads))]
+        reached = [
+            [*backbone.stage_parameters(stage), *head.parameters()]
+            for stage, head in zip(shapes.tapped, heads, strict=True)
+        ]
+        every = [*backbone.parameters(), *heads.parameters()]
+        parts = zip(
+            [*self._head_names(), SUM],
+            [*forwards, backbone.logits, shapes.all_logits],
+            [*reached, list(backbone.parameters()), every],
+            strict=True,
+        )
+        return {
+            name: HeadCost(sum(parameter.numel() for parameter in parameters), forward_macs(forward, images_BCHW))
+            for name, forward, parameters in parts
+        }
+
+    def _head_names(self) -> list[str]:
+        return [*(f"stage{head + 1}" for head in range(len(self.network.heads))), "backbone"]
+
+    def predictor(self) -> nn.Module:
+        """The sum of the S + 1 classifiers' logits_BN; no decoders."""
+        return FromUnit(_Vote(self.network))
 
     def lesson(self, images_BCHW: Tensor, *, stages: int) -> Lesson:
         """Maps of the last stages and the S + 1 classifiers' logits_BN of images in [0, 1]."""

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from models.backbones import StagedBackbone, check_backbone, create_backbone
 from models.losses import smoothed_cross_entropy, softened_divergence, squared_error
-from models.methods.common import make_export, parameter_groups, seeded, to_signed
+from models.methods.common import FromUnit, make_export, parameter_groups, seeded, to_signed
 from models.methods.cost import gradient_passes, meta_batch
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, Teacher, setting
 
@@ -160,6 +160,10 @@ class Pmd:
     def predict(self, images_BCHW: Tensor) -> Tensor:
         """The backbone's logits_BN of images in [0, 1]."""
         return self.network.backbone.logits(to_signed(images_BCHW))
+
+    def predictor(self) -> nn.Module:
+        """The backbone, without adapters."""
+        return FromUnit(self.network.backbone)
 
     def lesson(self, images_BCHW: Tensor, *, stages: int) -> Lesson:
         """Maps of the last stages and the logits_BN of images in [0, 1]: a student can teach the next one."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.methods.method import Batch, Context, Method, Teacher
+from models.methods.method import SUM, Batch, Context, Headed, Method, Teacher
 from models.methods.registry import METHODS, load_export
 from models.sam import SamSettings, sam_step
 
@@ -141,6 +141,7 @@ def test_export_predicts_the_same(name: str, backbone: str, batch: Batch) -> Non
     loaded = load_export(export.state_dict, json.loads(json.dumps(export.config)))
     assert not loaded.network.training
     assert torch.equal(loaded.predict(batch.images_BCHW), logits_BN)
+    torch.testing.assert_close(method.predictor().eval()(batch.images_BCHW), logits_BN)
     restored_BCHW = method.restore(batch.images_BCHW)
     assert restored_BCHW is None or restored_BCHW.shape == batch.images_BCHW.shape
 
@@ -154,6 +155,22 @@ def test_a_teacher_shows_its_maps_and_its_own_prediction(name: str, batch: Batch
         lesson = method.lesson(batch.images_BCHW, stages=3)
     assert [tuple(feature.shape[:2]) for feature in lesson.features] == [(6, c) for c in method.backbone.channels[-3:]]
     torch.testing.assert_close(torch.stack(lesson.logits).sum(0), method.predict(batch.images_BCHW))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+def test_heads_that_answer_alone_have_names_and_costs(name: str, backbone: str, batch: Batch) -> None:
+    method = build(name, backbone=backbone)
+    assert isinstance(method, Headed) == (name == "pmal")
+    if not isinstance(method, Headed):
+        return
+    method.network.eval()
+    found, costs = method.heads(batch.images_BCHW), method.head_costs()
+    assert list(found) == list(costs) == [*(f"stage{k}" for k in range(1, len(found) - 1)), "backbone", SUM]
+    assert torch.equal(found[SUM], method.predict(batch.images_BCHW))
+    assert not any(logits_BN.requires_grad for logits_BN in found.values())
+    assert max(costs.values()) == costs[SUM]
+    assert all(0 < cost.macs <= costs[SUM].macs and cost.parameters > 0 for cost in costs.values())
 
 
 @pytest.mark.parametrize("name", METHODS)

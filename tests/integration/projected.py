@@ -69,6 +69,7 @@ def finish(ledger: Ledger, key: str, *, epoch: int = 2, accuracy: float = 0.6, t
     ledger.write_bytes(key, "model.json", b"{}")
     if tested:
         ledger.write_bytes(key, "predictions.parquet", _parquet(pd.DataFrame({"image_id": [1], "label": [0]})))
+        ledger.write_bytes(key, "heads.parquet", _parquet(pd.DataFrame({"head": ["sum"], "n": [1]})))
         ledger.write_bytes(key, "examples.npz", b"npz")
     metrics = {"loss/train": 0.9, "acc/clean": accuracy + 0.1, "acc/noise": accuracy,
                "acc/worst_family": accuracy - 0.1, "cost/passes": 200.0, "cost/seconds": 3.0}  # fmt: skip

@@ -81,7 +81,8 @@ def test_metrics_carry_the_events_times_and_epochs(projected, client):
 def test_artifacts(projected, client):
     runs = runs_of(client, "whole")
     ledger_files = [f"ledger/{name}" for name in
-                    ("cells.parquet", "events.jsonl", "examples.npz", "predictions.parquet", "trial.json")]  # fmt: skip
+                    ("cells.parquet", "events.jsonl", "examples.npz", "heads.parquet", "predictions.parquet",
+                     "trial.json")]  # fmt: skip
     model_files = ["model/model.json", "model/model.safetensors"]
     assert files_of(client, runs["confirm0"]) == ["grid.json", *ledger_files, *model_files]
     assert files_of(client, runs["search2"]) == ["ledger/events.jsonl", "ledger/trial.json"]

@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 
+from analysis.heads import load_heads
 from analysis.load import load, load_history, load_predictions, load_study
 from analysis.report import write_report
+from tests.unit.analysis.heads import NUM_IMAGES, add_heads
 
 pytestmark = pytest.mark.integration
 
@@ -12,8 +14,10 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(params=["as earlier versions wrote it", "with all measures"])
 def study_folder(request, tmp_path, write_ledger, with_measures):
     """A study of its own, without and with the columns that came later."""
-    folder = write_ledger(tmp_path / "storage", num_images=30)
-    return with_measures(folder, real={"camera": 7}) if request.param == "with all measures" else folder
+    if request.param == "with all measures":
+        folder = write_ledger(tmp_path / "storage", num_images=NUM_IMAGES)
+        return with_measures(add_heads(folder), real={"camera": 7})
+    return write_ledger(tmp_path / "storage", num_images=30)
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def mirrored(study_folder, tmp_path, monkeypatch):
         client.log_artifact(parent.info.run_id, str(study_folder / "study.json"), "ledger")
     for folder in sorted((study_folder / "trials").iterdir()):
         run = client.create_run(experiment, tags={"murk.trial": folder.name, "murk.phase": "any"})
-        for name in ("trial.json", "cells.parquet", "events.jsonl", "predictions.parquet"):
+        for name in ("trial.json", "cells.parquet", "events.jsonl", "predictions.parquet", "heads.parquet"):
             if (folder / name).exists():
                 client.log_artifact(run.info.run_id, str(folder / name), "ledger")
     return uri
@@ -40,6 +44,7 @@ def test_the_two_sources_are_identical(study_folder, mirrored, tmp_path):
     pd.testing.assert_frame_equal(load("vehicles", tracking_uri=mirrored), load(study_folder))
     pd.testing.assert_frame_equal(load_history("vehicles", tracking_uri=mirrored), load_history(study_folder))
     pd.testing.assert_frame_equal(load_predictions("vehicles", tracking_uri=mirrored), load_predictions(study_folder))
+    pd.testing.assert_frame_equal(load_heads("vehicles", tracking_uri=mirrored), load_heads(study_folder))
     assert load_study("vehicles", tracking_uri=mirrored) == load_study(study_folder)
     paths = write_report("vehicles", out=tmp_path / "report", tracking_uri=mirrored)
     assert paths.summary == write_report(study_folder, out=tmp_path / "other").summary

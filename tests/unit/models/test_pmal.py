@@ -303,3 +303,47 @@ def test_a_batch_of_one_is_explained() -> None:
 def test_too_many_stages_are_explained() -> None:
     with pytest.raises(ValueError, match=r"stages must be between 1 and 3 for backbone 'levit_128s'.*but got 4"):
         make(replace(SETTINGS, stages=4), backbone="levit_128s", image_size=224)
+
+
+def numbers(*modules: nn.Module) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def test_each_head_costs_what_an_early_exit_computes() -> None:
+    """test_resnet at 32 px: its maps are 16 (stem), 8, 4, 2 and 1 wide; stages 1 to 3 end at 4, 2 and 1."""
+    method = make()
+    heads, model = method.network.heads, method.network.backbone.model
+    macs = 256 * (16 * 3 * 9 + 16 * 16 * 9 + 32 * 16 * 9) + 64 * 2 * (32 * 32 * 9)  # stem, layer1
+    macs += 16 * (48 * 32 * 9 + 48 * 48 * 9 + 48 * 32)  # layer2
+    parameters = numbers(model.conv1, model.bn1, model.layer1, model.layer2)
+    first = 16 * (6 * 48 + 8 * 6 * 9) + 5 * 8 + NUM_CLASSES * 5
+    expected = {"stage1": (parameters + numbers(heads[0]), macs + first)}
+    macs += 16 * (48 * 48) + 4 * (48 * 48 * 9 + 192 * 48 + 192 * 48)  # layer3, whose first convolution sees 4 x 4
+    parameters += numbers(model.layer3)
+    second = 4 * (6 * 192 + 8 * 6 * 9) + 5 * 8 + NUM_CLASSES * 5
+    expected["stage2"] = (parameters + numbers(heads[1]), macs + second)
+    macs += 96 * 192 * 9 + 96 * 96 * 9 + 96 * 192  # layer4
+    parameters += numbers(model.layer4)
+    third = 6 * 96 + 8 * 6 * 9 + 5 * 8 + NUM_CLASSES * 5
+    expected["stage3"] = (parameters + numbers(heads[2]), macs + third)
+    macs += NUM_CLASSES * 96
+    parameters += 97 * NUM_CLASSES
+    expected["backbone"] = (parameters, macs)
+    expected["sum"] = (parameters + numbers(heads), macs + first + second + third)
+    assert {name: tuple(cost) for name, cost in method.head_costs().items()} == expected
+    decoders = numbers(method.network.decoders)
+    assert expected["sum"][0] == numbers(method.network) - decoders
+
+
+def test_an_early_exit_answers_as_its_head_in_the_whole_pass() -> None:
+    method = make()
+    method.network.eval()
+    images_BCHW = make_batch().images_BCHW
+    found = method.heads(images_BCHW)
+    assert list(found) == ["stage1", "stage2", "stage3", "backbone", "sum"]
+    with torch.no_grad():
+        for head in range(3):
+            alone_BN = method.network.exit_logits(images_BCHW * 2 - 1, head)
+            torch.testing.assert_close(found[f"stage{head + 1}"], alone_BN)
+        torch.testing.assert_close(found["backbone"], method.network.backbone.logits(images_BCHW * 2 - 1))
+    torch.testing.assert_close(found["sum"], sum(found[name] for name in list(found)[:-1]))
