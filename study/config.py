@@ -18,7 +18,7 @@ from models.methods.registry import METHODS
 from noise.families import CORRUPTIONS, SETS, expand
 from noise.training import TRAINING_ONLY
 
-NUMERICS = 2
+NUMERICS = 3
 """Raised by hand whenever the same settings give other numbers; part of every trial's identity."""
 
 MAX_SEARCH_IMAGES = 256
@@ -108,6 +108,20 @@ class ModelConfig(Section):
     pretrained: bool | str = Field(
         default=False, description="true (timm's own weights), a .safetensors path, or false."
     )
+    batch_norm: Literal["train", "frozen", "sync"] = Field(
+        default="train",
+        description="Batch norms in training: train (each worker's own batch); frozen (the pretrained backbone keeps its "
+        "statistics; heads follow the batch); sync (the batch of all GPU workers).",
+    )
+
+    @model_validator(mode="after")
+    def _frozen_has_statistics(self) -> Self:
+        if self.batch_norm == "frozen" and self.pretrained is False:
+            raise ValueError(
+                "batch_norm must be train or sync without pretrained weights, whose statistics frozen keeps, but got "
+                "frozen; set model.pretrained, or leave batch_norm out"
+            )
+        return self
 
 
 # -------------------------------------------------------------------------------------------------------------- method
@@ -594,6 +608,11 @@ class TrialConfig(Section):
             raise ValueError(
                 f"train.micro_batch must be left out with method.name: {self.method.name}, whose loss compares the "
                 "images of a batch with each other; lower train.batch_size to save memory"
+            )
+        if self.model.batch_norm == "sync" and self.train.micro_batch is not None:
+            raise ValueError(
+                "train.micro_batch must be left out with model.batch_norm: sync, as uneven workers would have other "
+                "numbers of slices and wait for each other; lower train.batch_size, or take batch_norm: train"
             )
         if self.optim.warmup_epochs >= self.train.epochs:
             raise ValueError(

@@ -111,6 +111,8 @@ class Context:
         seed: of the initial weights.
         epochs: how long training lasts, for the mean cost of methods whose objectives change on the way.
         teacher: for methods that learn from one; None where they are only to predict.
+        frozen_batch_norm: of the backbone, as in `create_backbone`; what a method adds to it starts without statistics
+            and always follows the batch.
     """
 
     backbone: str
@@ -122,6 +124,7 @@ class Context:
     seed: int = 0
     epochs: int = 1
     teacher: Teacher | None = None
+    frozen_batch_norm: bool = False
 
 
 @dataclass(frozen=True)

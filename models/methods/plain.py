@@ -36,6 +36,7 @@ class Plain:
                 num_classes=context.num_classes,
                 image_size=context.image_size,
                 pretrained=context.pretrained,
+                frozen_batch_norm=context.frozen_batch_norm,
             )
 
     @property

@@ -37,7 +37,7 @@ class PmalSettings:
     Pilots at 32 px on a CPU do with head_widths (32, 64), classifier_width 32 and decoder_widths (32, 16, 16).
     """
 
-    stages: int = setting(3, ge=1, le=4, doc="how many of the backbone's last stages have a head and an update")
+    stages: int = setting(3, ge=1, doc="how many of the backbone's last stages, up to all, have a head and an update")
     head_widths: tuple[int, int] = setting(
         (512, 1024), ge=1, doc="channels of a recognition head's 1x1 and 3x3 convolution"
     )
@@ -128,6 +128,7 @@ class Pmal:
                 num_classes=context.num_classes,
                 image_size=context.image_size,
                 pretrained=context.pretrained,
+                frozen_batch_norm=context.frozen_batch_norm,
             )
             self.network = PmalNetwork(backbone, num_classes=context.num_classes, settings=settings)
 

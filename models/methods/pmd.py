@@ -42,7 +42,7 @@ _TEMPERATURE = 4.0
 class PmdSettings:
     """PMD's settings; the defaults are the paper's, which has one backbone rate: `optim.backbone_lr_scale` 1."""
 
-    stages: int = setting(3, ge=1, le=4, doc="how many of the last stages have an update that follows the teacher's")
+    stages: int = setting(3, ge=1, doc="how many of the last stages have an update that follows the teacher's")
     distil_share: float = setting(0.5, ge=0, le=1, doc="share of the epochs, from the first, that the teacher teaches")
     feature_weight: float = setting(
         100.0, ge=0, doc="weight of the maps' distance (the paper's 100 goes with optim.lr 0.002); 0: none"
@@ -129,6 +129,7 @@ class Pmd:
                 num_classes=context.num_classes,
                 image_size=context.image_size,
                 pretrained=context.pretrained,
+                frozen_batch_norm=context.frozen_batch_norm,
             )
             self.network = PmdNetwork(backbone, stages=settings.stages, teacher=context.teacher)
 
