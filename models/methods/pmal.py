@@ -12,7 +12,6 @@ only the passes that reach them; the decoders of other strides and sizes (models
 Shape suffixes: B batch, C channels, H height, W width, N classes.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -24,7 +23,7 @@ from models.backbones import StagedBackbone, check_backbone, create_backbone
 from models.heads import DenoisingHead, LastActivation, RecognitionHead
 from models.losses import RESTORATION_LOSSES, RestorationLoss, smoothed_cross_entropy
 from models.methods.common import from_signed, make_export, parameter_groups, seeded, signed_pair, to_signed
-from models.methods.cost import gradient_passes, meta_batch
+from models.methods.cost import gradient_passes, meta_batch, meta_copy
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, setting
 
 _CLASSIFIER_WEIGHT = 2  # of the backbone's own classifier in the last update
@@ -186,7 +185,7 @@ class Pmal:
 
     @cached_property
     def _passes(self) -> float:
-        shapes = copy.deepcopy(self.network).to("meta")
+        shapes = meta_copy(self.network)
         batch = meta_batch(shapes, image_size=self._context.image_size)
         return gradient_passes(self._objectives(shapes, batch, None), backbone=shapes.backbone, batch=batch)
 

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from models.backbones import StagedBackbone, check_backbone, create_backbone
 from models.losses import smoothed_cross_entropy, softened_divergence, squared_error
 from models.methods.common import make_export, parameter_groups, seeded, to_signed
-from models.methods.cost import gradient_passes, meta_batch
+from models.methods.cost import gradient_passes, meta_batch, meta_copy
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, Teacher, setting
 
 LogitLoss = Literal["mse", "kl"]
@@ -192,7 +192,7 @@ class Pmd:
         return taught * self._passes_at(0.0) + (1 - taught) * self._passes_at(1.0)
 
     def _passes_at(self, progress: float) -> float:
-        shapes, teacher = copy.deepcopy(self.network).to("meta"), copy.deepcopy(self._teacher())
+        shapes, teacher = meta_copy(self.network), copy.deepcopy(self._teacher())
         teacher.network.to("meta")
         batch = replace(meta_batch(shapes, image_size=self._context.image_size), progress=progress)
         steps = self._objectives(shapes, teacher, batch, None)
