@@ -46,8 +46,8 @@ class Stages:
 class StagedBackbone(nn.Module):
     """A timm model with its classifier. Images come in [-1, 1] and are turned to the weights' own mean and deviation.
 
-    Stages are counted from 0, the shallowest. With `frozen_batch_norm` its batch norms keep their running statistics and
-    normalise by them in training too; their scales and shifts train.
+    Stages are counted from 0, the shallowest. With `frozen_batch_norm` its batch norms normalise by their running
+    statistics in training too and keep them; their scales and shifts train.
     """
 
     scale_1C11: Tensor
@@ -143,7 +143,7 @@ def check_backbone(name: str, image_size: int, stages: int = 1, *, frozen_batch_
             f"{list(cut.strides)}), but got {stages}"
         )
     if frozen_batch_norm and not cut.num_batch_norms:
-        raise ValueError(f"batch_norm frozen has no effect on backbone {name!r}, which has no batch norms; leave it out")
+        raise ValueError(f"batch_norm frozen has no effect on backbone {name!r}: it has no batch norms; leave it out")
     return cut
 
 

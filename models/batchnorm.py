@@ -1,11 +1,11 @@
-"""What training does with batch normalisation: follow the batch, keep the weights' own statistics, or share over workers.
+"""What batch norms do in training: follow the batch, keep the weights' own statistics, or share them over workers.
 
 Source of sharing: PyTorch's SyncBatchNorm, converted by timm, whose own layers (norm and activation in one) it knows.
 """
 
 from typing import Literal
 
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 

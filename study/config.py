@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator, model_validator
 
+from models.batchnorm import BatchNorm
 from models.methods.registry import METHODS
 from noise.families import CORRUPTIONS, SETS, expand
 from noise.training import TRAINING_ONLY
@@ -108,10 +109,10 @@ class ModelConfig(Section):
     pretrained: bool | str = Field(
         default=False, description="true (timm's own weights), a .safetensors path, or false."
     )
-    batch_norm: Literal["train", "frozen", "sync"] = Field(
+    batch_norm: BatchNorm = Field(
         default="train",
-        description="Batch norms in training: train (each worker's own batch); frozen (the pretrained backbone keeps its "
-        "statistics; heads follow the batch); sync (the batch of all GPU workers).",
+        description="train: by each worker's own batch; frozen: the pretrained backbone's own statistics (heads follow "
+        "the batch); sync: by the batch of all GPU workers.",
     )
 
     @model_validator(mode="after")

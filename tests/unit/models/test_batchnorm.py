@@ -91,7 +91,7 @@ def test_what_cannot_be_shared_or_frozen_is_refused() -> None:
         synchronise(create_backbone("test_resnet", num_classes=3, image_size=32), device_type="cpu")
     with pytest.raises(ValueError, match="batch_norm must be left out for a network without batch norms"):
         synchronise(backbone, device_type="cuda")
-    with pytest.raises(ValueError, match="batch_norm frozen has no effect on backbone 'test_vit', which has no batch"):
+    with pytest.raises(ValueError, match="batch_norm frozen has no effect on backbone 'test_vit': it has no batch"):
         create_backbone("test_vit", num_classes=3, image_size=32, frozen_batch_norm=True)
     assert check_backbone("test_resnet", 32, frozen_batch_norm=True).num_batch_norms == len(
         batch_norms(timm.create_model("test_resnet"))

@@ -202,9 +202,7 @@ def test_with_shared_statistics_uneven_workers_train_as_one(
 def test_workers_see_each_image_once_and_never_one_alone(count: int, batch_size: int, world: int) -> None:
     def parts() -> Iterator[np.ndarray]:
         for rank in range(world):
-            stream = batches(
-                make_images(count), batch_size=batch_size, seed=1, epoch=2, rank=rank, world_size=world
-            )
+            stream = batches(make_images(count), batch_size=batch_size, seed=1, epoch=2, rank=rank, world_size=world)
             yield from (raw.ids.numpy() for raw in stream)
 
     found = list(parts())
