@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -16,8 +16,12 @@ from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+from models.batchnorm import batch_norms, keep_statistics
+
 _NUM_EQUAL_STAGES = 4  # a network of one resolution (ViT) is cut into as many equally deep stages
 _NUM_NAMED = 4  # of names listed in an error
+
+_Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -29,34 +33,46 @@ class Stages:
         channels: C of each stage's feature map.
         strides: side of the image over the side of the map.
         parameter_names: of all the parameters that the map depends on, for each stage.
+        num_batch_norms: of the whole backbone.
     """
 
     indices: tuple[int, ...]
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     parameter_names: tuple[tuple[str, ...], ...]
+    num_batch_norms: int
 
 
 class StagedBackbone(nn.Module):
     """A timm model with its classifier. Images come in [-1, 1] and are turned to the weights' own mean and deviation.
 
-    Stages are counted from 0, the shallowest.
+    Stages are counted from 0, the shallowest. With `frozen_batch_norm` its batch norms normalise by their running
+    statistics in training too and keep them; their scales and shifts train.
     """
 
     scale_1C11: Tensor
     shift_1C11: Tensor
 
     def __init__(
-        self, model: nn.Module, *, stages: Stages, mean: tuple[float, float, float], std: tuple[float, float, float]
+        self, model: nn.Module, *, stages: Stages, mean: _Triple, std: _Triple, frozen_batch_norm: bool = False
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.stages = stages
+        self.frozen_batch_norm = frozen_batch_norm
         self.mean, self.std = mean, std
         shift_C, scale_C = torch.tensor(mean), torch.tensor(std)
         # ((x + 1) / 2 - mean) / std = x * scale + shift
         self.register_buffer("scale_1C11", (0.5 / scale_C).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift_1C11", ((0.5 - shift_C) / scale_C).view(1, 3, 1, 1), persistent=False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen_batch_norm:
+            keep_statistics(self)
+        return self
 
     @property
     def num_stages(self) -> int:
@@ -104,20 +120,21 @@ class StagedBackbone(nn.Module):
         return images_BCHW * self.scale_1C11 + self.shift_1C11
 
 
-def check_backbone(name: str, image_size: int, stages: int = 1) -> Stages:
+def check_backbone(name: str, image_size: int, stages: int = 1, *, frozen_batch_norm: bool = False) -> Stages:
     """Check, without weights and without a download, that a backbone exists and can take the images.
 
     Args:
         name: a timm model, with or without the tag of its weights.
         image_size: side of the square images, in pixels.
         stages: how many of its last stages are to have a head.
+        frozen_batch_norm: whether its batch norms are to keep their statistics.
 
     Returns:
         How it is cut.
 
     Raises:
         ValueError: with the way out, for an unknown name or tag (near matches), a size it cannot take, a model that
-            gives no feature maps, or too few stages.
+            gives no feature maps, too few stages, or nothing to freeze.
     """
     cut = _describe(name, image_size)
     if not 1 <= stages <= len(cut.indices):
@@ -125,10 +142,14 @@ def check_backbone(name: str, image_size: int, stages: int = 1) -> Stages:
             f"stages must be between 1 and {len(cut.indices)} for backbone {name!r} (its maps have strides "
             f"{list(cut.strides)}), but got {stages}"
         )
+    if frozen_batch_norm and not cut.num_batch_norms:
+        raise ValueError(f"batch_norm frozen has no effect on backbone {name!r}: it has no batch norms; leave it out")
     return cut
 
 
-def create_backbone(name: str, *, num_classes: int, image_size: int, pretrained: bool | str = False) -> StagedBackbone:
+def create_backbone(
+    name: str, *, num_classes: int, image_size: int, pretrained: bool | str = False, frozen_batch_norm: bool = False
+) -> StagedBackbone:
     """Build a backbone; initial weights come from torch's global generator (see `Context` for a seeded build).
 
     Args:
@@ -137,11 +158,12 @@ def create_backbone(name: str, *, num_classes: int, image_size: int, pretrained:
         image_size: side of the square images, in pixels.
         pretrained: False for random weights, True for timm's (downloaded), or the path of a .safetensors file with
             timm's names. A classifier of another width is left new; anything else that differs is an error.
+        frozen_batch_norm: as in :class:`StagedBackbone`.
 
     Raises:
         ValueError: as :func:`check_backbone`, or for weights that do not fit.
     """
-    stages = check_backbone(name, image_size)
+    stages = check_backbone(name, image_size, frozen_batch_norm=frozen_batch_norm)
     config = get_pretrained_cfg(name)
     assert config is not None
     if pretrained is True and not config.has_weights:
@@ -155,7 +177,8 @@ def create_backbone(name: str, *, num_classes: int, image_size: int, pretrained:
     )
     if isinstance(pretrained, str):
         load_weights(model, pretrained)
-    return StagedBackbone(model, stages=stages, mean=_triple(config.mean), std=_triple(config.std))
+    mean, std = _triple(config.mean), _triple(config.std)
+    return StagedBackbone(model, stages=stages, mean=mean, std=std, frozen_batch_norm=frozen_batch_norm)
 
 
 def load_weights(model: Any, path: str) -> None:
@@ -195,7 +218,7 @@ def _some(what: str, names: list[str]) -> str:
     return f"{len(names)} {what}" + (f" ({', '.join(names[:_NUM_NAMED])})" if names else "")
 
 
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+def _triple(values: Sequence[float]) -> _Triple:
     red, green, blue = values
     return red, green, blue
 
@@ -265,6 +288,7 @@ def _cut(model: Any, features: list[Tensor]) -> Stages:
         channels=tuple(features[index].shape[1] for index in indices),
         strides=tuple(int(reductions[index]) for index in indices),
         parameter_names=tuple(_reached(model, features[index]) for index in indices),
+        num_batch_norms=len(batch_norms(model)),
     )
 
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, create_model, field_validator, model_validator
 
+from models.batchnorm import BatchNorm
 from models.methods.registry import METHODS
 from noise.families import CORRUPTIONS, SETS, expand
 from noise.training import TRAINING_ONLY
 from study.config_data import DataConfig, Section, SyntheticVehicles
 
-NUMERICS = 2
+NUMERICS = 3
 """Raised by hand whenever the same settings give other numbers; part of every trial's identity."""
 
 MAX_SEARCH_IMAGES = 256
@@ -41,6 +42,20 @@ class ModelConfig(Section):
     pretrained: bool | str = Field(
         default=False, description="true (timm's own weights), a .safetensors path, or false."
     )
+    batch_norm: BatchNorm = Field(
+        default="train",
+        description="train: by each worker's own batch; frozen: the pretrained backbone's own statistics (heads follow "
+        "the batch); sync: by the batch of all GPU workers.",
+    )
+
+    @model_validator(mode="after")
+    def _frozen_has_statistics(self) -> Self:
+        if self.batch_norm == "frozen" and self.pretrained is False:
+            raise ValueError(
+                "batch_norm must be train or sync without pretrained weights, whose statistics frozen keeps, but got "
+                "frozen; set model.pretrained, or leave batch_norm out"
+            )
+        return self
 
 
 # -------------------------------------------------------------------------------------------------------------- method
@@ -595,6 +610,11 @@ class TrialConfig(Section):
             raise ValueError(
                 f"train.micro_batch must be left out with method.name: {self.method.name}, whose loss compares the "
                 "images of a batch with each other; lower train.batch_size to save memory"
+            )
+        if self.model.batch_norm == "sync" and self.train.micro_batch is not None:
+            raise ValueError(
+                "train.micro_batch must be left out with model.batch_norm: sync, as uneven workers would have other "
+                "numbers of slices and wait for each other; lower train.batch_size, or take batch_norm: train"
             )
         if self.train.budget is None and self.optim.warmup_epochs >= self.train.epochs:
             raise ValueError(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_calibration_error
 
 from analysis.records import CORRECT_PREFIX
+from models.batchnorm import batch_norms
 from models.methods.method import SUM
 from noise.corruption import corrupt
 from noise.families import CORRUPTIONS, table_for
@@ -248,21 +249,24 @@ def reestimate_bn(network: nn.Module, predict: Predict, clean_batches: Sequence[
     """Replace BatchNorm's running statistics by plain averages over clean training batches.
 
     Training mixes clean, noisy and restored passes into the statistics, differently for each method; this puts all
-    methods on the same footing before they are compared.
+    methods on the same footing before they are compared. Layers that are frozen, which training mode leaves in
+    evaluation mode, keep theirs.
 
     Args:
         predict: Must not change the mode of the network's modules. Layers that it does not use keep their statistics.
-        clean_batches: float images in [0, 1], (B, C, H, W).
+        clean_batches: float images in [0, 1], (B, C, H, W); as many on each worker, since shared batch statistics wait
+            for the others in every batch.
 
     Returns:
         Whether it was done: not without such layers, nor when some worker has no images.
     """
-    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    network.train()
+    layers = [layer for layer in batch_norms(network) if layer.track_running_stats and layer.training]
+    network.eval()
     if not layers or ranks.any(not clean_batches):
         return False  # on all workers alike, since the others would wait for one that has no images
     momenta = [layer.momentum for layer in layers]
     before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
-    network.eval()
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # cumulative average

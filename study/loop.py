@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Literal, NamedTuple
@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
+from models.batchnorm import is_synchronised
 from models.methods.method import Batch, LossSum, Method
 from models.methods.method import Objective as MethodObjective
 from models.sam import Closure, Direction, SamSettings, climbs, sam_step
 from noise.keyed import image_keys
 from study.checkpoint import Progress
 from study.data.augment import augment
+from study.data.hashing import hash64
 from study.data.image_set import ImageSet
 from study.data.loader import RawBatch, batches, steps_per_epoch
 from study.ranks import Ranks
-
-_FORK_SEEDS = 2**63 - 1
 
 
 class Diverged(ValueError):
@@ -273,43 +273,63 @@ def _train_batch(
     level = noise_level_at(place.epoch, settings)
     batch = Batch(images_BCHW, raw.labels.to(device), keys_B, level, place.progress)
     count = len(raw.labels)
+    weight = _weight(method, count, ranks)
     passes: list[int] = []
-    with _step_generator(settings.seed, place.epoch, place.step, ranks.rank, device):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for objective in method.objectives(batch):
+            seed = hash64("dropout", settings.seed, place.epoch, place.step, ranks.rank, objective.name)
             direction = directions.setdefault(objective.name, []) if settings.sam.variant == "looksam" else None
             passes.append(2 if climbs(settings.sam, update=place.update, direction=direction) else 1)
             loss = sam_step(
                 optimizer,
-                _mean_loss(objective, settings, count, device),
+                _mean_loss(objective, settings, count, device, weight=weight, seed=seed),
                 parameters=objective.parameters,
                 sam=settings.sam,
                 modules=method.network,
-                reduce=lambda parameters: ranks.average_gradients(parameters, count),
+                reduce=lambda parameters: ranks.average_gradients(parameters, weight),
                 clip_norm=settings.clip_norm,
                 update=place.update,
                 direction=direction,
             )
             value = loss.detach().double().cpu() if device.type == "cpu" else loss.detach().double()
             sums[objective.name] = (
-                sums.get(objective.name, torch.zeros((), dtype=torch.float64)).to(value.device) + value * count
+                sums.get(objective.name, torch.zeros((), dtype=torch.float64)).to(value.device) + value * weight
             )
     return sum(passes) / len(passes)
 
 
-def _mean_loss(objective: MethodObjective, settings: LoopSettings, count: int, device: torch.device) -> Closure:
-    """The mean loss of a batch of `count` images: whole, or as terms of its micro-batches that add up to it."""
+def _weight(method: Method, count: int, ranks: Ranks) -> float:
+    """What this worker's images are divided by in its loss, and weigh in the mean over workers: their number.
+
+    Under shared batch statistics a worker's backward pass also holds the other workers' losses, so all must weigh the
+    same: the mean number, also where the last batch is uneven.
+    """
+    if ranks.world == 1 or not is_synchronised(method.network):
+        return count
+    return float(ranks.sum(torch.tensor(float(count)))) / ranks.world
+
+
+def _mean_loss(
+    objective: MethodObjective, settings: LoopSettings, count: int, device: torch.device, *, weight: float, seed: int
+) -> Closure:
+    """The loss of a batch of `count` images over `weight`: whole, or as terms of its micro-batches that add up to it.
+
+    Each call draws the same masks of dropout: to SAM, both passes are of one function.
+    """
 
     def loss(part: slice) -> LossSum:
         with torch.autocast(device.type, dtype=torch.bfloat16) if settings.bf16 else nullcontext():
             return objective.loss(part)
 
     def whole() -> Tensor:
+        _seed(seed, device)
         part = loss(slice(None))
-        return part.total / part.count
+        return part.total / (part.count * (weight / count))
 
     def terms() -> Iterator[Tensor]:
+        _seed(seed, device)
         for part in micro_batches(count, settings.micro_batch or count):
-            yield loss(part).total / count
+            yield loss(part).total / weight
 
     if settings.micro_batch is None:
         return whole
@@ -331,17 +351,12 @@ def micro_batches(count: int, most: int) -> list[slice]:
     return [slice(first, last) for first, last in pairwise(edges)]
 
 
-@contextmanager
-def _step_generator(seed: int, epoch: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
-    """Give dropout inside a backbone a state of its own for each step, and leave the process's state as it was."""
-    devices = [device] if device.type == "cuda" else []
-    step_seed = hash((seed, epoch, step, rank)) % _FORK_SEEDS
-    with torch.random.fork_rng(devices=devices):
-        torch.default_generator.manual_seed(step_seed)
-        if devices:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(step_seed)
-        yield
+def _seed(seed: int, device: torch.device) -> None:
+    """Of the process's generators, which dropout inside a backbone draws from."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _epoch_metrics(sums: dict[str, Tensor], progress: Progress, lr: float, ranks: Ranks) -> dict[str, float]:

@@ -30,6 +30,7 @@ class Network(NamedTuple):
     image_size: int
     stages: int
     pretrained: bool | str
+    batch_norm: str = "train"
 
 
 def refuse_what_cannot_run(study: StudyConfig, *, storage: str | None = None) -> None:
@@ -66,7 +67,8 @@ def configs_of(study: StudyConfig, phase: Phase) -> list[TrialConfig]:
 
 def _network_of(config: TrialConfig) -> Network:
     model = config.model
-    return Network(model.backbone, config.data.image_size, getattr(config.method, "stages", 1), model.pretrained)
+    stages = getattr(config.method, "stages", 1)
+    return Network(model.backbone, config.data.image_size, stages, model.pretrained, model.batch_norm)
 
 
 def _teachers(study: StudyConfig, storage: str | None) -> Iterator[Problem]:
@@ -145,12 +147,12 @@ def _placed(text: str, path: KeyPath) -> Problem:
 def network_problems(network: Network) -> Iterator[Problem]:
     """Why a network cannot be built here."""
     try:
-        check_backbone(network.backbone, network.image_size, network.stages)
+        frozen = network.batch_norm == "frozen"
+        check_backbone(network.backbone, network.image_size, network.stages, frozen_batch_norm=frozen)
     except ValueError as error:
-        text = str(error)
-        about_stages = text.startswith("stages ")
-        path = ("method", "stages") if about_stages else ("model", "backbone")
-        yield Problem(path, text.removeprefix("stages " if about_stages else "backbone "))
+        first, _, rest = str(error).partition(" ")
+        path = {"stages": ("method", "stages"), "batch_norm": ("model", "batch_norm")}.get(first, ("model", "backbone"))
+        yield Problem(path, rest if first in {"stages", "batch_norm", "backbone"} else str(error))
         return
     yield from _weights(network)
 

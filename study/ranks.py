@@ -64,7 +64,7 @@ class Ranks:
         if self.world > 1:
             dist.barrier()
 
-    def average_gradients(self, parameters: Sequence[nn.Parameter], count: int) -> None:
+    def average_gradients(self, parameters: Sequence[nn.Parameter], count: float) -> None:
         """Turn each worker's gradient of its own mean loss into the gradient of the mean over all examples.
 
         A worker without a gradient for a parameter gives zeros, so that all workers reduce the same list. A parameter
@@ -72,7 +72,7 @@ class Ranks:
 
         Args:
             parameters: The list that this update may touch, the same on every worker.
-            count: Examples in this worker's mean.
+            count: Examples in this worker's mean, or what it weighs.
         """
         if self.world == 1:
             return
@@ -96,7 +96,7 @@ class Ranks:
         buffers = running_statistics(network)
         if not buffers:
             return
-        flat = torch.cat([b.detach().float().flatten() for b in buffers])
+        flat = torch.cat([b.detach().double().flatten() for b in buffers])  # a mean of equal values is that value
         dist.all_reduce(flat)
         for buffer, part in zip(buffers, (flat / self.world).split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))

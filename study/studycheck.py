@@ -71,6 +71,7 @@ def _phase(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
     space = config.search.space if isinstance(phase, SearchPhase) else {}
     yield from _curriculum(config, space)
     yield from _update(config, space)
+    yield from _shared_statistics(phase, config, path)
     if isinstance(phase, ConfirmPhase) and phase.per is not None:
         yield from _per(study, phase, (*path, "per"))
     if isinstance(phase, ConfirmPhase) and phase.set:
@@ -153,6 +154,24 @@ def _update(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Problem]:
     if config.optim.sam.ascent == "local" and config.resources.workers_per_trial == 1:
         text = "local has no effect with one worker; set resources.workers_per_trial or leave ascent out"
         yield Problem(("optim", "sam", "ascent"), text)
+
+
+def _shared_statistics(phase: Phase, config: StudyConfig, path: Path) -> Iterator[Problem]:
+    """Batch statistics are shared by several workers with GPUs, or there is nothing to share or no way to."""
+    searched = config.search.space.get("model.batch_norm", {}) if isinstance(phase, SearchPhase) else {}
+    where: Path = ("model", "batch_norm")
+    if searched:
+        own = getattr(phase, "search", None) is not None
+        where = (*(path if own else ()), "search", "space", "model.batch_norm")
+    values = [*(searched.get("choice") or ()), searched.get("fixed")] if searched else [config.model.batch_norm]
+    if "sync" not in values:
+        return
+    resources = config.resources
+    if resources.workers_per_trial == 1:
+        yield Problem(where, "sync has no effect with one worker; set resources.workers_per_trial or take it out")
+    elif not resources.gpus_per_worker:
+        text = "sync needs GPUs, as PyTorch cannot share batch statistics between CPUs; set resources.gpus_per_worker"
+        yield Problem(where, f"{text}, or take frozen or a backbone without batch norms")
 
 
 def _grace(config: StudyConfig, where: Path) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ import torch
 from torch.optim import Optimizer
 
 from analysis.metrics import as_test, headline
+from models.batchnorm import synchronise
 from models.methods.method import Context, Headed, Method, Teacher
 from models.methods.registry import METHODS
 from models.sam import SamSettings
@@ -130,6 +131,8 @@ def prepare_run(
     teacher = load_teacher(spec.teacher, config, class_names) if spec.teacher else None
     method = build_method(config, num_classes=len(class_names), teacher=teacher)
     method.network.to(ranks.torch_device())
+    if config.model.batch_norm == "sync":
+        synchronise(method.network, device_type=ranks.torch_device().type)
     return Run(spec, config, ledger, data, method, make_optimizer(method, settings), settings, ranks, reporter,
                should_stop, real)  # fmt: skip
 
@@ -173,6 +176,7 @@ def build_method(config: TrialConfig, *, num_classes: int, teacher: Teacher | No
         seed=config.train.seed,
         epochs=None if config.train.budget else config.train.epochs,
         teacher=teacher,
+        frozen_batch_norm=config.model.batch_norm == "frozen",
     )
     return spec.build(context, method_settings(config.method))
 
@@ -317,8 +321,9 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
 
 
 def _clean_batches(run: Run) -> list[torch.Tensor]:
-    take = subset(run.data.train, _BN_IMAGES, seed=run.config.data.split_seed)[run.ranks.rank :: run.ranks.world]
-    parts = np.array_split(take, max(1, len(take) // _BN_BATCH))
+    chosen = subset(run.data.train, _BN_IMAGES, seed=run.config.data.split_seed)
+    number = max(1, len(chosen) // run.ranks.world // _BN_BATCH)  # the same on every worker
+    parts = np.array_split(chosen[run.ranks.rank :: run.ranks.world], number)
     stacks = [torch.from_numpy(np.ascontiguousarray(run.data.train.images[part])) for part in parts if len(part) > 1]
     return [device_images(images.permute(0, 3, 1, 2), run.ranks.torch_device()) for images in stacks]
 

@@ -1,6 +1,8 @@
 """What a method's updates and predictions cost, as counted operations rather than by the clock."""
 
+import copy
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,17 @@ from models.backbones import StagedBackbone
 from models.methods.method import Batch, Objective
 
 _NUM_IMAGES = 2  # the least that batch statistics allow
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def meta_copy(network: AnyModule) -> AnyModule:
+    """Its shapes alone, on the meta device; a pass waits for no other worker."""
+    shapes = copy.deepcopy(network).to("meta")
+    for module in shapes.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.eval()
+    return shapes
 
 
 def meta_batch(network: nn.Module, *, image_size: int) -> Batch:

@@ -139,6 +139,8 @@ class Context:
         epochs: how long training lasts, for the mean cost of methods whose objectives change on the way; None where
             they change with each batch, not between epochs.
         teacher: for methods that learn from one; None where they are only to predict.
+        frozen_batch_norm: of the backbone, as in `create_backbone`; what a method adds to it starts without statistics
+            and always follows the batch.
     """
 
     backbone: str
@@ -150,6 +152,7 @@ class Context:
     seed: int = 0
     epochs: int | None = 1
     teacher: Teacher | None = None
+    frozen_batch_norm: bool = False
 
 
 @dataclass(frozen=True)

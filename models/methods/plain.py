@@ -4,7 +4,6 @@ With a tuned sampler this is the baseline that every other method has to beat.
 Shape suffixes: B batch, C channels, H height, W width, N classes.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from models.backbones import StagedBackbone, create_backbone
 from models.losses import smoothed_cross_entropy
 from models.methods.common import FromUnit, make_export, parameter_groups, seeded, signed_pair, to_signed
-from models.methods.cost import gradient_passes, meta_batch
+from models.methods.cost import gradient_passes, meta_batch, meta_copy
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler
 
 
@@ -36,6 +35,7 @@ class Plain:
                 num_classes=context.num_classes,
                 image_size=context.image_size,
                 pretrained=context.pretrained,
+                frozen_batch_norm=context.frozen_batch_norm,
             )
 
     @property
@@ -88,7 +88,7 @@ class Plain:
 
     @cached_property
     def _passes(self) -> float:
-        shapes = copy.deepcopy(self.network).to("meta")
+        shapes = meta_copy(self.network)
         batch = meta_batch(shapes, image_size=self._context.image_size)
         return gradient_passes(self._objectives(shapes, batch, None), backbone=shapes, batch=batch)
 

@@ -17,7 +17,6 @@ only the passes that reach them; the decoders of other strides and sizes (models
 Shape suffixes: B batch, C channels, H height, W width, N classes.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -38,7 +37,7 @@ from models.methods.common import (
     signed_pair,
     to_signed,
 )
-from models.methods.cost import forward_macs, gradient_passes, meta_batch
+from models.methods.cost import forward_macs, gradient_passes, meta_batch, meta_copy
 from models.methods.method import (
     SUM,
     Batch,
@@ -64,7 +63,7 @@ class PmalSettings:
     Pilots at 32 px on a CPU do with head_widths (32, 64), classifier_width 32 and decoder_widths (32, 16, 16).
     """
 
-    stages: int = setting(3, ge=1, le=4, doc="how many of the backbone's last stages have a head and an update")
+    stages: int = setting(3, ge=1, doc="how many of the backbone's last stages, up to all, have a head and an update")
     head_widths: tuple[int, int] = setting(
         (512, 1024), ge=1, doc="channels of a recognition head's 1x1 and 3x3 convolution"
     )
@@ -190,6 +189,7 @@ class Pmal:
                 num_classes=context.num_classes,
                 image_size=context.image_size,
                 pretrained=context.pretrained,
+                frozen_batch_norm=context.frozen_batch_norm,
             )
             self.network = PmalNetwork(backbone, num_classes=context.num_classes, settings=settings)
 
@@ -223,7 +223,7 @@ class Pmal:
 
     def head_costs(self) -> dict[str, HeadCost]:
         """Of each head as an early exit: the stem to its stage and itself; counted from shapes alone."""
-        shapes = copy.deepcopy(self.network).to("meta").eval()
+        shapes = meta_copy(self.network).eval()
         images_BCHW = meta_batch(shapes, image_size=self._context.image_size).images_BCHW[:1]
         backbone, heads = shapes.backbone, shapes.heads
         forwards = [partial(shapes.exit_logits, head=head) for head in range(len(heads))]
@@ -284,7 +284,7 @@ class Pmal:
 
     @cached_property
     def _passes(self) -> float:
-        shapes = copy.deepcopy(self.network).to("meta")
+        shapes = meta_copy(self.network)
         batch = meta_batch(shapes, image_size=self._context.image_size)
         return gradient_passes(self._objectives(shapes, batch, None), backbone=shapes.backbone, batch=batch)
 

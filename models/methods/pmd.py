@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from models.backbones import StagedBackbone, check_backbone, create_backbone
 from models.losses import smoothed_cross_entropy, softened_divergence, squared_error
 from models.methods.common import FromUnit, make_export, parameter_groups, seeded, to_signed
-from models.methods.cost import gradient_passes, meta_batch
+from models.methods.cost import gradient_passes, meta_batch, meta_copy
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, Teacher, setting
 
 LogitLoss = Literal["mse", "kl"]
@@ -42,7 +42,7 @@ _TEMPERATURE = 4.0
 class PmdSettings:
     """PMD's settings; the defaults are the paper's, which has one backbone rate: `optim.backbone_lr_scale` 1."""
 
-    stages: int = setting(3, ge=1, le=4, doc="how many of the last stages have an update that follows the teacher's")
+    stages: int = setting(3, ge=1, doc="how many of the last stages have an update that follows the teacher's")
     distil_share: float = setting(0.5, ge=0, le=1, doc="share of the epochs, from the first, that the teacher teaches")
     feature_weight: float = setting(
         100.0, ge=0, doc="weight of the maps' distance (the paper's 100 goes with optim.lr 0.002); 0: none"
@@ -135,6 +135,7 @@ class Pmd:
                 num_classes=context.num_classes,
                 image_size=context.image_size,
                 pretrained=context.pretrained,
+                frozen_batch_norm=context.frozen_batch_norm,
             )
             self.network = PmdNetwork(backbone, stages=settings.stages, teacher=context.teacher)
 
@@ -202,7 +203,7 @@ class Pmd:
         return taught * self._passes_at(0.0) + (1 - taught) * self._passes_at(1.0)
 
     def _passes_at(self, progress: float) -> float:
-        shapes, teacher = copy.deepcopy(self.network).to("meta"), copy.deepcopy(self._teacher())
+        shapes, teacher = meta_copy(self.network), copy.deepcopy(self._teacher())
         teacher.network.to("meta")
         batch = replace(meta_batch(shapes, image_size=self._context.image_size), progress=progress)
         steps = self._objectives(shapes, teacher, batch, None)

@@ -174,7 +174,10 @@ def test_after_the_share_of_distilling_the_labels_alone_teach() -> None:
     batch = make_batch(0.5)
     logits = logits_by_hand(method.backbone, maps_by_hand(method.backbone, batch.images_BCHW, running=False)[-1])
     assert step.name == "classify"
-    torch.testing.assert_close(step.loss(slice(0, 4)).total / 4, entropy_by_hand(logits, batch.labels_B))
+    loss, expected = step.loss(slice(0, 4)).total / 4, entropy_by_hand(logits, batch.labels_B)
+    torch.testing.assert_close(loss, expected)
+    ours, theirs = (torch.autograd.grad(value, step.parameters) for value in (loss, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-11)
 
 
 def test_a_weight_of_zero_takes_out_its_update() -> None:
@@ -236,6 +239,23 @@ def test_each_update_moves_what_it_reaches_and_the_teacher_never_moves() -> None
     assert all(torch.equal(kept[name], value) for name, value in teacher.network.state_dict().items())
     assert not teacher.network.training
     assert all(parameter.grad is None for parameter in teacher.network.parameters())
+
+
+def test_statistics_of_the_student_follow_the_first_pass_only_and_the_teachers_never_move() -> None:
+    teacher = pmal_teacher()
+    method, seen = make(teacher=teacher), {}
+    optimizer = torch.optim.SGD(method.network.parameters(), lr=0.001)
+    kept = {name: value.double() for name, value in teacher.network.state_dict().items()}
+    for step, objective in enumerate(method.objectives(make_batch())):
+        closure = lambda objective=objective: objective.loss(slice(0, 4)).total / 4  # noqa: E731
+        sam_step(optimizer, closure, parameters=objective.parameters, sam=SamSettings(), modules=method.network)
+        counts = {n: int(b) for n, b in method.network.named_buffers() if n.endswith("num_batches_tracked")}
+        for name, count in counts.items():
+            layer = name.removeprefix("backbone.model.").partition(".")[0]
+            is_reached = layer not in LAYERS or layer <= LAYERS[min(step + 1, 3)]
+            assert count - seen.get(name, 0) == is_reached, f"{objective.name} {name}"
+        seen = counts
+    assert all(torch.equal(kept[name], value.double()) for name, value in teacher.network.state_dict().items())
 
 
 def test_the_teacher_is_run_once_for_a_batch() -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from models.backbones import create_backbone
 from study.data.image_set import ImageSet
 from study.evaluate import Cell, calibration_error, evaluate, grid, reestimate_bn, subset
 from study.ranks import Ranks
@@ -161,6 +162,18 @@ def test_reestimation_leaves_momentum_mode_and_unused_layers_as_they_were() -> N
     assert torch.equal(network.unused.running_mean, torch.full((3,), 5.0))  # type: ignore[arg-type]
     assert torch.equal(network.unused.running_var, torch.full((3,), 9.0))  # type: ignore[arg-type]
     assert network.unused.num_batches_tracked == 4
+
+
+def test_frozen_statistics_are_not_reestimated() -> None:
+    network = nn.Sequential(create_backbone("test_resnet", num_classes=3, image_size=32, frozen_batch_norm=True))
+    network.append(nn.BatchNorm1d(3)).eval()
+    kept = {name: buffer.clone() for name, buffer in network[0].named_buffers()}
+    batches = [torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))]
+    assert reestimate_bn(network, network, batches, Ranks(device="cpu"))
+    assert all(torch.equal(kept[name], buffer) for name, buffer in network[0].named_buffers())
+    torch.testing.assert_close(network[1].running_mean, network[0](batches[0]).mean(0))
+    assert not any(module.training for module in network.modules())
+    assert not reestimate_bn(network[0], network[0], batches, Ranks(device="cpu"))
 
 
 def test_a_worker_without_images_keeps_all_workers_from_it(monkeypatch: pytest.MonkeyPatch) -> None:

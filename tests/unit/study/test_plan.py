@@ -214,6 +214,12 @@ def test_more_stages_than_the_backbone_has():
     assert str(problem).startswith("method.stages: must be between 1 and 4 for backbone 'test_vit'")
 
 
+def test_frozen_statistics_of_a_backbone_without_any():
+    (problem,) = network_problems(Network("test_vit", 32, 1, pretrained=True, batch_norm="frozen"))
+    assert str(problem).startswith("model.batch_norm: frozen has no effect on backbone 'test_vit'")
+    assert not list(network_problems(Network("test_resnet", 32, 1, pretrained=True, batch_norm="frozen")))
+
+
 def test_images_that_are_not_there(tmp_path):
     assert refusal("data.source=parquet", f"data.path={tmp_path}/none.parquet").startswith(
         "data.path: must be a parquet"
@@ -255,6 +261,22 @@ def drawn(folder, *places):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((20, 24, 3), 10 * number, dtype=np.uint8)).save(path)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("preset", "users"),
+    [("resnet50-pmal", ["data.path"]), ("tresnet-l-pmal", ["data.path", "model.pretrained"])],
+)
+def test_the_papers_presets_lack_only_what_is_the_users(preset, users, tmp_path):
+    with pytest.raises(ProblemsError) as caught:
+        refuse_what_cannot_run(load_study(PRESETS / f"{preset}.yaml").config)
+    assert [".".join(map(str, problem.path)) for problem in caught.value.problems] == users
+    folder = drawn(tmp_path / "cars", *(f"{name}/{number}.png" for name in ("one", "two") for number in range(4)))
+    given = load_study(PRESETS / f"{preset}.yaml", [f"data.path={folder}", "model.pretrained=false"])
+    refuse_what_cannot_run(given.config)
+    assert {(item.backbone.partition(".")[0], item.stages) for item in networks(given.config)} == {
+        ("resnet50" if preset == "resnet50-pmal" else "tresnet_v2_l", 3)
+    }
 
 
 def test_real_images_are_counted_and_told(fixed_cost, tmp_path):

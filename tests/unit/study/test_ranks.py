@@ -189,3 +189,16 @@ def test_only_batch_statistics_are_averaged(monkeypatch: pytest.MonkeyPatch) -> 
         assert state["norm.running_mean"].item() == 1
         assert state["norm.running_var"].item() == 2
         assert state["own"].item() == rank
+
+
+def test_statistics_that_are_equal_stay_so_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen ones must not drift by rounding, epoch after epoch."""
+    values = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+
+    def work(ranks: Ranks) -> Tensor:
+        norm = nn.BatchNorm1d(1000)
+        norm.running_mean = values.clone()
+        ranks.average_buffers(norm)
+        return norm.running_mean
+
+    assert all(torch.equal(found, values) for found in run_workers(3, work, monkeypatch))
