@@ -16,7 +16,7 @@ arXiv 2203.02714 algorithm 1 (LookSAM), arXiv 2306.04226 and its authors' code (
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -182,7 +182,7 @@ def _climbed(uphill: dict[nn.Parameter, Tensor], sam: SamSettings, network: nn.M
         yield
     with torch.no_grad():
         if before:
-            torch._foreach_copy_(list(before), list(before.values()))
+            torch._foreach_copy_(list(before), list(before.values()))  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _climbers(parameters: list[nn.Parameter], sam: SamSettings, modules: nn.Module | None) -> list[nn.Parameter]:
@@ -256,9 +256,10 @@ def _climb(parameters: list[nn.Parameter], steps: list[Tensor], sizes: list[Tens
         parameter.addcmul_(move, scale)
 
 
-def add_scaled(parameters: Sequence[Tensor], moves: Sequence[Tensor], scale: Tensor) -> None:
+def add_scaled(parameters: list[Any], moves: list[Tensor], scale: Tensor) -> None:
     """Add scale * move to each parameter, in a few kernels for all of them; on a CPU a loop is faster."""
-    torch._foreach_add_(parameters, torch._foreach_mul(moves, scale))
+    scaled = torch._foreach_mul(moves, scale)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_add_(parameters, scaled)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _times(step: Tensor, size: Tensor | None) -> Tensor:
