@@ -16,7 +16,7 @@ arXiv 2203.02714 algorithm 1 (LookSAM), arXiv 2306.04226 and its authors' code (
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +103,8 @@ def sam_step(
         sam: the ascent.
         modules: the network. Its batch statistics are updated in the first pass only; ASAM reads its names and SAM-ON
             its kinds of layers.
-        reduce: averages the gradients of `parameters` over workers, in place; called after each pass, with a local
-            ascent after the second one only.
+        reduce: averages the gradients of the parameters that it is given over workers, in place; called after each
+            pass, with a local ascent after the second one only.
         clip_norm: greatest norm over `parameters` of the gradient that the optimiser steps with, after `reduce`. The
             ascent is not clipped: it has a norm of its own.
         update: number of this objective's update, from 0; decides with `sam.every` whether it climbs.
@@ -128,10 +128,11 @@ def sam_step(
     climbers = _climbers(trainable, sam, modules)
     climbing = climbs(sam, update=update, direction=direction)
     is_local = climbing and sam.ascent == "local"
-    loss = _gradients(optimizer, closure, trainable)
+    needed = climbers if climbing else trainable  # SAM-ON's first pass wants no other gradient
+    loss = _gradients(optimizer, closure, needed)
     own = _by_parameter(climbers, clone=looks) if is_local else {}
     if reduce is not None and (looks or not is_local):
-        reduce(trainable)
+        reduce(needed)
     first = [parameter.grad for parameter in trainable] if looks else []
     if climbing:
         with _climbed(own if is_local else _by_parameter(climbers), sam, modules):
@@ -175,13 +176,13 @@ def _climbed(uphill: dict[nn.Parameter, Tensor], sam: SamSettings, network: nn.M
     It empties `uphill`.
     """
     before = {parameter: parameter.detach().clone() for parameter in uphill}
-    _ascend(uphill, sam, _scaled(network) if network is not None else frozenset())
+    _ascend(uphill, sam, _scaled(network) if sam.adaptive and network is not None else frozenset())
     uphill.clear()  # frees the gradients for the second pass
     with frozen_statistics(network):
         yield
     with torch.no_grad():
-        for parameter, value in before.items():
-            parameter.copy_(value)
+        if before:
+            torch._foreach_copy_(list(before), list(before.values()))  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _climbers(parameters: list[nn.Parameter], sam: SamSettings, modules: nn.Module | None) -> list[nn.Parameter]:
@@ -247,8 +248,18 @@ def _ascend(uphill: dict[nn.Parameter, Tensor], sam: SamSettings, scaled: frozen
 def _climb(parameters: list[nn.Parameter], steps: list[Tensor], sizes: list[Tensor | None], rho: float) -> None:
     """Add rho * size * step / ||steps||; the norm stays on the device, so nothing waits for it."""
     scale = rho / (get_total_norm(steps) + _TINY)
-    for parameter, step, size in zip(parameters, steps, sizes, strict=True):
-        parameter.addcmul_(_times(step, size), scale)
+    moves = (_times(step, size) for step, size in zip(steps, sizes, strict=True))
+    if scale.is_cuda:
+        add_scaled(parameters, list(moves), scale)
+        return
+    for parameter, move in zip(parameters, moves, strict=True):
+        parameter.addcmul_(move, scale)
+
+
+def add_scaled(parameters: list[Any], moves: list[Tensor], scale: Tensor) -> None:
+    """Add scale * move to each parameter, in a few kernels for all of them; on a CPU a loop is faster."""
+    scaled = torch._foreach_mul(moves, scale)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_add_(parameters, scaled)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _times(step: Tensor, size: Tensor | None) -> Tensor:

@@ -202,7 +202,8 @@ def _affine(images_BCHW: Tensor, signed_BP: Tensor) -> Tensor:
     zoom = torch.diag_embed(torch.stack([1 / zoom_x, 1 / zoom_y], 1))
     linear = rotation @ shear @ zoom
     # The grid's units are half a width across and half a height down.
-    linear = linear * linear.new_tensor([[1.0, height / width], [width / height, 1.0]])
+    linear[:, 0, 1] *= height / width
+    linear[:, 1, 0] *= width / height
     shift_B21 = torch.stack([shift_x, shift_y], 1)[:, :, None]
     matrix = torch.cat([linear, -linear @ shift_B21], dim=2)  # the centre lands exactly at the shift
     grid = F.affine_grid(matrix, list(images_BCHW.shape), align_corners=False)

@@ -266,9 +266,10 @@ def _train_batch(
     All objectives of a batch climb or none does (but for LookSAM's first updates), as the batch's number says.
     """
     device = ranks.torch_device()
+    raw = raw.to(device)
     keys_B = image_keys(raw.ids, seed=settings.seed, salt=f"train/{place.epoch}")  # CPU: the sampler branches on them
     images_BCHW = augment(
-        device_images(raw.images, device), keys_B.to(device), settings=settings,
+        device_images(raw.images, device), keys_B.to(device, non_blocking=True), settings=settings,
     )  # fmt: skip
     level = noise_level_at(place.epoch, settings)
     batch = Batch(images_BCHW, raw.labels.to(device), keys_B, level, place.progress)
@@ -361,8 +362,9 @@ def _seed(seed: int, device: torch.device) -> None:
 
 def _epoch_metrics(sums: dict[str, Tensor], progress: Progress, lr: float, ranks: Ranks) -> dict[str, float]:
     names = sorted(sums)
-    packed = torch.stack([*(sums[name].cpu() for name in names), torch.tensor(float(progress.count)).double()])
-    packed = ranks.sum(packed.to(ranks.torch_device())).cpu()
+    count = torch.tensor(progress.count, dtype=torch.float64)
+    packed = torch.stack([value.to(ranks.torch_device()) for value in (*(sums[name] for name in names), count)])
+    packed = ranks.sum(packed).cpu()
     means = {f"loss/{name}": float(value / packed[-1]) for name, value in zip(names, packed[:-1], strict=True)}
     total = sum(means.values())
     if not math.isfinite(total):

@@ -80,7 +80,8 @@ class Ranks:
             (torch.zeros_like(p) if p.grad is None else p.grad).detach().float().flatten() for p in parameters
         ])  # fmt: skip
         has_gradient = [p.grad is not None for p in parameters]
-        packed = torch.cat([flat * count, flat.new_tensor([*has_gradient, count], dtype=torch.float32)])
+        ending = torch.tensor([*has_gradient, count], dtype=torch.float32).to(flat.device, non_blocking=True)
+        packed = torch.cat([flat * count, ending])
         dist.all_reduce(packed)
         mean = packed[: len(flat)] / packed[-1]
         if not all(has_gradient):  # else no worker's answer is needed, nor waiting for the device

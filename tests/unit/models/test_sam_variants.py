@@ -166,6 +166,30 @@ def test_sam_on_is_the_formula() -> None:
     torch.testing.assert_close(flat(network), expected, rtol=1e-10, atol=1e-12)
 
 
+def test_sam_on_computes_and_shares_only_what_climbs_before_the_ascent() -> None:
+    network = make_network(norm=True)
+    parameters, norms = list(network.parameters()), list(network[1].parameters())
+    reduced: list[list[bool]] = []
+
+    def note(given: object) -> None:
+        assert given == (parameters if reduced else norms)
+        reduced.append([parameter.grad is not None for parameter in parameters])
+
+    optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE)
+    sam = SamSettings(rho=RHO, variant="sam_on", every=2)
+    for update in range(2):
+        sam_step(
+            optimizer,
+            lambda: mean_loss(network, make_inputs()),
+            parameters=parameters,
+            sam=sam,
+            modules=network,
+            reduce=note,
+            update=update,
+        )
+    assert reduced == [[False, False, True, True, False, False], [True] * 6, [True] * 6]
+
+
 @pytest.mark.parametrize("norm", [RmsNorm(3), nn.BatchNorm1d(3), nn.GroupNorm(1, 3)], ids=["rms", "batch", "group"])
 def test_sam_on_knows_normalisation_layers(norm: nn.Module) -> None:
     network = nn.Sequential(norm, nn.Linear(3, 2)).double()

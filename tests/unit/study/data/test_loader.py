@@ -67,6 +67,15 @@ def test_a_batch_holds_the_images_that_its_ids_name():
         np.testing.assert_array_equal(batch.labels.numpy(), data.labels[rows])
 
 
+def test_a_batch_moves_with_its_images_and_labels_and_leaves_its_ids():
+    (batch,) = batches(image_set(4), batch_size=4, seed=0, epoch=0)
+    for device in ("cpu", "meta"):
+        moved = batch.to(torch.device(device))
+        assert {moved.images.device.type, moved.labels.device.type} == {device}
+        assert moved.ids is batch.ids
+    assert torch.equal(batch.to(torch.device("cpu")).images, batch.images)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
