@@ -18,7 +18,7 @@ from models.methods.registry import METHODS
 from noise.families import CORRUPTIONS, SETS, expand
 from noise.training import TRAINING_ONLY
 
-NUMERICS = 2
+NUMERICS = 3
 """Raised by hand whenever the same settings give other numbers; part of every trial's identity."""
 
 MAX_SEARCH_IMAGES = 256
