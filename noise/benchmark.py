@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from noise import blur, digital, photometric, resolution, weather
+from noise import blur, digital, frost, jpeg, photometric, resolution, weather
 from noise.entry import Corruption
 
 _public = partial(
@@ -94,7 +94,7 @@ BENCHMARK: dict[str, Corruption] = {
         scaled=weather.scaled_snow,
     ),
     "frost": _public(
-        weather.frost, "weather", {"imagenet": ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))}
+        frost.frost, "weather", {"imagenet": ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))}
     ),
     "fog": _public(weather.fog, "weather", {"imagenet": ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))}),
     "spatter": _public(
@@ -132,7 +132,7 @@ BENCHMARK: dict[str, Corruption] = {
         },
     ),
     "jpeg_compression": _public(
-        digital.jpeg_compression,
+        jpeg.jpeg_compression,
         "digital",
         {"imagenet": (25, 18, 15, 10, 7), "tiny": (65, 58, 50, 40, 25), "cifar": (80, 65, 58, 50, 40)},
     ),

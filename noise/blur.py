@@ -53,10 +53,11 @@ def _disk_mean(images_BCHW: Tensor, radius: int, alias: float) -> Tensor:
     # Running sums of what differs from the middle grey stay small, and with them their rounding.
     sums = F.pad((softened - 0.5).cumsum(3), (1, 0))
     total = torch.zeros(images_BCHW.shape, device=images_BCHW.device)
-    for down, half in enumerate(rows):
-        line = sums.narrow(2, down, height)
-        total += line.narrow(3, radius + half + 1, width)
-        total -= line.narrow(3, radius - half, width)
+    for half in sorted(set(rows)):
+        # Rows of the disk that are of one length share the differences.
+        line = sums.narrow(3, radius + half + 1, width) - sums.narrow(3, radius - half, width)
+        for down in (place for place, other in enumerate(rows) if other == half):
+            total += line.narrow(2, down, height)
     return total.div_(sum(2 * half + 1 for half in rows)).add_(0.5)
 
 
@@ -151,7 +152,7 @@ def motion_blur(images_BCHW: Tensor, radius_sigma: tuple[float, float], *, keys_
     """
     radius, sigma = radius_sigma
     angle_B = (uniform(keys_B, (1,), stream="angle")[:, 0] * 2 - 1) * _MAX_ANGLE
-    return line_filter(images_BCHW, angle_B, radius=round(radius), sigma=sigma)
+    return line_filter(images_BCHW, angle_B, radius=round(radius), sigma=sigma, heading="right")
 
 
 def scaled_motion(radius_sigma: tuple[float, float], factor: float) -> tuple[float, float]:

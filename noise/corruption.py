@@ -82,12 +82,12 @@ def corrupt_checked(
         return images_BCHW.clone()
     size = _chunk_size(images_BCHW, chunk_bytes)
     chunks = zip(images_BCHW.split(size), keys_B.split(size), strict=True)
-    results = (op(images.float(), parameter, keys_B=keys).clamp(0.0, 1.0) for images, keys in chunks)
-    if size >= len(images_BCHW) or (images_BCHW.requires_grad and torch.is_grad_enabled()):
-        return torch.cat([result.to(images_BCHW.dtype) for result in results])
+    results = (op(images.float(), parameter, keys_B=keys) for images, keys in chunks)
+    if images_BCHW.requires_grad and torch.is_grad_enabled():
+        return torch.cat([result.clamp(0.0, 1.0).to(images_BCHW.dtype) for result in results])
     noisy = torch.empty_like(images_BCHW)
     for place, result in zip(noisy.split(size), results, strict=True):
-        place.copy_(result)
+        torch.clamp(result, 0.0, 1.0, out=place) if result.dtype == place.dtype else place.copy_(result.clamp(0.0, 1.0))
     return noisy
 
 

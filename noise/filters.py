@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Heading = Literal["any", "right", "up"]
 
 _TRUNCATE = 4.0
 
@@ -86,7 +89,7 @@ def gaussian_filter(images_BCHW: Tensor, sigma_B: Tensor, *, reach: int) -> Tens
     return images_BCHW
 
 
-def line_filter(images_BCHW: Tensor, angle_B: Tensor, *, radius: int, sigma: float) -> Tensor:
+def line_filter(images_BCHW: Tensor, angle_B: Tensor, *, radius: int, sigma: float, heading: Heading = "any") -> Tensor:
     """A one-sided line of 2 radius + 1 steps with Gaussian weights, at an angle for each image, edges repeated.
 
         y(p) = sum_i w_i x(p + round(i (cos a, sin a))),   w_i ~ exp(-i^2 / (2 sigma^2)),   i = 0..2 radius
@@ -96,6 +99,7 @@ def line_filter(images_BCHW: Tensor, angle_B: Tensor, *, radius: int, sigma: flo
         angle_B: Radians; 0 points right, pi / 2 down.
         radius: Of the line, in pixels.
         sigma: Standard deviation of the weights, in pixels.
+        heading: What the angles are known to be within 45 degrees of; a smaller margin is then transformed.
     """
     reach = 2 * radius
     steps_S = torch.arange(reach + 1, device=images_BCHW.device, dtype=torch.float32)
@@ -103,31 +107,41 @@ def line_filter(images_BCHW: Tensor, angle_B: Tensor, *, radius: int, sigma: flo
     weights_BS = (weights_S / weights_S.sum()).expand(len(images_BCHW), -1)
     # Rounded, halves down, as the public package does.
     down_BS, right_BS = ((steps_S * part_B[:, None] - 0.5).ceil().long() for part_B in (angle_B.sin(), angle_B.cos()))
-    return sum_of_shifts(images_BCHW, down_BS, right_BS, weights_BS, reach=reach)
+    aside = math.ceil(reach * math.sqrt(0.5))
+    margins = {"any": (reach,) * 4, "right": (0, reach, aside, aside), "up": (aside, aside, reach, 0)}[heading]
+    return sum_of_shifts(images_BCHW, down_BS, right_BS, weights_BS, reach=margins)
 
 
-def sum_of_shifts(images_BCHW: Tensor, down_BS: Tensor, right_BS: Tensor, weights_BS: Tensor, *, reach: int) -> Tensor:
+def sum_of_shifts(
+    images_BCHW: Tensor,
+    down_BS: Tensor,
+    right_BS: Tensor,
+    weights_BS: Tensor,
+    *,
+    reach: tuple[int, int, int, int],
+) -> Tensor:
     """y(p) = sum_s w_s x(p + (down_s, right_s)), with shifts for each image by itself, edges repeated.
 
     By Fourier transforms, so that many shifts cost no more than a few.
 
     Args:
         images_BCHW: float32.
-        down_BS: int64, from -reach to reach.
+        down_BS: int64 shifts.
         right_BS: The same to the right.
         weights_BS: float32, of sum 1 for each image.
-        reach: Longest shift along an axis, known on the host.
+        reach: Longest shifts to the left, to the right, up and down, known on the host.
     """
+    left, right, up, down = reach
     height, width = images_BCHW.shape[-2:]
-    high, wide = fast_length(height + 2 * reach), fast_length(width + 2 * reach)
+    high, wide = fast_length(height + up + down), fast_length(width + left + right)
     kernel_BL = torch.zeros(len(images_BCHW), high * wide, device=images_BCHW.device)
     kernel_BL.scatter_add_(1, (down_BS % high) * wide + right_BS % wide, weights_BS)
     spectrum = torch.fft.rfft2(kernel_BL.view(-1, 1, high, wide)).conj()
     # Differences from the middle grey are small, and with them the rounding.
-    padded = F.pad(images_BCHW, (reach, reach, reach, reach), mode="replicate").sub_(0.5)
-    product = torch.fft.rfft2(padded, s=(high, wide)).mul_(spectrum)
-    filtered = torch.fft.irfft2(product, s=(high, wide))[..., reach : reach + height, reach : reach + width]
-    return filtered + 0.5
+    rest = (left, wide - width - left, up, high - height - up)
+    padded = F.pad(images_BCHW, rest, mode="replicate").sub_(0.5)
+    filtered = torch.fft.irfft2(torch.fft.rfft2(padded).mul_(spectrum), s=(high, wide))
+    return filtered[..., up : up + height, left : left + width] + 0.5
 
 
 def fast_length(length: int) -> int:

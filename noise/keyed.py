@@ -11,6 +11,7 @@ Shape suffixes: B images, N values of one image, T the shape of one image's valu
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,11 +20,8 @@ Stream = int | str
 
 _MASK_64 = (1 << 64) - 1
 _WEYL_64 = 0x9E3779B97F4A7C15
-_HALF_STEP = 2.0**-24  # Half the distance of neighbouring uniforms, which stand at (m + 1/2) 2**-23.
-
-# Above this many expected counts the expansion in powers of 1/sqrt(rate) replaces the summed distribution function.
-_POISSON_SPLIT = 8.0
-_POISSON_SUM_ALONE = 12.0  # Up to this bound the sum's further terms cost less than the expansion would.
+_UNIFORM_BITS = 23  # uniforms stand at (m + 1/2) 2**-23
+_ANGLE_BITS = 12  # of the word of a pair of normal values; the other 20 are the radius's
 
 
 def image_keys(ids_B: Tensor | Sequence[int], *, seed: int, salt: str = "") -> Tensor:
@@ -87,15 +85,21 @@ def bits(keys_B: Tensor, count: int, *, stream: Stream) -> Tensor:
         )
     keys_B = fold_in(keys_B, stream)
     low_B1, high_B1 = _low_word(keys_B)[:, None], _low_word(_shift_right(keys_B, 32, width=64))[:, None]
-    counter_N = torch.arange(count, dtype=torch.int32, device=keys_B.device).mul_(_signed(0x9E3779B9, 32))
-    _xorshift_multiply(counter_N, 16, 0x21F0AAAD)
-    _xorshift_multiply(counter_N, 15, 0x735A2D97)
-    words_BN = counter_N ^ low_B1
+    words_BN = _counters(count, keys_B.device) ^ low_B1
     scratch_BN = torch.empty_like(words_BN)
-    _xorshift_multiply(words_BN, 16, 0x7FEB352D, scratch_BN)
-    words_BN.add_(high_B1)
-    _xorshift_multiply(words_BN, 15, 0x846CA68B, scratch_BN)
-    return _xorshift_multiply(words_BN, 16, 1, scratch_BN)
+    _xorshift(words_BN, 16, scratch_BN)
+    torch.add(high_B1, words_BN, alpha=0x7FEB352D, out=words_BN)
+    _xorshift(words_BN, 15, scratch_BN).mul_(_signed(0x846CA68B, 32))
+    return _xorshift(words_BN, 16, scratch_BN)
+
+
+@lru_cache(maxsize=4)
+def _counters(count: int, device: torch.device) -> Tensor:
+    """The mixed counters 0..count-1, alike for all images; kept, for they cost as much as the words of one image."""
+    words_N = torch.arange(count, dtype=torch.int32, device=device).mul_(_signed(0x9E3779B9, 32))
+    scratch_N = torch.empty_like(words_N)
+    _xorshift(words_N, 16, scratch_N).mul_(0x21F0AAAD)
+    return _xorshift(words_N, 15, scratch_N).mul_(0x735A2D97)
 
 
 def uniform(
@@ -120,7 +124,8 @@ def uniform(
     Returns:
         Tensor of shape (B, *shape). In a type narrower than float32 the ends themselves can be reached by rounding.
     """
-    unit = _unit(bits(keys_B, math.prod(shape), stream=stream)).view(-1, *shape)
+    words_BN = bits(keys_B, math.prod(shape), stream=stream).bitwise_right_shift_(32 - _UNIFORM_BITS)
+    unit = _unit(words_BN.bitwise_and_((1 << _UNIFORM_BITS) - 1), _UNIFORM_BITS).view(-1, *shape)
     if (low, high) != (0.0, 1.0):
         unit = unit.mul_(high - low).add_(low)
     return unit.to(dtype)
@@ -129,7 +134,10 @@ def uniform(
 def normal(keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal values by the Box-Muller transform, so that no quantile has to be looked up.
 
-        z_1 = sqrt(-2 ln u_1) cos(2 pi u_2),   z_2 = sqrt(-2 ln u_1) sin(2 pi u_2);   |z| <= 5.77
+        z_1 = sqrt(-2 ln u) cos(2 pi a),   z_2 = sqrt(-2 ln u) sin(2 pi a);   |z| <= 5.40
+
+    Both come from one word: its upper 20 bits are the radius's u, its lower 12 choose one of 4096 angles a, of which
+    half a step is the first, so that both values have the same, symmetric law.
 
     Args:
         keys_B: int64 keys of shape (B).
@@ -142,11 +150,21 @@ def normal(keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, dtype: tor
     """
     count = math.prod(shape)
     num_pairs = (count + 1) // 2
-    unit_BN = _unit(bits(keys_B, 2 * num_pairs, stream=stream))
-    radius_BN = unit_BN[:, :num_pairs].log().mul_(-2.0).sqrt_()
-    angle_BN = unit_BN[:, num_pairs:].mul(2.0 * math.pi)
-    pair_BN = torch.cat([angle_BN.cos().mul_(radius_BN), angle_BN.sin_().mul_(radius_BN)], 1)
-    return pair_BN[:, :count].reshape(-1, *shape).to(dtype)
+    words_BN = bits(keys_B, num_pairs, stream=stream)
+    angle_N = words_BN.bitwise_and((1 << _ANGLE_BITS) - 1).flatten()
+    # The shift repeats the sign: from -1/2 to 1/2.
+    radius_BN = _unit(words_BN.bitwise_right_shift_(_ANGLE_BITS), 32 - _ANGLE_BITS).add_(0.5).log_().mul_(-2.0).sqrt_()
+    pair_B2N = torch.empty(len(keys_B), 2, num_pairs, device=keys_B.device)
+    for half, table in enumerate(_circle(keys_B.device)):
+        torch.mul(torch.index_select(table, 0, angle_N).view_as(radius_BN), radius_BN, out=pair_B2N[:, half])
+    return pair_B2N.flatten(1)[:, :count].reshape(-1, *shape).to(dtype)
+
+
+def _circle(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the angles, in the middle of equal parts of the circle."""
+    angle = torch.arange(1 << _ANGLE_BITS, dtype=torch.float32, device=device).add_(0.5)
+    angle.mul_(2.0 * math.pi / (1 << _ANGLE_BITS))
+    return angle.cos(), angle.sin()
 
 
 def integers(keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, low: int = 0, high: int) -> Tensor:
@@ -171,93 +189,16 @@ def integers(keys_B: Tensor, shape: tuple[int, ...], *, stream: Stream, low: int
     return (words_BN.mul_(high - low) >> 32).add_(low).view(-1, *shape)
 
 
-def poisson(rates_BT: Tensor, keys_B: Tensor, *, max_rate: float, stream: Stream) -> Tensor:
-    """Poisson counts with the given expected values, by inversion: X = min {k : P(X <= k) >= u}.
-
-    One uniform u for each count. Up to 8 expected counts (12 where none is larger) the distribution function is summed;
-    above, its inverse comes from the Cornish-Fisher expansion with w the normal quantile of u,
-
-        X = floor(r + sqrt(r) w + 1/3 + w^2/6 - (w/36 + w^3/72) / sqrt(r) + (-8/405 + 7 w^2/810 + w^4/270) / r),
-
-    since exp(-r) and a single-precision sum lose the distribution from about 30 expected counts on. At 8 counts the
-    expansion is off by 2e-4 in total variation and by 2e-5 in the mean, and less above.
-
-    Args:
-        rates_BT: Expected counts, non-negative, at most `max_rate`, of shape (B, ...); values outside are clamped.
-        keys_B: int64 keys of shape (B).
-        max_rate: Bound of the rates, known on the host: it decides how many terms are summed.
-        stream: Tells independent uses of one key apart.
-
-    Returns:
-        float32 tensor of whole numbers, shape of the rates; steps of the rates, so they carry no gradient.
-
-    Source: M. Giles 2016, "Algorithm 955: approximation of the inverse Poisson cumulative distribution function",
-        ACM TOMS 42(1), for the expansion. His correction terms for the far tail are left out.
-    """
-    shape = tuple(rates_BT.shape[1:])
-    rates_BT = rates_BT.detach().to(torch.float32).clamp(0.0, max_rate)
-    unit_BT = uniform(keys_B, shape, stream=stream)
-    if max_rate <= _POISSON_SUM_ALONE:
-        return _poisson_by_sum(rates_BT, unit_BT, max_rate)
-    counts_BT = _poisson_by_sum(rates_BT.clamp(max=_POISSON_SPLIT), unit_BT, _POISSON_SPLIT)
-    is_high_BT = torch.sub(rates_BT, _POISSON_SPLIT).sign_().clamp_(min=0.0)
-    return counts_BT.lerp_(_poisson_by_expansion(rates_BT, unit_BT), is_high_BT)
+def _unit(words: Tensor, num_bits: int) -> Tensor:
+    """(m + 1/2) 2**-num_bits: exact in float32 up to 23 bits, symmetric, neither end of the interval is met."""
+    step = 2.0**-num_bits
+    return words.to(torch.float32).mul_(step).add_(step / 2)
 
 
-def _poisson_by_sum(rates_BT: Tensor, unit_BT: Tensor, max_rate: float) -> Tensor:
-    """Counts how many values of the distribution function lie below u; exact up to the rounding of u and the sum.
-
-    The powers of the rate, times exp(-rate), stay below the largest float (12**36 exp(-12) is 4e33), so that a term
-    costs one product. Signs are summed in place of comparisons, which run several times slower on a CPU.
-    """
-    power_BT = rates_BT.neg().exp_()
-    total_BT = power_BT.clone()
-    num_terms = _furthest_count(max_rate)
-    signs_BT, sign_BT = torch.zeros_like(rates_BT), torch.empty_like(rates_BT)
-    for count in range(1, num_terms + 1):
-        signs_BT.add_(torch.sub(unit_BT, total_BT, out=sign_BT).sign_())
-        power_BT.mul_(rates_BT)
-        total_BT.add_(power_BT, alpha=1.0 / math.factorial(count))
-    counts_BT = signs_BT.add_(num_terms).mul_(0.5)
-    # Where the rounded sum stays below the largest u, every term was counted: bound by a tail of less than 1e-7.
-    bound_BT = rates_BT.mul(3.0).add_(10.0).mul_(torch.clamp(rates_BT * 1e6, max=1.0))
-    return torch.minimum(counts_BT, bound_BT).floor_()
-
-
-def _furthest_count(rate: float) -> int:
-    """A count that a Poisson variable of this rate exceeds with a chance below half a step of the uniforms."""
-    count, term = 0, math.exp(-rate)
-    tail = 1.0 - term
-    while tail > _HALF_STEP / 2:
-        count += 1
-        term *= rate / count
-        tail -= term
-    return count
-
-
-def _poisson_by_expansion(rates_BT: Tensor, unit_BT: Tensor) -> Tensor:
-    rates_BT = rates_BT.clamp(min=_POISSON_SPLIT)
-    w_BT = unit_BT.mul(2.0).sub_(1.0).erfinv_().mul_(math.sqrt(2.0))
-    square_BT = w_BT * w_BT
-    inverse_BT = rates_BT.rsqrt()
-    # Horner in 1 / sqrt(r), the small terms first, so that the rounding is that of the last sum alone.
-    total_BT = square_BT.mul(1.0 / 270.0).add_(7.0 / 810.0).mul_(square_BT).sub_(8.0 / 405.0).mul_(inverse_BT)
-    total_BT.sub_(square_BT.mul(1.0 / 72.0).add_(1.0 / 36.0).mul_(w_BT)).mul_(inverse_BT)
-    total_BT.add_(square_BT.mul_(1.0 / 6.0)).add_(1.0 / 3.0)
-    return total_BT.add_(w_BT.mul_(rates_BT.sqrt())).add_(rates_BT).floor_().clamp_(min=0.0)
-
-
-def _unit(words_BN: Tensor) -> Tensor:
-    """(m + 1/2) 2**-23 of the upper 23 bits: exact in float32, never 0 or 1, symmetric about 1/2."""
-    words_BN = words_BN.bitwise_right_shift_(9).bitwise_and_(0x7FFFFF)
-    return words_BN.to(torch.float32).mul_(2.0 * _HALF_STEP).add_(_HALF_STEP)
-
-
-def _xorshift_multiply(words: Tensor, shift: int, factor: int, scratch: Tensor | None = None) -> Tensor:
-    """In place words = (words ^ words >> shift) * factor modulo 2**32, the shift logical."""
-    shifted = torch.bitwise_right_shift(words, shift, out=scratch) if scratch is not None else words >> shift
-    words.bitwise_xor_(shifted.bitwise_and_((1 << (32 - shift)) - 1))
-    return words.mul_(_signed(factor, 32)) if factor != 1 else words
+def _xorshift(words: Tensor, shift: int, scratch: Tensor) -> Tensor:
+    """In place words ^ words >> shift, the shift logical."""
+    torch.bitwise_right_shift(words, shift, out=scratch)
+    return words.bitwise_xor_(scratch.bitwise_and_((1 << (32 - shift)) - 1))
 
 
 def _mix_64(words_B: Tensor) -> Tensor:

@@ -6,20 +6,26 @@ Shape suffixes: B batch, C channels, H height, W width. All images are in [0, 1]
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from noise.keyed import normal, poisson, uniform
+from noise.keyed import bits, normal
+from noise.poisson import poisson
 
 Strength = float | Tensor
 """One for all images, or one for each, (B, 1, 1, 1)."""
 
-_STEPS = 2**23  # of the uniforms
+_HALF = 1 << 15  # of the patterns of 16 bits
 
 
 def gaussian_noise(images_BCHW: Tensor, sigma: Strength, *, keys_B: Tensor) -> Tensor:
     """x + N(0, sigma^2), for each value by itself."""
-    return normal(keys_B, tuple(images_BCHW.shape[1:]), stream="field").mul_(sigma).add_(images_BCHW)
+    field_BCHW = normal(keys_B, tuple(images_BCHW.shape[1:]), stream="field")
+    if isinstance(sigma, Tensor):
+        return torch.addcmul(images_BCHW, field_BCHW, sigma)
+    return torch.add(images_BCHW, field_BCHW, alpha=sigma)
 
 
 def speckle_noise(images_BCHW: Tensor, sigma: Strength, *, keys_B: Tensor) -> Tensor:
@@ -34,20 +40,20 @@ def shot_noise(images_BCHW: Tensor, photons: float, *, keys_B: Tensor) -> Tensor
 
 
 def impulse_noise(images_BCHW: Tensor, share: Strength, *, keys_B: Tensor) -> Tensor:
-    """Salt and pepper: a share of the values becomes 0 or 1, half each."""
-    draw = uniform(keys_B, tuple(images_BCHW.shape[1:]), stream="field")
-    # Bounds between the uniforms' steps, which no draw meets: the sign of a difference is then -1 or 1. Comparing and
-    # filling would take several times as long on a CPU. Where both signs are 1 the image stays, where both are -1 is
-    # salt.
-    low, high = (_between_steps(bound) for bound in (share / 2, share))
-    keep = torch.sub(draw, high).sign_().add_(1.0)
-    salt = draw.sub_(low).sign_()
-    return keep.mul_(images_BCHW).sub_(salt).add_(1.0).mul_(0.5)
+    """Salt and pepper: a share of the values becomes 0 or 1, half each.
 
-
-def _between_steps(bound: Strength) -> Strength:
-    """The nearest multiple of the uniforms' step; they stand half a step off."""
-    return (bound * _STEPS).round() / _STEPS if isinstance(bound, Tensor) else round(bound * _STEPS) / _STEPS
+    A draw has 16 bits, so that the share is rounded to a multiple of 2**-15.
+    """
+    shape = tuple(images_BCHW.shape[1:])
+    num_words = (math.prod(shape) + 1) // 2
+    draws_BN = bits(keys_B, num_words, stream="field").view(torch.int16)[:, : math.prod(shape)]
+    draw = draws_BN.to(torch.float32).view(images_BCHW.shape)
+    # From -2**15 to 2**15 - 1: the lowest become pepper and the highest salt. Bounds in place of masks, which take
+    # several times as long on a CPU: `floor` is at least 1 for salt and else at most 0, `top` is at most 0 for pepper
+    # and else at least 1.
+    bound = _HALF - (share * _HALF).round() if isinstance(share, Tensor) else _HALF - round(share * _HALF)
+    salted = torch.maximum(images_BCHW, draw - (bound - 1))
+    return torch.minimum(salted, draw.add_(bound + 1)).clamp_(0.0, 1.0)
 
 
 def brightness(images_BCHW: Tensor, added: Strength, *, keys_B: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ Shape suffixes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,23 +43,36 @@ def pixelate(images_BCHW: Tensor, share: float, *, keys_B: Tensor) -> Tensor:
     return columns_BCHW.index_select(2, _cell_of(height, high, small_BCWH.device))
 
 
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept may meet images that want a gradient
 def _cell_of(length: int, num_cells: int, device: torch.device) -> Tensor:
     """The cell that each pixel lies in."""
     return (torch.arange(length, device=device) * 2 + 1) * num_cells // (2 * length)
 
 
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _pixels_of(length: int, num_cells: int, device: torch.device) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
+    """The first, second, ... pixel of each cell, with weights 0 or 1 where not every cell has one; and their number."""
+    # Pixel i is in cell c when c length < (i + 1/2) cells <= (c + 1) length; doubled, so that all is in integers.
+    edges = [(2 * cell * length + num_cells) // (2 * num_cells) for cell in range(num_cells + 1)]
+    sizes = [end - start for start, end in pairwise(edges)]
+    pixels: list[tuple[Tensor, Tensor | None]] = []
+    for step in range(max(sizes)):
+        places = torch.tensor([min(start + step, length - 1) for start in edges[:-1]], device=device)
+        weights = torch.tensor([float(step < size) for size in sizes], device=device)[:, None]
+        pixels.append((places, weights if step >= min(sizes) else None))
+    return pixels, torch.tensor(sizes, device=device, dtype=torch.float32)[:, None]
+
+
 def _box_means(images_BCHW: Tensor, num_cells: int) -> Tensor:
     """Rows averaged into cells."""
-    length = images_BCHW.shape[2]
-    # Pixel i is in cell c when c length < (i + 1/2) cells <= (c + 1) length; doubled, so that all is in integers.
-    edges = torch.arange(num_cells + 1, device=images_BCHW.device) * 2 * length + num_cells
-    edges = edges.div(2 * num_cells, rounding_mode="floor")
-    first, size = edges[:-1], edges.diff()
-    total = torch.zeros((), device=images_BCHW.device)
-    for step in range(-(-length // num_cells)):
-        values = images_BCHW.index_select(2, (first + step).clamp(max=length - 1))
-        total = values.mul_((step < size).float()[:, None]).add_(total)
-    return total.div_(size[:, None])
+    pixels, size_N1 = _pixels_of(images_BCHW.shape[2], num_cells, images_BCHW.device)
+    total = images_BCHW.index_select(2, pixels[0][0])
+    for places, weights in pixels[1:]:
+        values = images_BCHW.index_select(2, places)
+        total = total.add_(values) if weights is None else total.addcmul_(values, weights)
+    return total.div_(size_N1)
 
 
 def _down_and_up(images_BCHW: Tensor, divisor: float, mode: str) -> Tensor:

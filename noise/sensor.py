@@ -12,10 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from noise.digital import jpeg_compression
 from noise.filters import sum_of_shifts
-from noise.keyed import normal, poisson, uniform
+from noise.jpeg import jpeg_compression
+from noise.keyed import normal, uniform
 from noise.light import to_linear, to_srgb
+from noise.poisson import poisson
 from noise.resolution import resolution
 
 _VERTICAL_SPREAD, _HORIZONTAL_SPREAD = math.radians(12.0), math.radians(6.0)
@@ -146,7 +147,7 @@ def driving_blur(images_BCHW: Tensor, motion: Motion, *, keys_B: Tensor) -> Tens
     down_BS, right_BS = (torch.where(sideways_B[:, None], one, other) for one, other in
                          ((across_BS, along_BS), (along_BS, across_BS)))  # fmt: skip
     light = to_linear(images_BCHW)
-    return to_srgb(sum_of_shifts(light, down_BS, right_BS, weights_BS, reach=half + 1))
+    return to_srgb(sum_of_shifts(light, down_BS, right_BS, weights_BS, reach=(half + 1,) * 4))
 
 
 def scaled_motion(motion: Motion, factor: float) -> Motion:

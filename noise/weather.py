@@ -1,7 +1,7 @@
-"""Weather: snow, frost, fog, spatter.
+"""Weather: snow, fog, spatter.
 
 Source of the parameters' meaning: Hendrycks & Dietterich 2019 (arXiv 1903.12261) and the public package
-imagecorruptions, whose steps are followed but for the frost: its textures are photographs, ours are grown.
+imagecorruptions, whose steps are followed.
 Shape suffixes: B batch, C channels, H height, W width, S side of a square map.
 """
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from noise.filters import enlarged, line_filter, smooth, weighted_shifts
-from noise.keyed import fold_in, normal, uniform
+from noise.keyed import normal, uniform
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -51,7 +51,8 @@ def snow(images_BCHW: Tensor, strength: Snow, *, keys_B: Tensor) -> Tensor:
     flakes = enlarged(field, strength.zoom)
     flakes = flakes.masked_fill(flakes < strength.threshold, 0.0).clamp(0.0, 1.0)
     angle_B = (uniform(keys_B, (1,), stream="angle")[:, 0] * 90.0 - 135.0) * (math.pi / 180)
-    layer = line_filter(flakes, angle_B, radius=round(strength.radius), sigma=strength.sigma)[..., :height, :width]
+    layer = line_filter(flakes, angle_B, radius=round(strength.radius), sigma=strength.sigma, heading="up")
+    layer = layer[..., :height, :width]
     whitened = torch.maximum(images_BCHW, grey(images_BCHW).mul(1.5).add_(0.5))
     return whitened.mul_(1 - strength.mix).add_(images_BCHW, alpha=strength.mix).add_(layer + layer.flip(2, 3))
 
@@ -84,7 +85,8 @@ def fog(images_BCHW: Tensor, amount_decay: tuple[float, float], *, keys_B: Tenso
     side = 1 << (max(height, width) - 1).bit_length()
     cloud = plasma(keys_B, side, decay=decay)[:, None, :height, :width]
     top_B111 = images_BCHW.amax((1, 2, 3), keepdim=True)
-    return (images_BCHW + amount * cloud).mul_(top_B111 / (top_B111 + amount))
+    scale_B111 = top_B111 / (top_B111 + amount)
+    return torch.addcmul(cloud * (scale_B111 * amount), images_BCHW, scale_B111)
 
 
 def plasma(keys_B: Tensor, side: int, *, decay: float) -> Tensor:
@@ -103,104 +105,24 @@ def plasma(keys_B: Tensor, side: int, *, decay: float) -> Tensor:
 
     Source: Fournier, Fussell & Carpenter 1982, "Computer rendering of stochastic models", CACM 25(6).
     """
-    cloud_BSS = torch.zeros(len(keys_B), side, side, device=keys_B.device)
     draws = uniform(keys_B, (side * side,), stream="cloud", low=-1.0, high=1.0)
-    step, reach = side, 1.0  # in units of 100^2, which the last line takes out again
-    first = 0
-    while step >= 2:
-        half = step // 2
-        count = side // step
-        draw = draws[:, first : first + 3 * count**2].view(-1, 3, count, count)
-        first += 3 * count**2
-        corners = cloud_BSS[:, ::step, ::step]
-        right, below = corners.roll(-1, 2), corners.roll(-1, 1)
-        centres = (corners + right + below + below.roll(-1, 2)).mul_(0.25).add_(draw[:, 0], alpha=reach)
-        cloud_BSS[:, half::step, half::step] = centres
-        cloud_BSS[:, ::step, half::step] = (
-            (centres + centres.roll(1, 1) + corners + right).mul_(0.25).add_(draw[:, 1], alpha=reach)
-        )
-        cloud_BSS[:, half::step, ::step] = (
-            (centres + centres.roll(1, 2) + corners + below).mul_(0.25).add_(draw[:, 2], alpha=reach)
-        )
-        step, reach = half, reach / decay**2
+    # The first row and column stand once more at the other end, so that a sum of neighbours is one of two slices.
+    grid = torch.zeros(len(keys_B), 2, 2, device=keys_B.device)
+    count, first, reach = 1, 0, 1.0  # the reach in units of 100^2, which the last line takes out again
+    while count < side:
+        own, above, before = draws[:, first : first + 3 * count**2].view(-1, 3, count, count).unbind(1)
+        across, down = grid[:, :, 1:] + grid[:, :, :-1], grid[:, 1:] + grid[:, :-1]
+        centres = (across[:, 1:] + across[:, :-1]).mul_(0.25).add_(own, alpha=reach)
+        tops = centres.roll(1, 1).add_(centres).add_(across[:, :-1]).mul_(0.25).add_(above, alpha=reach)
+        lefts = centres.roll(1, 2).add_(centres).add_(down[:, :, :-1]).mul_(0.25).add_(before, alpha=reach)
+        grid, coarse = grid.new_empty(len(keys_B), 2 * count + 1, 2 * count + 1), grid
+        grid[:, ::2, ::2], grid[:, 1::2, 1::2] = coarse, centres
+        grid[:, :-1:2, 1::2], grid[:, 1::2, :-1:2] = tops, lefts
+        grid[:, -1], grid[:, :, -1] = grid[:, 0], grid[:, :, 0]
+        first, count, reach = first + 3 * count**2, 2 * count, reach / decay**2
+    cloud_BSS = grid[:, :-1, :-1]
     low, high = cloud_BSS.amin((1, 2), keepdim=True), cloud_BSS.amax((1, 2), keepdim=True)
-    return (cloud_BSS - low) / (high - low)
-
-
-# --------------------------------------------------------------------------------------------------------------- frost
-_FROST_DARK, _FROST_LIGHT = (0.20, 0.30, 0.35), (0.97, 0.99, 1.0)  # colour between the crystals, and of them
-_CRYSTALS = ((3, 22, 0.36), (7, 12, 0.24))  # crystals along a side, needles around each, their light
-_JITTER = 0.4  # most that a seed is off its corner, in cells
-_HAZE = (0.28, 0.78)  # least and most light of the layer that the crystals stand on
-
-
-def frost(images_BCHW: Tensor, weights: tuple[float, float], *, keys_B: Tensor) -> Tensor:
-    """a x + b frost, with crystals that grow along keyed directions.
-
-    The public textures are photographs; these are drawn, so pixels and spectrum differ. Their mean colour and spread
-    are about those of the photographs.
-
-    Args:
-        images_BCHW: float32.
-        weights: Of the image (a) and of the frost (b).
-        keys_B: int64 keys; the frost of an image is drawn from its key.
-    """
-    height, width = images_BCHW.shape[-2:]
-    light_B1HW = frost_field(keys_B, (height, width))
-    dark, white = (torch.tensor(colour, device=images_BCHW.device)[:, None, None] for colour in
-                   (_FROST_DARK, _FROST_LIGHT))  # fmt: skip
-    texture = dark + (white - dark) * light_B1HW
-    if images_BCHW.shape[1] == 1:
-        texture = grey(texture)
-    return (images_BCHW * weights[0]).add_(texture, alpha=weights[1])
-
-
-def frost_field(keys_B: Tensor, shape: tuple[int, int]) -> Tensor:
-    """How much light the frost scatters, in [0, 1], (B, 1, H, W): a haze with crystals of several sizes and fine grain.
-
-    A crystal is the Voronoi cell of a jittered seed (Worley 1996, "A cellular texture basis function"); needles go out
-    from its seed, smooth noise over angle and radius.
-    """
-    height, width = shape
-    side = max(shape)
-    haze = uniform(keys_B, (1, 1, 1), stream="haze", low=_HAZE[0], high=_HAZE[1])
-    total = _value_noise(keys_B, side, cells=2, stream="thickness").mul_(0.06).add_(haze)
-    for level, (cells, needles, light) in enumerate(_CRYSTALS):
-        total.add_(_fans(fold_in(keys_B, f"crystals {level}"), side, cells=cells, needles=needles), alpha=light)
-    total.add_(_value_noise(keys_B, side, cells=max(2, side // 3), stream="grain"), alpha=0.035)
-    return total[..., :height, :width].clamp(0.0, 1.0)
-
-
-def _fans(keys_B: Tensor, side: int, *, cells: int, needles: int) -> Tensor:
-    """Needles about the nearest seed of each pixel, mean about 0; (B, 1, S, S)."""
-    seeds = uniform(keys_B, (3, cells + 1, cells + 1), stream="seeds", low=-_JITTER, high=_JITTER)
-    at_S = (torch.arange(side, device=keys_B.device) + 0.5) * (cells / side)
-    inside_S = at_S - at_S.floor()
-    found: list[Tensor] = []
-    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):  # the seeds stand near the corners of a lattice
-        part = F.interpolate(seeds[:, :, i : i + cells, j : j + cells], size=(side, side), mode="nearest-exact")
-        dy = (inside_S - i)[:, None] - part[:, 0]
-        dx = (inside_S - j) - part[:, 1]
-        candidate = [(dy * dy).addcmul_(dx, dx), dy, dx, part[:, 2]]
-        if found:
-            is_nearer = torch.sub(found[0], candidate[0]).sign_().clamp_(min=0.0)
-            found = [one.lerp_(other, is_nearer) for one, other in zip(found, candidate, strict=True)]
-        else:
-            found = candidate
-    distance, down, right, turn = found
-    grid = normal(keys_B, (1, 8, needles), stream="needles")
-    noise = F.interpolate(torch.cat([grid, grid[..., :1]], -1), size=(48, 8 * needles), mode="bicubic",
-                          align_corners=True)  # fmt: skip
-    angle = torch.atan2(down, right) / math.pi
-    place = torch.stack([angle, distance.sqrt_().mul_(0.4).add_(turn, alpha=1 / _JITTER)], -1)
-    needle = F.grid_sample(noise, place, mode="bilinear", padding_mode="reflection", align_corners=True)
-    return (1 - needle.abs_().mul_(1.1).clamp_(max=1.0)).sub_(0.42)
-
-
-def _value_noise(keys_B: Tensor, side: int, *, cells: int, stream: str) -> Tensor:
-    """Normal values on a grid of cells, bicubic between; (B, 1, S, S), standard deviation about 0.7."""
-    grid = normal(keys_B, (1, cells + 1, cells + 1), stream=stream)
-    return F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=True)
+    return cloud_BSS.sub(low).div_(high - low)
 
 
 # ------------------------------------------------------------------------------------------------------------- spatter

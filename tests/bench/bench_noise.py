@@ -1,7 +1,9 @@
 """Corruptions at 224 px: ours beside the public reference on the CPU, and against the memory's bandwidth on a GPU.
 
-python tests/bench/bench_noise.py [FOLDER_OF_REAL_IMAGES] prints Markdown tables; without a folder the pictures are
-drawn. On the CPU both sides have one thread (the reference runs one process). Times are the best of several runs.
+python tests/bench/bench_noise.py [FOLDER_OF_REAL_IMAGES] [--plain] prints Markdown tables; without a folder the
+pictures are drawn; --plain leaves out what is compiled, which takes minutes. On the CPU both sides have one thread (the
+reference runs one process), and times are CPU seconds of the process, medians of rounds in which both sides take turns,
+so that a machine that does other work as well disturbs both alike. On a GPU times are the best of several runs.
 """
 
 import os
@@ -71,6 +73,17 @@ def best(run: Callable[[], object], repeats: int, sync: Callable[[], None] = lam
     return min(times)
 
 
+def by_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """CPU seconds of each run, medians over rounds of all of them after one to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.process_time()
+            run()
+            times[name].append(time.process_time() - start)
+    return {name: float(np.median(spent[1:])) for name, spent in times.items()}
+
+
 def pictures(folder: Path | None, count: int) -> torch.Tensor:
     """float32 (n, 3, 224, 224) in [0, 1]."""
     if folder is not None:
@@ -101,7 +114,7 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def on_cpu(folder: Path | None) -> None:
+def on_cpu(folder: Path | None, *, with_compiled: bool) -> None:
     """The table of the CPU."""
     import cv2
 
@@ -122,17 +135,18 @@ def on_cpu(folder: Path | None) -> None:
     ratios = {}
     for name in COMMON + EXTRA:
         count = REFERENCE_IMAGES.get(name, 8)
-        ours = BATCH_CPU / best(lambda name=name: corrupt(images, name, SEVERITY, keys=keys), 5)
-        theirs = count / best(
-            lambda name=name, count=count: [reference(levels[i], name, SEVERITY, seed=i) for i in range(count)],
-            1 if name == "glass_blur" else 3,
-        )
-        fused = ours
-        if name in COMPILED:
-            fused = BATCH_CPU / best(lambda name=name: corrupt(images, name, SEVERITY, keys=keys, compiled=True), 5)
+        runs: dict[str, Callable[[], object]] = {
+            "ours": lambda name=name: corrupt(images, name, SEVERITY, keys=keys),
+            "theirs": lambda name=name, n=count: [reference(levels[i], name, SEVERITY, seed=i) for i in range(n)],
+        }
+        if name in COMPILED and with_compiled:
+            runs["fused"] = lambda name=name: corrupt(images, name, SEVERITY, keys=keys, compiled=True)
+        spent = by_turns(runs, 2 if name == "glass_blur" else 7)
+        ours, theirs = BATCH_CPU / spent["ours"], count / spent["theirs"]
+        fused = BATCH_CPU / spent.get("fused", spent["ours"])
         ratios[name] = (ours / theirs, max(ours, fused) / theirs)
         shown = f"{fused:.0f} | {theirs:.1f} | {ratios[name][0]:.2f} | {fused / theirs:.2f}"
-        if name not in COMPILED:
+        if "fused" not in spent:
             shown = f" | {theirs:.1f} | {ratios[name][0]:.2f} | "
         print(f"| {name} | {ours:.0f} | {shown} | {peak_multiple(images[:3], name):.1f} |", flush=True)
     means = [float(np.exp(np.mean([np.log(ratios[name][way]) for name in COMMON]))) for way in (0, 1)]
@@ -143,8 +157,8 @@ def on_cpu(folder: Path | None) -> None:
     print("\n| of our own | images per second | peak |\n|---|---:|---:|")
     for name in CORRUPTIONS:
         if name not in ratios:
-            rate = BATCH_CPU / best(lambda name=name: corrupt(images, name, SEVERITY, keys=keys), 1)
-            print(f"| {name} | {rate:.0f} | {peak_multiple(images[:3], name):.1f} |", flush=True)
+            spent = by_turns({name: lambda name=name: corrupt(images, name, SEVERITY, keys=keys)}, 1)
+            print(f"| {name} | {BATCH_CPU / spent[name]:.0f} | {peak_multiple(images[:3], name):.1f} |", flush=True)
 
 
 def on_gpu(folder: Path | None) -> None:
@@ -189,9 +203,10 @@ def on_gpu(folder: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    words = [word for word in sys.argv[1:] if word != "--plain"]
+    place = Path(words[0]) if words else None
     place = place or (Path(os.environ["MURK_TEST_DATA"]) if "MURK_TEST_DATA" in os.environ else None)
     if torch.cuda.is_available():
         on_gpu(place)
     else:
-        on_cpu(place)
+        on_cpu(place, with_compiled="--plain" not in sys.argv)

@@ -13,7 +13,20 @@ import pytest
 import torch
 
 import noise
-from noise import camera, corruption, entry, families, keyed, light, preview, resolution, training, weather
+from noise import (
+    camera,
+    corruption,
+    entry,
+    families,
+    frost,
+    keyed,
+    light,
+    poisson,
+    preview,
+    resolution,
+    training,
+    weather,
+)
 from noise.families import CORRUPTIONS
 from noise.keyed import image_keys
 from noise.modules import Corrupt, Noise, keyed_by, noisy_pair
@@ -44,13 +57,13 @@ CALLS: dict[Callable[..., Any], Callable[[], Any]] = {
     keyed.uniform: lambda: keyed.uniform(_KEYS_4, (9,), stream=0),
     keyed.normal: lambda: keyed.normal(_KEYS_4, (9,), stream=0),
     keyed.integers: lambda: keyed.integers(_KEYS_4, (9,), stream=0, high=5),
-    keyed.poisson: lambda: keyed.poisson(torch.full((4, 9), 20.0), _KEYS_4, max_rate=40, stream=0),
+    poisson.poisson: lambda: poisson.poisson(torch.full((4, 9), 20.0), _KEYS_4, max_rate=40, stream=0),
     camera.camera_noise: lambda: camera.camera_noise(
         _IMAGES_BCHW, camera.CameraLevel(0.01, 0.002, 0.7), keys_B=_KEYS_4
     ),
     light.smooth_field: lambda: light.smooth_field(_KEYS_4, 16, 20, cells=3, stream="x"),
     weather.plasma: lambda: weather.plasma(_KEYS_4, 16, decay=2.0),
-    weather.frost_field: lambda: weather.frost_field(_KEYS_4, (16, 20)),
+    frost.frost_field: lambda: frost.frost_field(_KEYS_4, (16, 20)),
     families.find: lambda: families.find("contrast"),
     families.table_for: lambda: families.table_for("contrast", 32),
     families.parameter_for: lambda: families.parameter_for("contrast", 1, 32),

@@ -1,4 +1,7 @@
-"""Write docs/noise-agreement.md: python tests/reference/write_agreement.py FOLDER_OF_REAL_IMAGES."""
+"""Write docs/noise-agreement.md: python tests/reference/write_agreement.py FOLDER_OF_REAL_IMAGES [NAME ...].
+
+With names only the rows of these corruptions are measured anew.
+"""
 
 import sys
 import time
@@ -7,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def main(folder: Path) -> None:
-    """Measure all corruptions and write the table."""
+def main(folder: Path, names: list[str]) -> None:
+    """Measure all corruptions, or these, and write the table."""
     import cv2
     import torch
 
@@ -18,8 +21,13 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     images = photographs(folder)
+    place = ROOT / "docs" / "noise-agreement.md"
+    text = place.read_text(encoding="utf-8")
     lines = []
     for name in COMMON + EXTRA:
+        if names and name not in names:
+            lines += [line for line in text.splitlines() if line.startswith(f"| {name} |") and line.count("|") > 10]
+            continue
         count = 8 if name == "glass_blur" else len(images)
         draws = DRAWS.get(name, 1)
         frame = table([agreement(images[:count], name, severity, draws=draws) for severity in range(1, 6)])
@@ -32,8 +40,6 @@ def main(folder: Path) -> None:
                 f"{row.psnr_difference:+.2f} | {between} | {row.histogram:.3f} | {row.spectrum:.2f} |"
             )
         print(name, flush=True)
-    place = ROOT / "docs" / "noise-agreement.md"
-    text = place.read_text(encoding="utf-8")
     head, _, rest = text.partition("<!-- table -->\n")
     _, _, tail = rest.partition("<!-- end of table -->\n")
     columns = ("corruption", "severity", "kind", "images x draws", "change", "reference", "ratio", "PSNR", "reference",
@@ -48,4 +54,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -6,7 +6,7 @@ import scipy.ndimage
 import scipy.signal
 import torch
 
-from noise import blur, digital, weather
+from noise import blur, digital, frost, weather
 from noise.keyed import image_keys
 from tests.unit.noise.pictures import random_images, scenes
 
@@ -83,11 +83,24 @@ def test_fog_keeps_the_brightest_value_and_never_darkens_black() -> None:
     assert (weather.fog(torch.zeros(1, 3, 16, 16), (1.5, 2.0), keys_B=keys(1)) == 0).all()  # black has no range
 
 
+def test_frost_windows_are_parts_of_few_textures_made_once() -> None:
+    frost._frost_textures.cache_clear()
+    light = frost.frost_field(keys(40), (48, 64))
+    assert frost._frost_textures.cache_info().misses == 1
+    assert light.shape == (40, 1, 48, 64)
+    textures = frost._frost_textures(64, light.device)
+    assert textures.shape == (8, 128, 128)
+    assert torch.equal(textures[4], textures[0].rot90(-1))
+    assert float((textures == 0).float().mean() + (textures == 255).float().mean()) < 1e-3  # bytes hold their range
+    assert len({tuple(one.flatten().tolist()) for one in light[:, 0, :4, :4]}) == 40
+    assert torch.equal(frost.frost_field(keys(40)[7:9], (48, 64)), light[7:9])
+
+
 def test_frost_is_a_weighted_sum_with_bluish_crystals() -> None:
-    alone = weather.frost(torch.zeros(6, 3, 64, 64), (1.0, 1.0), keys_B=keys(6))
+    alone = frost.frost(torch.zeros(6, 3, 64, 64), (1.0, 1.0), keys_B=keys(6))
     red, green, blue = alone.mean((0, 2, 3)).tolist()
     assert 0.45 < red < green < blue < 0.75
-    half = weather.frost(torch.ones(6, 3, 64, 64), (0.6, 0.5), keys_B=keys(6))
+    half = frost.frost(torch.ones(6, 3, 64, 64), (0.6, 0.5), keys_B=keys(6))
     assert torch.allclose(half, 0.6 + 0.5 * alone, atol=1e-6)
 
 
@@ -132,12 +145,3 @@ def test_elastic_moves_are_of_one_length_at_any_side_and_none_at_strength_0() ->
     for side, spread in spreads.items():
         expected = 20 * 0.005 * side / 3**0.5 / (2 * np.pi**0.5 * 0.01 * side)
         assert spread == pytest.approx(expected, rel=0.15)
-
-
-def test_jpeg_transforms_agree_term_by_term() -> None:
-    blocks = torch.randn(2, 3, 4, 8, 5, 8, generator=torch.Generator().manual_seed(0))
-    for dim in (3, 5):
-        product = digital._transform(blocks, digital._basis(blocks.device), dim=dim)
-        assert torch.allclose(
-            product, digital._transform_by_terms(blocks, digital._basis(blocks.device), dim=dim), atol=1e-5
-        )

@@ -29,6 +29,15 @@ def test_line_filter_is_the_sum_of_shifted_images(angle: float, radius: int, sig
         assert (found[number] - expected).abs().max() < 2e-6
 
 
+@pytest.mark.parametrize(("heading", "middle"), [("right", 0.0), ("up", -math.pi / 2)])
+def test_a_known_heading_changes_no_pixel(heading: filters.Heading, middle: float) -> None:
+    images_BCHW = random_images(4, 21, 34)
+    angle_B = torch.tensor([-math.pi / 4, -0.3, 0.5, math.pi / 4]) + middle
+    known, unknown = (filters.line_filter(images_BCHW, angle_B, radius=7, sigma=4.0, heading=way)
+                      for way in (heading, "any"))  # fmt: skip
+    assert (known - unknown).abs().max() < 2e-6
+
+
 def _line(image_CHW: Tensor, angle: float, radius: int, sigma: float) -> Tensor:
     height, width = image_CHW.shape[1:]
     total, norm = torch.zeros_like(image_CHW), 0.0

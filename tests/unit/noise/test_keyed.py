@@ -62,7 +62,6 @@ def test_a_million_keys_are_distinct():
         (lambda keys: keyed.normal(keys, (3, 9, 7), stream="s"), (3, 9, 7)),
         (lambda keys: keyed.normal(keys, (), stream="s"), ()),
         (lambda keys: keyed.integers(keys, (5,), stream="s", high=9), (5,)),
-        (lambda keys: keyed.poisson(torch.full((len(keys), 2, 5), 30.0), keys, max_rate=60, stream="s"), (2, 5)),
     ],
 )
 def test_the_batch_does_not_matter(draw, shape):
@@ -153,41 +152,6 @@ def test_uniform_takes_ends_and_dtype():
     assert values.max() > 2.9
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.7, 3.0, 5.0, 11.9, 12.1, 25.0, 31.0, 60.0, 100.0, 250.0, 500.0])
-def test_poisson_follows_its_law(rate):
-    count = 200_000
-    keys_B = keyed.image_keys(range(20), seed=round(rate * 100))
-    values = keyed.poisson(torch.full((20, count // 20), rate), keys_B, max_rate=500, stream=0).double().numpy()
-    assert values.mean() == pytest.approx(rate, abs=5 * (rate / count) ** 0.5)
-    assert values.var() == pytest.approx(rate, abs=5 * ((2 * rate**2 + rate) / count) ** 0.5)
-    edges = np.unique(stats.poisson.ppf(np.linspace(0.002, 0.998, 40), rate))
-    cells = np.bincount(np.searchsorted(edges, values.ravel()), minlength=len(edges) + 1)
-    expected = np.diff(np.concatenate([[0], stats.poisson.cdf(edges, rate), [1]])) * count
-    assert stats.chisquare(cells, expected).pvalue > 1e-3
-
-
-@pytest.mark.parametrize("rate", [1.0, 5.0, 12.0, 12.5, 40.0, 500.0])
-def test_poisson_inverts_the_distribution_function(rate):
-    unit = torch.linspace(1e-4, 1 - 1e-4, 100_001)
-    rates = torch.full_like(unit, rate)
-    if rate <= 12:
-        counts = keyed._poisson_by_sum(rates, unit, 12.0)
-    else:
-        counts = keyed._poisson_by_expansion(rates, unit)
-    differs = counts.numpy() != stats.poisson.ppf(unit.double().numpy(), rate)
-    assert differs.mean() < 5e-4
-    assert np.abs(counts.numpy() - stats.poisson.ppf(unit.double().numpy(), rate)).max() <= 1
-
-
-def test_poisson_mixes_rates_and_keeps_zero():
-    rates = torch.linspace(0, 60, 61).repeat(64, 100).view(64, 100, 61)
-    counts = keyed.poisson(rates, _KEYS_B, max_rate=60, stream=0).double()
-    assert counts[..., 0].abs().max() == 0
-    assert torch.equal(counts, counts.round())
-    ratio = counts.mean((0, 1))[1:] / torch.arange(1, 61)
-    assert ratio.sub(1).abs().max() < 0.05
-
-
 def _fields(make, *, seeds: bool = False):
     """Uniform values (100, 3, 32, 32) of neighbouring ids under one seed, or of one id under neighbouring seeds."""
     if seeds:
@@ -214,8 +178,8 @@ def _lattice(keys_B, shape, *, stream):
 def _smoothed(keys_B, shape, *, stream):
     """What a generator must not be: each value drawn a little towards the one before."""
     values = keyed.normal(keys_B, shape, stream=stream).double().flatten(1)
-    leaning = values[:, 1:] + 0.02 * values[:, :-1]
-    normal = torch.cat([values[:, :1], leaning / (1 + 0.02**2) ** 0.5], dim=1)
+    leaning = values[:, 1:] + 0.03 * values[:, :-1]
+    normal = torch.cat([values[:, :1], leaning / (1 + 0.03**2) ** 0.5], dim=1)
     return torch.special.ndtr(normal).view(-1, *shape)
 
 
@@ -284,16 +248,6 @@ def test_the_two_values_of_one_radius_are_independent():
         assert quality.is_fair(2 * stats.norm.sf(abs(score))), power
     uniform = torch.special.ndtr(values).numpy()
     assert quality.is_fair(quality.pair_flatness(uniform[:, 0], uniform[:, 1]))
-
-
-@pytest.mark.parametrize("photons", [3, 12, 60, 100, 500])
-def test_poisson_counts_of_neighbouring_pixels_and_images_are_independent(photons):
-    keys_B = keyed.image_keys(range(100), seed=1)
-    counts = keyed.poisson(torch.full((100, 2048), float(photons)), keys_B, max_rate=photons, stream=0)
-    values_BN = counts.double().numpy()
-    assert quality.is_fair(quality.serial(values_BN))
-    assert quality.is_fair(quality.between(values_BN))
-    assert quality.is_fair(quality.all_pairs(values_BN))
 
 
 def test_errors_name_rule_value_and_way_out():

@@ -1,6 +1,5 @@
 """Single corruptions against formulas by hand and against independent implementations."""
 
-import io
 import math
 
 import numpy as np
@@ -8,9 +7,8 @@ import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
-from torch import Tensor
 
-from noise import blur, digital, filters, photometric, resolution
+from noise import blur, filters, photometric, resolution
 from noise.keyed import image_keys
 from tests.unit.noise.pictures import random_images, scenes
 
@@ -114,39 +112,6 @@ def test_motion_blur_repeats_edges():
     assert torch.allclose(blur.motion_blur(images_BCHW, (20, 15), keys_B=_KEYS_4[:2]), images_BCHW, atol=1e-6)
 
 
-def _through_pillow(images_BCHW: Tensor, quality: int) -> Tensor:
-    decoded = []
-    for image_CHW in images_BCHW:
-        pixels = (image_CHW * 255).round().byte().permute(1, 2, 0).numpy()
-        coded = io.BytesIO()
-        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(
-            coded, "JPEG", quality=quality, subsampling="4:2:0" if pixels.shape[2] == 3 else -1
-        )
-        with Image.open(coded) as picture:
-            decoded.append(torch.from_numpy(np.array(picture).reshape(pixels.shape)).permute(2, 0, 1) / 255)
-    return torch.stack(decoded)
-
-
-@pytest.mark.parametrize("quality", [7, 10, 15, 18, 25, 40, 65, 80])
-@pytest.mark.parametrize(("height", "width", "channels"), [(64, 64, 3), (61, 45, 3), (33, 50, 1)])
-def test_jpeg_is_within_a_decibel_of_pillow(quality, height, width, channels):
-    images_BCHW = scenes(4, height, width, channels=channels)
-    ours = digital.jpeg_compression(images_BCHW, quality, keys_B=_KEYS_4)
-    pillow = _through_pillow(images_BCHW, quality)
-    assert (_psnr(ours, images_BCHW) - _psnr(pillow, images_BCHW)).abs().max() < 0.25
-    # One chroma coefficient on the other side of a half moves a whole block, so no image is held to it by itself.
-    assert _psnr(ours, pillow).median() > 40
-
-
-def _psnr(first: Tensor, second: Tensor) -> Tensor:
-    return -10 * torch.log10(((first - second) ** 2).mean((1, 2, 3)).clamp(min=1e-9))
-
-
-def test_jpeg_gives_whole_grey_levels():
-    coded = digital.jpeg_compression(scenes(1, 24, 24), 50, keys_B=_KEYS_4[:1]) * 255
-    assert torch.allclose(coded, coded.round(), atol=1e-4)
-
-
 @pytest.mark.parametrize("share", [0.95, 0.6, 0.5, 0.3, 0.25])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (47, 33), (8, 9)])
 def test_pixelate_equals_pillow(share, height, width):
@@ -157,6 +122,20 @@ def test_pixelate_equals_pillow(share, height, width):
     ours = resolution.pixelate(image_BCHW, share, keys_B=_KEYS_4[:1])[0, 0].numpy()
     # Pillow decides by rounding errors where a pixel's centre lies on the edge of two cells (47 to 44, for one).
     assert np.abs(ours - reference).mean() < (1e-6 if height != 47 else 1.5 / 255)
+
+
+def test_what_pixelate_keeps_from_inference_mode_serves_gradients():
+    resolution._pixels_of.cache_clear()
+    resolution._cell_of.cache_clear()
+    images_BCHW = scenes(1, 30, 30)
+    with torch.inference_mode():
+        plain = resolution.pixelate(images_BCHW, 0.4, keys_B=_KEYS_4[:1])
+    wanted = images_BCHW.clone().requires_grad_()
+    pixelated = resolution.pixelate(wanted, 0.4, keys_B=_KEYS_4[:1])
+    pixelated.sum().backward()
+    assert torch.equal(pixelated.detach(), plain)
+    assert wanted.grad is not None
+    assert wanted.grad.sum().item() == pytest.approx(2700, rel=1e-4)
 
 
 def test_resolution_keeps_what_the_small_image_can_show():

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from noise.corruption import corrupt
-from noise.digital import jpeg_compression
 from noise.families import CORRUPTIONS, parameter_for
+from noise.jpeg import jpeg_compression
 from noise.keyed import image_keys
 from noise.light import smooth_field, to_linear, to_srgb
 from noise.resolution import resolution
