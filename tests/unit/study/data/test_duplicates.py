@@ -74,6 +74,8 @@ def test_blocks_and_a_full_list_change_no_count_and_keep_the_nearest(tmp_path, m
     data = write_set(tmp_path / "set.parquet")
     whole = find_duplicates(data, cache_dir=tmp_path / "cache", distance=BITS)
     monkeypatch.setattr(duplicates, "BLOCK", 3)
+    blocks = find_duplicates(data, cache_dir=tmp_path / "cache", distance=BITS)
+    assert set(blocks.pairs) == set(whole.pairs)
     monkeypatch.setattr(duplicates, "MAX_PAIRS", 7)
     short = find_duplicates(data, cache_dir=tmp_path / "cache", distance=BITS)
     np.testing.assert_array_equal(short.counts, whole.counts)
