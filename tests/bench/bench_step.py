@@ -65,7 +65,7 @@ VARIANT_BATCHES = 10  # a whole number of every variant's rounds
 def main() -> None:
     """Everything that can be measured where it runs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="of the larger comparisons; the smallest has twice these")
+    parser.add_argument("--rounds", type=int, default=2, help="of the larger comparisons; the smallest has twice these")
     parser.add_argument("--picture", type=Path, help="where to draw the growth of the cost")
     asked = parser.parse_args()
     if torch.cuda.is_available():
