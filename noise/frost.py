@@ -34,7 +34,8 @@ def frost(images_BCHW: Tensor, weights: tuple[float, float], *, keys_B: Tensor) 
         weights: Of the image (a) and of the frost (b).
         keys_B: int64 keys; the place that an image's frost is cut out at, and its haze, are drawn from its key.
     """
-    light_B1HW = frost_field(keys_B, tuple(images_BCHW.shape[-2:]))
+    height, width = images_BCHW.shape[-2:]
+    light_B1HW = frost_field(keys_B, (height, width))
     own, added = weights
     colours = torch.tensor([_FROST_DARK, _FROST_LIGHT], device=images_BCHW.device)[..., None, None] * added
     dark_C11, white_C11 = grey(colours) if images_BCHW.shape[1] == 1 else colours

@@ -147,7 +147,7 @@ def driving_blur(images_BCHW: Tensor, motion: Motion, *, keys_B: Tensor) -> Tens
     down_BS, right_BS = (torch.where(sideways_B[:, None], one, other) for one, other in
                          ((across_BS, along_BS), (along_BS, across_BS)))  # fmt: skip
     light = to_linear(images_BCHW)
-    return to_srgb(sum_of_shifts(light, down_BS, right_BS, weights_BS, reach=(half + 1,) * 4))
+    return to_srgb(sum_of_shifts(light, down_BS, right_BS, weights_BS, reach=(half + 1, half + 1, half + 1, half + 1)))
 
 
 def scaled_motion(motion: Motion, factor: float) -> Motion:
