@@ -85,7 +85,8 @@ def bits(keys_B: Tensor, count: int, *, stream: Stream) -> Tensor:
         )
     keys_B = fold_in(keys_B, stream)
     low_B1, high_B1 = _low_word(keys_B)[:, None], _low_word(_shift_right(keys_B, 32, width=64))[:, None]
-    words_BN = _counters(count, keys_B.device) ^ low_B1
+    make_counters = _counters.__wrapped__ if torch.compiler.is_compiling() else _counters  # which fuses them instead
+    words_BN = make_counters(count, keys_B.device) ^ low_B1
     scratch_BN = torch.empty_like(words_BN)
     _xorshift(words_BN, 16, scratch_BN)
     torch.add(high_B1, words_BN, alpha=0x7FEB352D, out=words_BN)
