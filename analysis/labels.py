@@ -42,14 +42,15 @@ def base_label(config: Mapping[str, Any]) -> str:
 
 
 def label_configs(configs: Mapping[Place, Mapping[str, Any]]) -> dict[Place, str]:
-    """Labels that are unique within a phase.
+    """Labels that are unique within a phase, and tell phases apart that are alike but for what a label leaves out.
 
     Args:
         configs: (phase, config id) -> configuration.
 
     Returns:
         The same keys -> label. Configurations of one phase whose base labels clash get the settings in which they
-        differ, at most three of them, and then the first digits of their id.
+        differ, at most three of them, and then the first digits of their id. Where different configurations of several
+        phases have one label, the phase's name stands before it.
     """
     clashes: dict[tuple[Any, str], list[Place]] = defaultdict(list)
     for place, config in configs.items():
@@ -58,7 +59,17 @@ def label_configs(configs: Mapping[Place, Mapping[str, Any]]) -> dict[Place, str
     labels: dict[Place, str] = {}
     for (_, base), places in clashes.items():
         labels |= {places[0]: base} if len(places) == 1 else _told_apart(base, {p: configs[p] for p in places})
-    return labels
+    return _by_phase(labels)
+
+
+def _by_phase(labels: dict[Place, str]) -> dict[Place, str]:
+    meant: dict[str, set[Any]] = defaultdict(set)
+    for place, label in labels.items():
+        meant[label].add(place[-1] if isinstance(place, tuple) else place)
+    return {
+        place: f"{place[0]}: {label}" if isinstance(place, tuple) and len(meant[label]) > 1 else label
+        for place, label in labels.items()
+    }
 
 
 def _told_apart(base: str, configs: Mapping[Place, Mapping[str, Any]]) -> dict[Place, str]:

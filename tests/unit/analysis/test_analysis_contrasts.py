@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from analysis.contrasts import contrast_table, endpoint_cells, endpoint_phrase, endpoint_title
+from analysis.labels import label_configs
 from analysis.load import read_study
 from analysis.report import write_report
 from analysis.scores import headline
@@ -102,3 +103,14 @@ def test_contrasts_that_cannot_be_drawn_are_refused(report: dict, message: str):
     ]
     with pytest.raises(ValidationError, match=message):
         StudyConfig.model_validate({"name": "a", "phases": phases, "report": report})
+
+
+def test_phases_of_one_label_are_told_apart_by_their_names():
+    plain = {"method": {"name": "pmal", "stages": 2, "alpha": 1.0}}
+    other = {"method": {"name": "pmal", "stages": 2, "alpha": 0.0}}
+    configs = {("search", "a"): plain, ("A5", "a"): plain, ("A2", "b"): other, ("A0", "c"): {"method": {"name": "plain"}}}
+    assert label_configs(configs) == {
+        ("search", "a"): "search: pmal S=2", ("A5", "a"): "A5: pmal S=2", ("A2", "b"): "A2: pmal S=2",
+        ("A0", "c"): "plain",
+    }  # fmt: skip
+    assert set(label_configs({("search", "a"): plain, ("A5", "a"): plain}).values()) == {"pmal S=2"}
