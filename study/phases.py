@@ -15,6 +15,7 @@ import typer
 from analysis.selection import Candidate, top_of, top_per
 from noise.families import CORRUPTIONS
 from study.config import (
+    DEFAULT_ENDPOINTS,
     ConfirmPhase,
     Phase,
     SearchPhase,
@@ -165,7 +166,10 @@ def single_trial(loaded: LoadedStudy, *, named: bool) -> LoadedStudy:
     config = loaded.config
     phase = TrainPhase(kind="train", name="train", seeds=(config.train.seed,))
     name = config.name if named else f"{config.name}-train"
-    return dataclasses.replace(loaded, config=config.model_copy(update={"phases": (phase,), "name": name}))
+    # Contrasts are between phases that this study has not; its record could not be read back with them.
+    report = config.report.model_copy(update={"contrasts": (), "endpoints": DEFAULT_ENDPOINTS})
+    changed = {"phases": (phase,), "name": name, "report": report}
+    return dataclasses.replace(loaded, config=config.model_copy(update=changed))
 
 
 def say(text: str) -> None:
