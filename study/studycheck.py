@@ -221,7 +221,8 @@ def _shared_statistics(phase: Phase, config: StudyConfig, path: Path) -> Iterato
 def _grace(config: StudyConfig, where: Path) -> Iterator[Problem]:
     scheduler = config.search.scheduler
     epochs = config.train.epochs
-    if scheduler is not None and config.train.budget is not None:
+    searched = any(key.startswith("train.budget") for key in config.search.space)
+    if scheduler is not None and (config.train.budget is not None or searched):
         text = "must be left out with train.budget: it counts epochs, which differ in length by what a batch costs"
         yield Problem((*where, "scheduler"), text)
     elif scheduler is not None and "train.epochs" not in config.search.space and scheduler.grace_epochs >= epochs:

@@ -59,6 +59,12 @@ def test_no_seed_of_the_same_settings_is_trained_as_two() -> None:
     assert problems(other={"set": {}, "seeds": [3]}) == []
 
 
+def test_early_stopping_by_epochs_is_refused_with_a_searched_budget_too() -> None:
+    search = {"scheduler": {"name": "asha"}, "space": {"train.budget.passes": {"choice": [500, 900]}}}
+    found = check_study(StudyConfig.model_validate({"name": "a", "search": search}))
+    assert [".".join(map(str, problem.path)) for problem in found] == ["search.scheduler"]
+
+
 def test_a_single_trial_of_a_study_with_contrasts_can_be_resumed(tmp_path: Path) -> None:
     path = tmp_path / "two.yaml"
     path.write_text(TWO)
