@@ -103,7 +103,9 @@ def _stated(found: Headline, stated: Sequence[Mapping[str, Any]]) -> tuple[list[
     """The contrasts of the study file whose phases have been tested, and a note for each that cannot be drawn yet."""
     if found.split != "test":
         return [], []
-    by_phase = {str(phase): arm for arm in found.arms if arm.scores for phase in arm.rows["phase"].unique()}
+    by_phase = {
+        str(phase): arm.of_phase(phase) for arm in found.arms if arm.scores for phase in arm.rows["phase"].unique()
+    }
     contrasts, notes = [], []
     for item in stated:
         missing = [name for name in (item["arm"], item["against"]) if name not in by_phase]
@@ -125,12 +127,13 @@ def _against_baseline(found: Headline) -> list[Contrast]:
 
 
 def _family(endpoint: str, contrasts: Sequence[Contrast]) -> list[dict]:
-    arms = {arm.config_id: arm for contrast in contrasts for arm in (contrast.arm, contrast.against)}
+    # By identity: two phases of the same settings are two arms.
+    arms = {id(arm): arm for contrast in contrasts for arm in (contrast.arm, contrast.against)}
     cells = {name: endpoint_cells(arm, endpoint) for name, arm in arms.items()}
     if not contrasts or not all(cells.values()):
         return []
     scores = {name: arm.mean_scores(cells[name]) for name, arm in arms.items()}  # max-t knows an arm by its array
-    terms: list[list[Term]] = [[(1.0, scores[c.arm.config_id]), (-1.0, scores[c.against.config_id])] for c in contrasts]
+    terms: list[list[Term]] = [[(1.0, scores[id(c.arm)]), (-1.0, scores[id(c.against)])] for c in contrasts]
     pairs = simultaneous(terms)
     adjusted = holm([p_value(single) for single, _ in pairs])
     return [

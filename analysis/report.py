@@ -171,6 +171,7 @@ def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictu
         head_legend=HEAD_LEGEND,
         measure_legend=MEASURE_LEGEND if "ECE noise" in (column.title for column in columns) else "",
         contrasts=tables["contrasts"],
+        is_restated=bool(snapshot.study.get("restated")),
         is_stated=bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts")),
         pictures={picture.name: _inline(picture) for picture in pictures},
         searches=[f"search-{phase}" for phase in dict.fromkeys(_search_phases(snapshot))],

@@ -41,12 +41,23 @@ class Arm:
     Attributes:
         rows: its rows of the headline's split, one for each trial and cell.
         scores: cell -> correct (0 or 1) by seed and image; empty where predictions were not kept.
+        trials: keys of the trials that the scores are of, in their order.
     """
 
     config_id: str
     label: str
     rows: pd.DataFrame
     scores: Mapping[Cell, np.ndarray] = field(default_factory=dict)
+    trials: tuple[str, ...] = ()
+
+    def of_phase(self, phase: str) -> Arm:
+        """Its trials of one phase alone: phases of the same settings are one configuration, but each has its seeds."""
+        rows = self.rows[self.rows["phase"] == phase]
+        mine = [place for place, trial in enumerate(self.trials) if trial in set(rows["trial"])]
+        return Arm(
+            self.config_id, self.label, rows, {cell: scores_SI[mine] for cell, scores_SI in self.scores.items()},
+            tuple(self.trials[place] for place in mine),
+        )  # fmt: skip
 
     @property
     def cells(self) -> list[Cell]:
@@ -215,8 +226,10 @@ def _with_scores(snapshot: Snapshot, arms: list[Arm], notes: list[str]) -> list[
     wanted = {str(t): arm.config_id for arm in arms for t in arm.rows["trial"].unique()}
     real = sorted({cell for arm in arms for cell in arm.real()})
     kept: dict[str, list[dict[Cell | None, pd.DataFrame]]] = {arm.config_id: [] for arm in arms}
+    order: dict[str, list[str]] = {arm.config_id: [] for arm in arms}
     for trial, predictions in iter_predictions(snapshot, trials=sorted(wanted)):
         kept[wanted[trial]].append(_grids(predictions, real))
+        order[wanted[trial]].append(trial)
     every = [grids for found in kept.values() for grids in found]
     if len(every) < len(wanted):
         notes.append(
@@ -235,7 +248,7 @@ def _with_scores(snapshot: Snapshot, arms: list[Arm], notes: list[str]) -> list[
         places = {cell: cell if cell in real else None for cell in mine}
         cells = {cell: np.stack([g[places[cell]][cell].to_numpy(dtype=float) for g in found]) for cell in mine}
         _agree(arm, cells)
-        scored.append(Arm(arm.config_id, arm.label, arm.rows, cells))
+        scored.append(Arm(arm.config_id, arm.label, arm.rows, cells, tuple(order[arm.config_id])))
     return scored
 
 

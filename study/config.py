@@ -545,6 +545,9 @@ class ContrastConfig(Section):
     )
 
 
+DEFAULT_ENDPOINTS = ("clean", "noise")
+
+
 def _known_endpoint(text: str) -> str:
     kind, colon, names = text.partition(":")
     groups = [*dict.fromkeys(corruption.group for corruption in CORRUPTIONS.values())]
@@ -568,7 +571,7 @@ class ReportConfig(Section):
         description="Differences between phases, stated beforehand; left out: all against the baseline.",
     )
     endpoints: tuple[Annotated[str, AfterValidator(_known_endpoint)], ...] = Field(
-        default=("clean", "noise"),
+        default=DEFAULT_ENDPOINTS,
         min_length=1,
         description="What contrasts are judged by, each a family of its own: clean, noise, group:NAME, outside:A+B.",
     )

@@ -15,6 +15,7 @@ import typer
 from analysis.selection import Candidate, top_of, top_per
 from noise.families import CORRUPTIONS
 from study.config import (
+    DEFAULT_ENDPOINTS,
     ConfirmPhase,
     Phase,
     SearchPhase,
@@ -165,7 +166,10 @@ def single_trial(loaded: LoadedStudy, *, named: bool) -> LoadedStudy:
     config = loaded.config
     phase = TrainPhase(kind="train", name="train", seeds=(config.train.seed,))
     name = config.name if named else f"{config.name}-train"
-    return dataclasses.replace(loaded, config=config.model_copy(update={"phases": (phase,), "name": name}))
+    # Contrasts are between phases that this study has not; its record could not be read back with them.
+    report = config.report.model_copy(update={"contrasts": (), "endpoints": DEFAULT_ENDPOINTS})
+    changed = {"phases": (phase,), "name": name, "report": report}
+    return dataclasses.replace(loaded, config=config.model_copy(update=changed))
 
 
 def say(text: str) -> None:
@@ -224,11 +228,13 @@ def _open_study(
         if not changed:
             # Means and the report's baseline may have changed: the next resume and the report go by those of today.
             means = {"config": config, "baseline": loaded.config.report.baseline, "tracking_uri": tracking_uri}
+            means["restated"] = _is_restated(ledger, record, config)
             ledger.write_json("study.json", {**record, **means})
             ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
             return
         record = _with_unrecorded_reads(ledger, record)
     facts = {
+        "restated": record is not None and _is_restated(ledger, record, config),
         "study": ledger.study,
         "config": config,
         "fingerprint": data.fingerprint,
@@ -278,6 +284,15 @@ def _changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = "
         elif one != other:
             changed.append(f"{prefix}{name}")
     return changed
+
+
+def _is_restated(ledger: Ledger, record: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether contrasts or endpoints were ever changed after the test split had been read."""
+    defaults = {"contrasts": [], "endpoints": list(DEFAULT_ENDPOINTS)}  # of a record from before there were any
+    before, after = record["config"]["report"], config["report"]
+    differs = any(before.get(key, default) != after[key] for key, default in defaults.items())
+    read = differs and bool(_with_unrecorded_reads(ledger, record)["test_reads"])
+    return bool(record.get("restated")) or read
 
 
 def _changed_real(before: Mapping[str, Any], after: Mapping[str, RealImages]) -> list[str]:

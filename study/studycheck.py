@@ -6,7 +6,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from analysis.metrics import ALEXNET_CLASSES, ALEXNET_ERRORS, ALEXNET_IMAGE_SIZE, ALEXNET_SEVERITIES
-from study.config import ConfirmPhase, Phase, SearchPhase, StudyConfig, teacher_kind, teacher_of
+from noise.families import CORRUPTIONS
+from study.config import (
+    DEFAULT_ENDPOINTS,
+    ConfirmPhase,
+    Phase,
+    SearchPhase,
+    StudyConfig,
+    TrainPhase,
+    teacher_kind,
+    teacher_of,
+)
 from study.keys import places, unknown_trial_key
 from study.override import apply
 from study.places import redact
@@ -19,7 +29,7 @@ from study.teachers import phase_problem
 
 def check_study(study: StudyConfig) -> list[Problem]:
     """All problems between the parts of a study whose settings are valid one by one."""
-    problems = [*_baseline(study), *_normaliser(study)]
+    problems = [*_baseline(study), *_normaliser(study), *_endpoints(study), *_repeated(study)]
     for index, phase in enumerate(study.phases):
         problems += _phase(study, phase, ("phases", index))
     if not any(isinstance(phase, SearchPhase) for phase in study.phases):
@@ -55,6 +65,40 @@ def _normaliser(study: StudyConfig) -> Iterator[Problem]:
         if not holds:
             text = f"alexnet needs {needs}, but {key} is {shown(value)}; change it, or use baseline"
             yield Problem(("report", "normaliser"), text)
+
+
+def _endpoints(study: StudyConfig) -> Iterator[Problem]:
+    """Each endpoint has test noise to be measured by, stands once, and judges a contrast."""
+    endpoints, test = study.report.endpoints, study.noise.test
+    if not study.report.contrasts:
+        if endpoints != DEFAULT_ENDPOINTS:
+            yield Problem(("report", "endpoints"), "has no effect without report.contrasts; state some or take it out")
+        return
+    groups = {CORRUPTIONS[name].group for name in test}
+    for index, endpoint in enumerate(endpoints):
+        path = ("report", "endpoints", index)
+        kind, _, names = endpoint.partition(":")
+        measured = {"noise": groups, "group": groups & {names}, "outside": groups - set(names.split("+"))}
+        if endpoint in endpoints[:index]:
+            yield Problem(path, f"stands twice: {endpoint}; take one of them out")
+        elif kind != "clean" and not measured[kind]:
+            there = f", which has {', '.join(sorted(groups))}" if groups else ""
+            yield Problem(path, f"must be measured by a corruption of noise.test{there}, but {endpoint} has none there")
+
+
+def _repeated(study: StudyConfig) -> Iterator[Problem]:
+    """Two train phases of the same settings and a same seed train it twice, and it would count as two seeds."""
+    seen: dict[tuple[str, int], str] = {}
+    for index, phase in enumerate(study.phases):
+        if not isinstance(phase, TrainPhase) or list(_set(study, phase, ())):
+            continue
+        settings = for_phase(study, phase).trial().model_dump_json(exclude={"train": {"seed"}})
+        twice = {seed: seen[settings, seed] for seed in phase.seeds if (settings, seed) in seen}
+        if twice:
+            other = next(iter(twice.values()))
+            text = f"has the settings of {other}, and seeds {list(twice)} too; give it other seeds or settings"
+            yield Problem(("phases", index), text)
+        seen |= {(settings, seed): phase.name for seed in phase.seeds}
 
 
 def _phase(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
@@ -177,7 +221,8 @@ def _shared_statistics(phase: Phase, config: StudyConfig, path: Path) -> Iterato
 def _grace(config: StudyConfig, where: Path) -> Iterator[Problem]:
     scheduler = config.search.scheduler
     epochs = config.train.epochs
-    if scheduler is not None and config.train.budget is not None:
+    searched = any(key.startswith("train.budget") for key in config.search.space)
+    if scheduler is not None and (config.train.budget is not None or searched):
         text = "must be left out with train.budget: it counts epochs, which differ in length by what a batch costs"
         yield Problem((*where, "scheduler"), text)
     elif scheduler is not None and "train.epochs" not in config.search.space and scheduler.grace_epochs >= epochs:

@@ -95,6 +95,8 @@ class PmalSettings:
     def __post_init__(self) -> None:
         if self.detach_restored and self.restored_weight == 0:
             raise ValueError("detach_restored has no effect with restored_weight: 0; leave it out")
+        if self.detach_restored and self.alpha == 0:
+            raise ValueError("detach_restored must be false with alpha: 0, or nothing trains the decoders; set alpha")
 
     @property
     def restores(self) -> bool:

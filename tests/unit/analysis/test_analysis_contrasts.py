@@ -75,6 +75,43 @@ def test_the_report_says_what_was_stated_and_what_is_not_there_yet(tmp_path, wri
     assert "mean blur: A against B" in paths.summary
 
 
+def test_contrasts_that_were_changed_after_a_look_are_said_to_be(tmp_path, write_ledger, without_pictures):
+    folder = write_ledger(tmp_path, num_images=30)
+    stated(folder, [{"arm": "A", "against": "B"}], ["clean"])
+    study = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps(study | {"restated": True}))
+    html = write_report(folder).html.read_text()
+    assert "after the test images had been read" in html
+    assert "before any was measured" not in html
+
+
+def test_all_contrasts_that_are_not_there_yet_are_named(tmp_path, write_ledger, without_pictures):
+    folder = write_ledger(tmp_path, num_images=30)
+    stated(folder, [{"arm": "A", "against": "later"}, {"arm": "B", "against": "never"}], ["clean"])
+    html = write_report(folder).html.read_text()
+    assert "Not drawn: A against later" in html
+    assert "Not drawn: B against never" in html
+
+
+def test_phases_of_the_same_settings_are_arms_of_their_own_seeds(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=60)
+    stated(folder, [{"arm": "A", "against": "B"}, {"arm": "A2", "against": "B"}], ["clean"])
+    place = folder / "trials" / f"{0xC0002:016x}" / "trial.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "phase": "A2"}))
+    study = json.loads((folder / "study.json").read_text())
+    moved = study["phases"][1]["trials"].pop()
+    study["phases"].append({**study["phases"][1], "name": "A2", "trials": [moved]})
+    (folder / "study.json").write_text(json.dumps(study))
+    snapshot = read_study(folder)
+    found = headline(snapshot)
+    own, other = (next(arm for arm in found.arms if name in set(arm.rows["phase"])) for name in "AB")
+    clean = own.of("clean")
+    frame = contrast_table(found, snapshot.study).frame
+    gaps = [own.mean_scores(clean)[chosen].mean() - other.mean_scores(clean).mean() for chosen in ([0, 1], [2])]
+    assert frame["difference"].tolist() == pytest.approx(gaps)
+    assert frame["n_seeds"].tolist() == [2, 1]
+
+
 def test_endpoints_in_words():
     assert [endpoint_title(name) for name in ("clean", "noise", "group:blur", "outside:noise+blur")] == [
         "clean", "mean noise", "mean blur", "mean noise outside noise, blur",

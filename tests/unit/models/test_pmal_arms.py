@@ -106,3 +106,5 @@ def test_what_each_arm_costs() -> None:
 def test_a_setting_without_effect_is_refused() -> None:
     with pytest.raises(ValueError, match="detach_restored has no effect with restored_weight: 0"):
         PmalSettings(detach_restored=True, restored_weight=0.0)
+    with pytest.raises(ValueError, match="detach_restored must be false with alpha: 0"):
+        PmalSettings(detach_restored=True, alpha=0.0)

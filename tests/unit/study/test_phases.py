@@ -177,3 +177,20 @@ def test_the_way_to_go_on_names_the_storage_unless_it_is_the_default(
     assert phases._storage_hint(default) == ""
     named = dataclasses.replace(default, storage="/elsewhere/murk")
     assert phases._storage_hint(named) == " --storage /elsewhere/murk"
+
+
+def test_contrasts_changed_after_the_test_split_was_read_are_no_longer_stated_beforehand(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    two = "phases=[{kind: train, name: A}, {kind: train, name: B, set: {optim.lr: 0.3}}]"
+    first, second = (
+        loaded(tmp_path, two, f"report.contrasts=[{{arm: A, against: B, margin_points: {margin}}}]")
+        for margin in (1, 2)
+    )
+    assert open_study(ledger, first, tmp_path)["restated"] is False
+    assert open_study(ledger, second, tmp_path)["restated"] is False
+    phases._record_phase(ledger, second.config.phases[0], status="running")
+    phases._record_test_read(ledger, "A", ["a"])
+    assert open_study(ledger, second, tmp_path)["restated"] is False
+    assert open_study(ledger, first, tmp_path)["restated"] is True
+    assert open_study(ledger, second, tmp_path)["restated"] is True

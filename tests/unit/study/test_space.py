@@ -206,7 +206,13 @@ def test_every_setting_of_a_trial_takes_its_own_default_as_fixed(key):
         space = {key: {"fixed": "plain"}}
     shared = bool(key_problem(key))  # what all trials share
     with pytest.raises(ProblemsError, match="measured by") if shared else nullcontext():
-        parse(space, BASE)
+        parse(space, _with_other_budget(key))
+
+
+def _with_other_budget(key):
+    """One of both kinds of budget stands at its default, nothing, only where the other is set."""
+    kinds = {"train.budget.passes": "passes_per_image", "train.budget.passes_per_image": "passes"}
+    return apply(BASE, {"train.budget": {kinds[key]: 60}}) if key in kinds else BASE
 
 
 # ------------------------------------------------------------------------------------------------------------- override
