@@ -156,9 +156,12 @@ class _Found:
             distances = hamming(hashes[0][part], hashes[1])
             closest = np.minimum(closest, distances.min(axis=0, initial=BITS))
             same = labels[0][part, None] == labels[1][None, :]
-            self.counts += np.bincount(distances.ravel(), minlength=BITS + 1)
+            counts = np.bincount(distances.ravel(), minlength=BITS + 1)
+            self.counts += counts
             self.same_class += np.bincount(distances[same], minlength=BITS + 1)
-            rows, columns = np.nonzero(distances <= self._limit)
+            # What lies beyond the block's own MAX_PAIRS nearest is not kept in any case.
+            enough = int(np.searchsorted(np.cumsum(counts), MAX_PAIRS))
+            rows, columns = np.nonzero(distances <= min(self._limit, enough))
             if len(rows):
                 both = np.broadcast_to(np.array(codes), (len(rows), 2))
                 self._keep(np.column_stack([distances[rows, columns], both, rows + start, columns]))

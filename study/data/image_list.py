@@ -72,7 +72,7 @@ def _read_lists(home: Path, layout: Lists, *, own: bool, boxes: bool) -> Table:
 
 
 def _lines(path: Path, key: str, *, skip: int = 0) -> Iterator[tuple[int, str]]:
-    """Number, from 1, and text of each line that is not empty."""
+    """Number, from 1, and text of each line that is not empty; a tab at its start is an empty first column."""
     if not path.is_file():
         raise ValueError(f"{key} must be a text file with an image a line, but there is no {str(path)!r}")
     try:
@@ -81,12 +81,12 @@ def _lines(path: Path, key: str, *, skip: int = 0) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{key} must be text in UTF-8, but {str(path)!r} is not (byte {error.start})") from None
     for number, line in enumerate(text.splitlines(), start=1):
         if number > skip and line.strip():
-            yield number, line.strip()
+            yield number, line
 
 
 def _read_line(line: str, layout: Lists, said: str, key: str) -> tuple[str, str]:
     """Path and label of a line."""
-    fields = [line] if layout.path_column is None else _fields(line, layout.separator)
+    fields = [line.strip()] if layout.path_column is None else _fields(line, layout.separator)
     column = layout.path_column or 0
     needed = max(column, layout.label_column or 0) + 1
     if len(fields) < needed:
@@ -143,7 +143,7 @@ def _class_names(home: Path, layout: Lists, labels: list[str]) -> tuple[str, ...
     if layout.names_kind == "compcars-surveillance":
         return _surveillance_names(home / layout.names, labels)
     base = layout.label_base or 0
-    names = [name for _, name in _lines(home / layout.names, "data.class_names")]
+    names = [name.strip() for _, name in _lines(home / layout.names, "data.class_names")]
     beyond = next((label for label in labels if int(label) - base >= len(names)), None)
     if beyond is not None:
         raise ValueError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import NamedTuple
 
 import numpy as np
@@ -38,19 +40,20 @@ class Table(NamedTuple):
 
 
 class ListedSource:
-    """The images of a table; rows are its entries.
+    """The images of a table; rows are its entries, those that say the same as one before left out.
 
     Args:
         root: The folder that the entries' paths count from.
         refuse: Whether a listed image that is not there is an error; else it is read as an image without bytes.
 
     Raises:
-        ValueError: The table is empty, a box holds nothing, or images are missing (always where all are).
+        ValueError: The table is empty, a box holds nothing, a path leads out of the folder, an image stands in two
+            splits or with two labels, or images are missing (always where all are).
     """
 
     def __init__(self, root: Path, table: Table, *, refuse: bool) -> None:
         self.root = root
-        self._entries, self._class_names = table
+        self._entries, self._class_names = _once(table.entries), table.class_names
         if not self._entries:
             raise ValueError(f"data.path must hold a set with images, but the lists below {str(root)!r} name none")
         self._stats = {file: _state(root / file) for file in dict.fromkeys(entry.file for entry in self._entries)}
@@ -100,12 +103,36 @@ class ListedSource:
 
 
 def _state(path: Path) -> str:
-    """Size and time of change; "" where there is no such file."""
+    """Size and time of change; "" where there is no such file, or can be none of that name."""
     try:
         stat = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
         return ""
-    return f"{stat.st_size}|{stat.st_mtime_ns}"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return ""
+    return f"{stat.st_size}|{stat.st_mtime_ns}" if S_ISREG(stat.st_mode) else ""
+
+
+def _once(entries: Sequence[Entry]) -> list[Entry]:
+    """Each image, or box of one, once: one that stood twice could fall into train and validation both."""
+    first: dict[tuple[str, Box | None], Entry] = {}
+    for entry in entries:
+        _refuse_outside(entry)
+        known = first.setdefault((entry.file, entry.box), entry)
+        if (known.label, known.split) != (entry.label, entry.split):
+            raise ValueError(
+                f"data.path must hold lists that name an image in one split with one label, but {entry.file} stands "
+                f"at {known.said} and, in another split or with another label, at {entry.said}; take one out"
+            )
+    return list(first.values())
+
+
+def _refuse_outside(entry: Entry) -> None:
+    path = PurePosixPath(entry.file)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"images must have paths below data.path, but {entry.said} has {entry.file!r}; correct it")
 
 
 def _refuse_empty(entry: Entry) -> None:

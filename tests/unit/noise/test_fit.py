@@ -60,7 +60,8 @@ def test_read_noise_is_found(clean_BCHW, read, blur):
     fit = fit_camera(_degraded([clean_BCHW], read, 0.0, blur))
     # A blur of 1.5 px takes the texture away.
     assert fit.noise_at(0.5) == pytest.approx(math.hypot(read, _TEXTURE if not blur else 0.0), rel=0.03)
-    assert fit.shot_gain < 1e-3  # a tenth of the variance of the strongest read noise at white
+    # Its standard error is 0.09 to 0.13 read^2 (jackknife); over 12 seeds the largest of each case was 0.11 to 0.21.
+    assert fit.shot_gain < 0.4 * read**2
     assert fit.num_images == 8
     assert fit.num_blocks > 300
 

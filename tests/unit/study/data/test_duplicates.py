@@ -83,6 +83,19 @@ def test_blocks_and_a_full_list_change_no_count_and_keep_the_nearest(tmp_path, m
     assert [pair.distance for pair in short.pairs] == [pair.distance for pair in whole.pairs[:7]]
 
 
+def test_a_wide_distance_holds_no_more_than_the_nearest_of_a_block(monkeypatch):
+    monkeypatch.setattr(duplicates, "MAX_PAIRS", 50)
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 2**63, (200, 4), dtype=np.uint64) for _ in range(2))
+    labels, found, taken = np.zeros(200, dtype=np.int64), duplicates._Found(BITS), []
+    keep = found._keep
+    monkeypatch.setattr(found, "_keep", lambda rows: (taken.append(len(rows)), keep(rows)))
+    found.compare(("train", "test"), (first, second), (labels, labels))
+    assert 50 <= sum(taken) < 500  # of 40,000; those of the last distance are all taken
+    assert found.nearest()[:, 0].tolist() == sorted(hamming(first, second).ravel().tolist())[:50]
+    assert found.counts.sum() == 40_000
+
+
 def test_hamming_counts_bits():
     rng = np.random.default_rng(0)
     first, second = (rng.integers(0, 2**63, (count, 4), dtype=np.uint64) for count in (5, 7))

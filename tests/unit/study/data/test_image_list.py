@@ -249,6 +249,42 @@ def test_a_line_that_does_not_fit_is_named(tmp_path, monkeypatch, settings, text
         open_source(section(own, **settings))
 
 
+def test_a_file_that_can_be_none_is_missing_not_a_crash(tmp_path):
+    settings = write_own(tmp_path / "set")
+    train = tmp_path / "set" / "train.txt"
+    lines = train.read_text()
+    for name in ("images/cat", "x" * 300, "a\0b"):  # a folder, a name too long, one that no file can have
+        train.write_text(f"{lines}\n{name} cat\n")
+        with pytest.raises(ValueError, match=r"1 of 13 are missing, .*\(train.txt line 9\)"):
+            open_source(section(settings))
+        assert len(prepare_data(section(settings, on_corrupt="skip"), cache_dir=tmp_path / "cache").skipped) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "line"), [("test.txt", "images/cat/train0.png cat"), ("train.txt", "./images/cat/train0.png dog")]
+)
+def test_an_image_in_two_splits_or_classes_is_refused(tmp_path, file, line):
+    settings = write_own(tmp_path / "set")
+    place = tmp_path / "set" / file
+    place.write_text(f"{place.read_text()}\n{line}\n")
+    message = rf"images/cat/train0.png stands at train.txt line 1 and, .* at {file} line \d; take one out"
+    with pytest.raises(ValueError, match=message):
+        open_source(section(settings))
+
+
+def test_a_line_that_stands_twice_is_one_image(tmp_path):
+    settings = write_own(tmp_path / "set")
+    place = tmp_path / "set" / "train.txt"
+    place.write_text(f"{place.read_text()}\n" + "images/cat/train0.png cat\n" * 3)
+    assert len(open_source(section(settings)).listing().labels) == 12
+
+
+def test_an_empty_first_column_moves_no_other(tmp_path):
+    settings = write_own(tmp_path / "set", line="\timages/{name}.png\t{label}\tx")
+    source = open_source(section(settings, separator="\t", columns={"path": 1, "label": 2}))
+    assert source.listing().class_names == ("cat", "dog")
+
+
 def test_names_that_lack_and_text_that_is_none_are_refused(tmp_path):
     settings = write_own(tmp_path / "set", labels=("1", "2"))
     (tmp_path / "set" / "names.txt").write_text("one")

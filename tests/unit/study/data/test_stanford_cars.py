@@ -116,6 +116,16 @@ def test_a_label_that_no_class_has_is_refused(tmp_path, label):
         open_source(data)
 
 
+@pytest.mark.parametrize("name", ["../outside.jpg", "a/../../outside.jpg"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    data = write_set(tmp_path / "cars")
+    rows = [(1, name)]
+    savemat(tmp_path / "cars" / "devkit" / "cars_train_annos.mat", annotations(rows))
+    Image.new("RGB", (30, 20)).save(tmp_path / "cars" / "outside.jpg")
+    with pytest.raises(ValueError, match=r"paths below data.path, but devkit/cars_train_annos.mat entry 1 has '.*out"):
+        open_source(data)
+
+
 def test_a_torn_or_strange_file_is_refused(tmp_path):
     data = write_set(tmp_path / "cars")
     file = tmp_path / "cars" / "devkit" / "cars_train_annos.mat"
