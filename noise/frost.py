@@ -66,7 +66,7 @@ def frost_field(keys_B: Tensor, shape: tuple[int, int]) -> Tensor:
     return light_B1HW.mul_(_TEXTURE_STEP).add_(haze_B111 - _TEXTURE_ZERO * _TEXTURE_STEP).clamp_(0.0, 1.0)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _frost_textures(side: int, device: torch.device) -> Tensor:
     """8 textures of twice the side as bytes, (T, S, S): 1.6 MB for images of 224 px, 34 MB for 1024 px.
 

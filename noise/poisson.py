@@ -50,7 +50,7 @@ def poisson(rates_BT: Tensor, keys_B: Tensor, *, max_rate: float, stream: Stream
         rates_BT: Expected counts, non-negative, at most `max_rate`, of shape (B, ...); values outside are clamped.
         keys_B: int64 keys of shape (B).
         max_rate: Bound of the rates, above 0, at most 4000. The tables of the last 16 bounds are kept; they take 0.13
-            MB at 12, 0.3 MB at 60 and 2.4 MB at 1500, and 0.1 to 0.5 s at their first use.
+            MB at 12, 0.3 MB at 60 and 2.4 MB at 1500, and 0.1 to 0.7 s at their first use (above 1500 many seconds).
         stream: Tells independent uses of one key apart.
 
     Returns:

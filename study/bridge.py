@@ -64,7 +64,7 @@ class TuneSearcher(Searcher):
         self._numbers[spec.key] = spec.number
         done = int(self._ledger.metrics(spec.key).get("epoch", 0))
         train = spec.config["train"]
-        epochs = 0 if train["budget"] else train["epochs"]  # what a budget buys, its first report says
+        epochs = 0 if train.get("budget") else train["epochs"]  # what a budget buys, its first report says
         self._board.start(spec.key, number=spec.number, epochs=epochs, epoch=done)
         return {**self._job, "spec": spec.as_dict()}
 

@@ -13,10 +13,10 @@ import torch
 
 from models.methods.method import Method, Teacher
 from study.checkpoint import Progress
-from study.config import TrialConfig
+from study.config import TrialConfig, teacher_of
 from study.data.image_set import ImageSet
 from study.evaluate import evaluate, grid
-from study.loop import make_optimizer, train_epochs
+from study.loop import make_optimizer, plan_course, train_epochs
 from study.ranks import Ranks
 from study.trial import build_method, loop_settings
 
@@ -132,6 +132,21 @@ def _mean_share(config: TrialConfig, timed: Method, *, num_classes: int, teacher
         return 1.0
     whole = build_method(without_weights(config), num_classes=num_classes, teacher=teacher)
     return whole.passes_per_image() / timed.passes_per_image()
+
+
+def check_budget(config: TrialConfig, *, num_classes: int, num_images: int, workers: int = 1) -> None:
+    """Check that a trial's budget buys what its schedule needs; a student is taken to cost no more than plain training.
+
+    Raises:
+        ValueError: It buys not even a batch, or only the warm-up.
+    """
+    if config.train.budget is None:
+        return
+    method = None if teacher_of(config.method) else build_method(without_weights(config), num_classes=num_classes)
+    plan_course(
+        loop_settings(config, torch.device("cpu")), num_images=num_images, world_size=workers,
+        passes_per_image=1.0 if method is None else method.passes_per_image(),
+    )  # fmt: skip
 
 
 def epochs_of(config: TrialConfig, cost: Cost, *, num_train: int) -> float:

@@ -29,10 +29,12 @@ from study.config import (
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
 from study.data.real import RealImages, prepare_all_real
+from study.estimate import check_budget
 from study.ledger import Ledger, TrialSpec, trial_key
 from study.override import apply
 from study.places import Places, redact, resolve_places
 from study.plan import refuse_what_cannot_run
+from study.possible import configs_of
 from study.reporting import closing_lines, write_study_report
 from study.search import Interrupted, PhaseSummary, Runtime, run_list, run_search, start_ray, stop_ray
 from study.space import for_phase, parse
@@ -120,6 +122,7 @@ def run_study(
     with ledger.lock():
         say(f"study {config.name}: reading the images")
         data = prepare_data(config.data, cache_dir=places.cache_dir)
+        _check_budgets(config, data)
         real = _real_images(config, data, places)
         _open_study(ledger, loaded, data, real=real, tracking_uri=places.tracking_uri, again=again)
         tracker = Tracker(ledger, places.tracking_uri) if config.tracking.enabled else None
@@ -181,6 +184,16 @@ def _storage_hint(places: Places) -> str:
     """How `murk resume` finds the records; nothing where it looks by itself, as `resume` knows no study file."""
     is_default = places.storage == str(Path.cwd() / "results")
     return "" if is_default else f" --storage {redact(places.storage)}"
+
+
+def _check_budgets(config: StudyConfig, data: DataSplits) -> None:
+    """Refuse a budget that buys a phase nothing, before Ray starts; of a search as far as it was tried out."""
+    for phase in config.phases:
+        for trial in configs_of(config, phase):
+            check_budget(
+                trial, num_classes=len(data.class_names), num_images=len(data.train),
+                workers=config.resources.workers_per_trial,
+            )  # fmt: skip
 
 
 def _real_images(config: StudyConfig, data: DataSplits, places: Places) -> dict[str, RealImages]:

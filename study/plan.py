@@ -26,7 +26,7 @@ from study.config import (
 from study.data.real import list_real, open_real
 from study.data.sources import open_source
 from study.data.splits import assign_splits
-from study.estimate import Cost, Sizes, epochs_of, measure, trial_seconds, without_weights
+from study.estimate import Cost, Sizes, check_budget, epochs_of, measure, trial_seconds, without_weights
 from study.override import apply
 from study.places import resolve_places
 from study.plantext import plan_text
@@ -292,6 +292,8 @@ def _estimated(plan: PhasePlan, shares: Mapping[str, tuple[float, list[TrialConf
         if not any(costs.of(config) for config in configs):
             costs.of(configs[0], needed=True)
         known = [(config, cost) for config in configs if (cost := costs.of(config)) is not None]
+        for config, _ in known:
+            check_budget(config, num_classes=costs.sizes.num_classes, num_images=images, workers=workers)
         seconds = [trial_seconds(config, cost, costs.sizes, tested=tested, workers=workers) for config, cost in known]
         each = [cost.passes for _, cost in known]
         trials = plan.trials * share

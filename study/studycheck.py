@@ -183,7 +183,11 @@ def _curriculum(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Probl
         yield Problem(
             ("noise", "curriculum"), "has no effect without training noise; name some in noise.train or take it out"
         )
-    known = config.train.budget is None and "train.epochs" not in space
+    if config.train.budget is not None or any(key.startswith("train.budget") for key in space):
+        text = "must be left out with train.budget: it counts epochs, and arms of one budget differ in these"
+        yield Problem(("noise", "curriculum"), text)
+        return
+    known = "train.epochs" not in space
     if known and curriculum.epochs > config.train.epochs:
         text = f"must be at most train.epochs ({config.train.epochs}), or the whole strength is never reached"
         yield Problem(("noise", "curriculum", "epochs"), f"{text}, but got {curriculum.epochs}")

@@ -145,7 +145,8 @@ def test_contrasts_that_cannot_be_drawn_are_refused(report: dict, message: str):
 def test_phases_of_one_label_are_told_apart_by_their_names():
     plain = {"method": {"name": "pmal", "stages": 2, "alpha": 1.0}}
     other = {"method": {"name": "pmal", "stages": 2, "alpha": 0.0}}
-    configs = {("search", "a"): plain, ("A5", "a"): plain, ("A2", "b"): other, ("A0", "c"): {"method": {"name": "plain"}}}
+    none = {"method": {"name": "plain"}}
+    configs = {("search", "a"): plain, ("A5", "a"): plain, ("A2", "b"): other, ("A0", "c"): none}
     assert label_configs(configs) == {
         ("search", "a"): "search: pmal S=2", ("A5", "a"): "A5: pmal S=2", ("A2", "b"): "A2: pmal S=2",
         ("A0", "c"): "plain",

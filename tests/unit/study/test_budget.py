@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from models.sam import SamSettings
 from study import checkpoint
 from study.config import StudyConfig, TrialConfig
-from study.estimate import Cost, Sizes, epochs_of, trial_seconds
+from study.estimate import Cost, Sizes, check_budget, epochs_of, trial_seconds
 from study.loop import Stopped, lr_at, plan_course
+from study.plan import make_plan
 from study.studycheck import check_study
+from study.studyfile import load_study_text
 from study.trial import build_method, loop_settings, run_trial
 from tests.unit.study.test_trial import StopAfter, _same, _state
 from tests.unit.study.trials import PMAL, TINY, ledger_of, tiny_config, tiny_spec
@@ -140,6 +142,27 @@ def test_early_stopping_by_epochs_is_refused() -> None:
         {"name": "a", "train": {"budget": {"passes": 1000}}, "search": {"scheduler": {"name": "asha"}}}
     )
     assert [".".join(map(str, problem.path)) for problem in check_study(study)] == ["search.scheduler"]
+
+
+def test_a_curriculum_by_epochs_is_refused() -> None:
+    noise = {"train": ["speckle_noise"], "curriculum": {"epochs": 3}}
+    study = StudyConfig.model_validate(
+        {"name": "a", "train": {"budget": {"passes": 1000}}, "noise": noise, "phases": [{"kind": "train", "name": "b"}]}
+    )
+    assert [".".join(map(str, problem.path)) for problem in check_study(study)] == ["noise.curriculum"]
+
+
+@pytest.mark.parametrize(("passes", "message"), [(3, "must buy at least a batch"), (None, "")])
+def test_a_budget_that_buys_nothing_is_told_before_the_start(passes: float | None, message: str) -> None:
+    config = budgeted(method=PMAL, passes=passes or 5000)
+    if not message:
+        check_budget(config, num_classes=3, num_images=NUM_TRAIN)
+        return
+    with pytest.raises(ValueError, match=message):
+        check_budget(config, num_classes=3, num_images=NUM_TRAIN)
+    study = config.model_dump(mode="json") | {"name": "a", "phases": [{"kind": "train", "name": "one"}]}
+    with pytest.raises(ValueError, match=message):
+        make_plan(load_study_text(study))
 
 
 def test_an_estimate_counts_the_epochs_that_a_budget_buys() -> None:
