@@ -392,8 +392,8 @@ class BudgetConfig(Section):
     """Gradient passes that a trial may spend: a forward and backward pass of one image by the deployed backbone is 1.
 
     Heads, decoders, teachers and SAM's second pass count at their share of multiplications; SAM-ON's ascent, and a
-    teacher's pass under SAM, count as if whole. Trials of one budget can be compared whatever their methods; the schedule
-    goes on with each batch, as their epochs differ.
+    teacher's pass under SAM, count as if whole. Trials of one budget can be compared whatever their methods; the
+    schedule goes on with each batch, as their epochs differ.
     """
 
     passes: float | None = Field(default=None, gt=0, description="In all.")
