@@ -74,7 +74,7 @@ def endpoint_title(endpoint: str) -> str:
     if kind == "group":
         return f"mean {names}"
     if kind == "outside":
-        return f"mean noise outside {names.replace('+', ', ')}"
+        return f"mean outside {names.replace('+', ', ')}"
     return "mean noise" if endpoint in {_ALL_NOISE, NOISE} else endpoint
 
 
@@ -82,9 +82,11 @@ def endpoint_phrase(endpoint: str) -> str:
     """An endpoint in a sentence's words."""
     kind, _, names = endpoint.partition(":")
     if kind == "group":
-        return f"under {names} corruptions"
+        return f"under the corruptions of the group {names}"
     if kind == "outside":
-        return f"under noise outside {names.replace('+', ', ')}"
+        groups = names.split("+")
+        plural = "s" if len(groups) > 1 else ""
+        return f"under the corruptions outside the group{plural} {' and '.join(groups)}"
     return "on clean images" if endpoint == CLEAN else "under noise"
 
 

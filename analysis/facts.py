@@ -122,9 +122,11 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
             )
     if found.split == "validation":
         return [*said, "No difference is claimed from validation figures; a confirm phase gives test figures."]
-    is_stated = bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"))
-    mine = contrasts if is_stated or not len(contrasts) else contrasts[contrasts["config_id"] == chosen.config_id]
-    said += [_comparison(row, row["label"] if is_stated else "it") for _, row in mine.iterrows()]
+    if ((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"):
+        parts = contrasts.groupby("endpoint", sort=False) if len(contrasts) else ()
+        return [*said, *(_stated(str(endpoint), part) for endpoint, part in parts)]
+    mine = contrasts[contrasts["config_id"] == chosen.config_id] if len(contrasts) else contrasts
+    said += [_comparison(row) for _, row in mine.iterrows()]
     base = next((arm for arm in found.arms if arm.config_id == found.baseline), None)
     if base is not None and base is not chosen:
         own, price = (float(arm.rows.drop_duplicates("trial")["cost_passes"].mean()) for arm in (chosen, base))
@@ -133,7 +135,27 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
     return said
 
 
-def _comparison(row: pd.Series, subject: str) -> str:
+def _stated(endpoint: str, contrasts: pd.DataFrame) -> str:
+    """The stated contrasts of one endpoint: what they decide, then those that they leave open."""
+    decided, left_open = [], []
+    for _, row in contrasts.iterrows():
+        pair, read = f"{row['label']} {{}} {row['baseline']}", str(row["verdict"])
+        if read.startswith("not distinguishable"):
+            left_open.append(pair.format("and"))
+            continue
+        word, _, scope = read.partition(" ")
+        how = "keeps the accuracy of" if word == "keeps" else f"is {word} than"
+        bounds = f"{row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}"
+        more = f", {scope.strip('()')}" if word != "keeps" and scope else ""
+        decided.append(f"{pair.format(how)} ({row['difference'] * 100:+.1f} points, {bounds}{more})")
+    phrase, first = endpoint_phrase(endpoint), contrasts.iloc[0]
+    counted = f"{_count(first['n_images'], 'image')}, {_count(first['n_seeds'], 'seed')}"
+    head = f"{phrase[0].upper()}{phrase[1:]} ({counted}; simultaneous 95 % intervals)"
+    said = f"{head}: {'; '.join(decided) or 'nothing is decided'}."
+    return f"{said} Not distinguishable: {', '.join(left_open)}." if left_open else said
+
+
+def _comparison(row: pd.Series) -> str:
     other, read, phrase = row["baseline"], str(row["verdict"]), endpoint_phrase(row["endpoint"])
     if read.startswith(("better", "worse")):
         word, _, scope = read.partition(" ")
@@ -143,7 +165,7 @@ def _comparison(row: pd.Series, subject: str) -> str:
     else:
         what = f"is not distinguishable from {other}{read.removeprefix('not distinguishable')}"
     return (
-        f"{phrase[0].upper()}{phrase[1:]} {subject} {what}: "
+        f"{phrase[0].upper()}{phrase[1:]} it {what}: "
         f"{row['difference'] * 100:+.1f} points (simultaneous 95 % interval {row['joint_low'] * 100:+.1f} to "
         f"{row['joint_high'] * 100:+.1f}; {_count(row['n_images'], 'image')}, {_count(row['n_seeds'], 'seed')})."
     )

@@ -175,7 +175,8 @@ def headline(snapshot: Snapshot) -> Headline:
         split, rows = "test", tested
     else:
         split, rows = "validation", main_rows(frame[frame["trial"].isin(_best(snapshot, current))], split="validation")
-    arms = [_arm(part) for _, part in rows.groupby("config_id", sort=False)]
+    is_stated = bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"))
+    arms = [_arm(part, by_phase=is_stated) for _, part in rows.groupby("config_id", sort=False)]
     if split == "test":
         arms = _with_scores(snapshot, arms, notes)
     baseline = _baseline(snapshot, arms, notes)
@@ -216,9 +217,13 @@ def _best(snapshot: Snapshot, current: set[str]) -> list[str]:
     return [chosen.key for chosen in top_per(found, 1, key="method.name", goal=goal)]
 
 
-def _arm(rows: pd.DataFrame) -> Arm:
+def _arm(rows: pd.DataFrame, *, by_phase: bool) -> Arm:
+    """One configuration; where contrasts name phases, under its phase's name too."""
     first = rows.iloc[0]
-    return Arm(str(first["config_id"]), str(first["label"]), rows)
+    label, name = str(first["label"]), str(first["phase"])
+    if by_phase and not label.startswith(f"{name}: "):
+        label = f"{name}: {label}"
+    return Arm(str(first["config_id"]), label, rows)
 
 
 def _with_scores(snapshot: Snapshot, arms: list[Arm], notes: list[str]) -> list[Arm]:

@@ -139,7 +139,8 @@ def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[s
     first, trials = arm.rows.iloc[0], arm.rows.drop_duplicates("trial")
     clean, noise = arm.mean(arm.of(CLEAN)), arm.mean(arm.noisy())
     some = clean or noise
-    row: dict = {name: first[name] for name in ("config_id", "label", "method", "backbone", "stages", "rho")}
+    row: dict = {"config_id": arm.config_id, "label": arm.label}
+    row |= {name: first[name] for name in ("method", "backbone", "stages", "rho")}
     row |= {"train_noise": first["train_noise"], "split": first["split"], "n_seeds": len(trials)}
     row |= {"n_images": some.n_images if some else 0, "population": some.population if some else ""}
     row |= bounds(CLEAN, clean)

@@ -70,7 +70,8 @@ def test_the_report_says_what_was_stated_and_what_is_not_there_yet(tmp_path, wri
     paths = write_report(folder)
     html = paths.html.read_text()
     assert "stated in the study" in html
-    assert "Under blur corruptions A " in html
+    assert "Under the corruptions of the group blur (30 images, 3 seeds; simultaneous 95 % intervals): " in html
+    assert "A: pmal" in html
     assert "A against later: no tested trials of later yet" in html
     assert "mean blur: A against B" in paths.summary
 
@@ -114,9 +115,9 @@ def test_phases_of_the_same_settings_are_arms_of_their_own_seeds(tmp_path, write
 
 def test_endpoints_in_words():
     assert [endpoint_title(name) for name in ("clean", "noise", "group:blur", "outside:noise+blur")] == [
-        "clean", "mean noise", "mean blur", "mean noise outside noise, blur",
+        "clean", "mean noise", "mean blur", "mean outside noise, blur",
     ]  # fmt: skip
-    assert endpoint_phrase("outside:noise+blur") == "under noise outside noise, blur"
+    assert endpoint_phrase("outside:noise+blur") == ("under the corruptions outside the groups noise and blur")
 
 
 @pytest.mark.parametrize(
