@@ -108,11 +108,13 @@ def _stated(found: Headline, stated: Sequence[Mapping[str, Any]]) -> tuple[list[
     by_phase = {
         str(phase): arm.of_phase(phase) for arm in found.arms if arm.scores for phase in arm.rows["phase"].unique()
     }
+    tested = {str(phase) for arm in found.arms for phase in arm.rows["phase"].unique()}
     contrasts, notes = [], []
     for item in stated:
         missing = [name for name in (item["arm"], item["against"]) if name not in by_phase]
         if missing:
-            notes.append(f"{item['arm']} against {item['against']}: no tested trials of {' and '.join(missing)} yet")
+            what = "predictions" if set(missing) <= tested else "tested trials"
+            notes.append(f"{item['arm']} against {item['against']}: no {what} of {' and '.join(missing)} yet")
             continue
         margin = item.get("margin_points")
         loss = None if margin is None else float(margin) / 100
