@@ -1,6 +1,7 @@
 """Accuracy of one small network under our corruptions and under the reference's, on real 64 px images.
 
-python tests/reference/equal_hardness.py FOLDER_OF_REAL_IMAGES [OUT.csv] prints the table; at 64 px the reference uses
+python tests/reference/equal_hardness.py FOLDER_OF_REAL_IMAGES [OUT.csv [NAME ...]] prints the table, of all corruptions or
+of those named; at 64 px the reference uses
 the parameters for 224 px, and so do ours here (`scale="imagenet"`).
 """
 
@@ -38,7 +39,7 @@ def trained_network(folder, out):
     return load_model(f"hardness/{spec.key}", storage=str(out)).method, splits.test
 
 
-def main(folder: Path, out: Path) -> None:
+def main(folder: Path, out: Path, names: list[str]) -> None:
     """Train, evaluate every cell under both, print and write the table."""
     import numpy as np
     import pandas as pd
@@ -60,7 +61,7 @@ def main(folder: Path, out: Path) -> None:
 
     print(f"{len(labels)} test images, clean {accuracy(clean_BCHW, labels):.3f}", flush=True)
     rows = []
-    for name in COMMON + EXTRA:
+    for name in names or [*COMMON, *EXTRA]:
         count = GLASS_IMAGES if name == "glass_blur" else len(labels)
         for severity in range(1, 6):
             pairs = []
@@ -84,4 +85,4 @@ def main(folder: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    main(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "hardness.csv"))
+    main(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "hardness.csv"), sys.argv[3:])
