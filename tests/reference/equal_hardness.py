@@ -1,8 +1,7 @@
 """Accuracy of one small network under our corruptions and under the reference's, on real 64 px images.
 
-python tests/reference/equal_hardness.py FOLDER_OF_REAL_IMAGES [OUT.csv [NAME ...]] prints the table, of all corruptions or
-of those named; at 64 px the reference uses
-the parameters for 224 px, and so do ours here (`scale="imagenet"`).
+python tests/reference/equal_hardness.py FOLDER_OF_REAL_IMAGES [OUT.csv [NAME ...]] prints the table, of all corruptions
+or of those named; at 64 px the reference uses the parameters for 224 px, and so do ours here (`scale="imagenet"`).
 """
 
 import sys
