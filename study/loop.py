@@ -85,8 +85,8 @@ class Course:
         epochs: Whole ones without a budget.
         num_steps: Batches of an epoch.
         steps: Batches of the whole run; the last epoch may end early.
-        by_step: Whether a budget ends the run; arms then differ in their epochs, so the rate falls and objectives change
-            with each batch. A warm-up still lasts its epochs.
+        by_step: Whether a budget ends the run; arms then differ in their epochs, so the rate falls and objectives
+            change with each batch. A warm-up still lasts its epochs.
     """
 
     epochs: float
