@@ -99,6 +99,25 @@ class StagedBackbone(nn.Module):
         last, features = self.model.forward_intermediates(self._normalise(images_BCHW), indices=indices)
         return features, self.model.forward_head(last)
 
+    def look(self, images_BCHW: Tensor, stages: Sequence[int]) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Feature maps of `stages` (ascending), embedding_BD (what the last layer reads) and logits_BN, in one pass.
+
+        Raises:
+            ValueError: The last layer does not read a vector for each image.
+        """
+        read: list[Tensor] = []
+        handle = self.model.get_classifier().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        try:
+            features, logits_BN = self.forward_all(images_BCHW, stages)
+        finally:
+            handle.remove()
+        if len(read) != 1 or read[0].ndim != 2:
+            raise ValueError(
+                "a backbone's last layer must read one vector for an image, but this one reads "
+                f"{[tuple(value.shape) for value in read]}; take another backbone"
+            )
+        return features, read[0], logits_BN
+
     def logits(self, images_BCHW: Tensor) -> Tensor:
         """logits_BN of the backbone's own classifier."""
         return self.model(self._normalise(images_BCHW))

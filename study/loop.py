@@ -273,7 +273,7 @@ def _train_batch(
         device_images(raw.images, device), keys_B.to(device, non_blocking=True), settings=settings,
     )  # fmt: skip
     level = noise_level_at(place.epoch, settings)
-    batch = Batch(images_BCHW, raw.labels.to(device), keys_B, level, place.progress)
+    batch = Batch(images_BCHW, raw.labels.to(device), keys_B, level, place.progress, raw.ids)
     count = len(raw.labels)
     weight = _weight(method, count, ranks)
     passes: list[int] = []

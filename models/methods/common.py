@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import StagedBackbone, creation_arguments
+from models.distillation.loss import View
 from models.methods.method import Batch, Context, Export, Sampler
 
 
@@ -42,6 +43,13 @@ def signed_pair(sampler: Sampler | None, batch: Batch, *, draw: int) -> tuple[Te
         return signed_BCHW, signed_BCHW
     pair = sampler(batch.images_BCHW, batch.keys_B, draw=draw, level=batch.noise_level)
     return to_signed(pair.target_BCHW), to_signed(pair.input_BCHW)
+
+
+def backbone_view(backbone: StagedBackbone, images_BCHW: Tensor) -> View:
+    """All that a backbone makes of images in [-1, 1], in one pass."""
+    maps, embedding_BD, logits_BN = backbone.look(images_BCHW, range(backbone.num_stages))
+    last = backbone.model.get_classifier()
+    return View(tuple(maps), embedding_BD, logits_BN, last.weight if isinstance(last, nn.Linear) else None)
 
 
 @contextmanager

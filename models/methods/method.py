@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from models.backbones import StagedBackbone
+from models.distillation.loss import View
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Batch:
     """Images in [0, 1], their labels (int64), the int64 keys that their training noise is drawn from, and its level.
 
     `noise_level` from 0 to 1 is what a curriculum multiplies all strengths by. `progress` in [0, 1) is the share of
-    the training that is done, for methods whose objectives change on the way.
+    the training that is done, for methods whose objectives change on the way. `ids_B`, int64 on the CPU, are the
+    images' own ids, for methods that remember what they saw of each.
     """
 
     images_BCHW: Tensor
@@ -25,6 +27,7 @@ class Batch:
     keys_B: Tensor
     noise_level: float = 1.0
     progress: float = 0.0
+    ids_B: Tensor | None = None
 
     def __len__(self) -> int:
         return self.images_BCHW.shape[0]
@@ -97,6 +100,25 @@ class Teacher(Protocol):
         ...
 
 
+@runtime_checkable
+class Viewed(Protocol):
+    """A method whose deployed network shows all that it makes of an image: to teach by, to compare images by."""
+
+    @property
+    def network(self) -> nn.Module:
+        """All of it, to be frozen and moved to a device."""
+        ...
+
+    @property
+    def backbone(self) -> StagedBackbone:
+        """Whose maps and embeddings a view has."""
+        ...
+
+    def view(self, images_BCHW: Tensor) -> View:
+        """All maps, the embedding and the logits of `predict`, of images in [0, 1]."""
+        ...
+
+
 class HeadCost(NamedTuple):
     """What one image costs in a forward pass that stops at a head."""
 
@@ -139,6 +161,8 @@ class Context:
         epochs: how long training lasts, for the mean cost of methods whose objectives change on the way; None where
             they change with each batch, not between epochs.
         teacher: for methods that learn from one; None where they are only to predict.
+        train_ids, train_labels: int64 (n,) of the training images, on the CPU, for methods that remember what they saw
+            of each; None where they are only to predict or to be timed.
         frozen_batch_norm: of the backbone, as in `create_backbone`; what a method adds to it starts without statistics
             and always follows the batch.
     """
@@ -152,6 +176,8 @@ class Context:
     seed: int = 0
     epochs: int | None = 1
     teacher: Teacher | None = None
+    train_ids: Tensor | None = None
+    train_labels: Tensor | None = None
     frozen_batch_norm: bool = False
 
 

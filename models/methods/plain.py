@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import StagedBackbone, create_backbone
+from models.distillation.loss import View
 from models.losses import smoothed_cross_entropy
-from models.methods.common import FromUnit, make_export, parameter_groups, seeded, signed_pair, to_signed
+from models.methods.common import FromUnit, backbone_view, make_export, parameter_groups, seeded, signed_pair, to_signed
 from models.methods.cost import gradient_passes, meta_batch, meta_copy
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler
 
@@ -66,6 +67,10 @@ class Plain:
         wanted = range(self.network.num_stages - stages, self.network.num_stages)
         features, logits_BN = self.network.forward_all(to_signed(images_BCHW), wanted)
         return Lesson(features, [logits_BN])
+
+    def view(self, images_BCHW: Tensor) -> View:
+        """The backbone's own."""
+        return backbone_view(self.network, to_signed(images_BCHW))
 
     def restore(self, images_BCHW: Tensor) -> Tensor | None:  # noqa: ARG002
         """None: plain training restores no images."""

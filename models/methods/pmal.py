@@ -26,10 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import StagedBackbone, check_backbone, create_backbone
+from models.distillation.loss import View
 from models.heads import DenoisingHead, LastActivation, RecognitionHead
 from models.losses import RESTORATION_LOSSES, RestorationLoss, smoothed_cross_entropy
 from models.methods.common import (
     FromUnit,
+    backbone_view,
     from_signed,
     make_export,
     parameter_groups,
@@ -156,6 +158,13 @@ class PmalNetwork(nn.Module):
         heads = [head(feature_BCHW) for head, feature_BCHW in zip(self.heads, tapped, strict=True)]
         return Lesson(features[len(reached) - stages :], [*heads, logits_BN])
 
+    def view(self, images_BCHW: Tensor) -> View:
+        """All maps, the backbone's embedding and the summed logits, in one pass."""
+        found = backbone_view(self.backbone, images_BCHW)
+        tapped = zip(self.heads, (found.maps[stage] for stage in self.tapped), strict=True)
+        logits = [head(feature_BCHW) for head, feature_BCHW in tapped]
+        return found._replace(logits_BN=torch.stack([*logits, found.logits_BN]).sum(0))
+
     def parameters_of(self, head: int) -> list[nn.Parameter]:
         """What a head's update reaches: the stem to its stage, itself and its decoder."""
         reached = self.backbone.stage_parameters(self.tapped[head])
@@ -255,6 +264,10 @@ class Pmal:
     def lesson(self, images_BCHW: Tensor, *, stages: int) -> Lesson:
         """Maps of the last stages and the S + 1 classifiers' logits_BN of images in [0, 1]."""
         return self.network.look(to_signed(images_BCHW), stages=stages)
+
+    def view(self, images_BCHW: Tensor) -> View:
+        """The backbone's maps and embedding, and the sum of the S + 1 classifiers' logits."""
+        return self.network.view(to_signed(images_BCHW))
 
     @torch.no_grad()
     def restore(self, images_BCHW: Tensor, *, head: int = -1) -> Tensor | None:

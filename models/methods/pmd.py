@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones import StagedBackbone, check_backbone, create_backbone
+from models.distillation.loss import View
 from models.losses import smoothed_cross_entropy, softened_divergence, squared_error
-from models.methods.common import FromUnit, make_export, parameter_groups, seeded, to_signed
+from models.methods.common import FromUnit, backbone_view, make_export, parameter_groups, seeded, to_signed
 from models.methods.cost import gradient_passes, meta_batch, meta_copy
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, Teacher, setting
 
@@ -172,6 +173,10 @@ class Pmd:
         wanted = range(backbone.num_stages - stages, backbone.num_stages)
         features, logits_BN = backbone.forward_all(to_signed(images_BCHW), wanted)
         return Lesson(features, [logits_BN])
+
+    def view(self, images_BCHW: Tensor) -> View:
+        """The student's own."""
+        return backbone_view(self.network.backbone, to_signed(images_BCHW))
 
     def restore(self, images_BCHW: Tensor) -> Tensor | None:  # noqa: ARG002
         """None: the student restores no images."""

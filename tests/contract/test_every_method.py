@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.methods.method import SUM, Batch, Context, Headed, Method, Teacher
+from models.methods.method import SUM, Batch, Context, Headed, Method, Teacher, Viewed
 from models.methods.registry import METHODS, load_export
 from models.sam import SamSettings, sam_step
 
@@ -203,3 +203,20 @@ def test_settings_explain_themselves(name: str) -> None:
         assert field.metadata["doc"], field.name
         assert set(field.metadata) <= {"doc", "ge", "gt", "le", "lt", "multiple_of"}
         assert getattr(spec.settings(), field.name) == field.default
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_its_view_is_what_it_predicts_by(name: str, batch: Batch) -> None:
+    method = build(name)
+    assert isinstance(method, Viewed)
+    method.network.eval()
+    with torch.no_grad():
+        view = method.view(batch.images_BCHW)
+    assert [one.shape[1] for one in view.maps] == list(method.backbone.channels)
+    torch.testing.assert_close(view.logits_BN, method.predict(batch.images_BCHW))
+    assert view.embedding_BD.shape[0] == len(batch)
+    last = method.backbone.model.get_classifier()
+    with torch.no_grad():
+        own_BN = method.backbone.forward_all(batch.images_BCHW * 2 - 1, [0])[1]
+    torch.testing.assert_close(last(view.embedding_BD), own_BN)
+    assert view.classifier_ND is last.weight

@@ -1,0 +1,1 @@
+"""Small networks of the public CIFAR benchmark of distillation, as timm models."""
