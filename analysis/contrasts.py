@@ -75,6 +75,8 @@ def endpoint_title(endpoint: str) -> str:
         return f"mean {names}"
     if kind == "outside":
         return f"mean outside {names.replace('+', ', ')}"
+    if kind == "corruption":
+        return names
     return "mean noise" if endpoint in {_ALL_NOISE, NOISE} else endpoint
 
 
@@ -83,6 +85,10 @@ def endpoint_phrase(endpoint: str) -> str:
     kind, _, names = endpoint.partition(":")
     if kind == "group":
         return f"under the corruptions of the group {names}"
+    if kind == "corruption":
+        return (
+            f"under {names}" if not names.endswith("px") else f"at {names.removesuffix('px').replace('_', ' at ')} px"
+        )
     if kind == "outside":
         groups = names.split("+")
         plural = "s" if len(groups) > 1 else ""
@@ -91,10 +97,14 @@ def endpoint_phrase(endpoint: str) -> str:
 
 
 def endpoint_cells(arm: Arm, endpoint: str) -> list[Cell]:
-    """The corruption x severity cells whose mean an endpoint is: clean, noise, group:NAME or outside:NAME+NAME."""
+    """The corruption x severity cells whose mean an endpoint is: clean, noise, group:NAME, outside:NAME+NAME or
+    corruption:NAME.
+    """
     kind, _, names = endpoint.partition(":")
     if kind == "group":
         return arm.among("group", names)
+    if kind == "corruption":
+        return arm.of(names)
     if kind == "outside":
         left_out = {cell for name in names.split("+") for cell in arm.among("group", name)}
         return [cell for cell in arm.noisy() if cell not in left_out]

@@ -55,8 +55,10 @@ COLUMNS: dict[str, str] = {
 }
 """Column -> pandas type, in the order of the frame. Missing values are pandas' own.
 
-`group` is what kind of noise it is, `family` the suite the corruption is of; both are `clean` for clean images and
-`real` for a folder of real noisy images, whose corruption is the folder's name and whose severity is 0.
+A lower resolution is a corruption named by its side (`16px`, of severity 1), and noise at one has both names
+(`gaussian_noise_16px`, group `resolution-noise`). `group` is what kind of noise it is, `family` the suite the
+corruption is of; both are `clean` for clean images and `real` for a folder of real noisy images, whose corruption is
+the folder's name and whose severity is 0.
 `ece` is the expected calibration error, `flips` the share of images whose prediction is not the one on the clean image.
 """
 
@@ -66,7 +68,10 @@ ROLES = ("search", "confirm", "train")
 STATUSES = ("finished", "pruned", "failed", "running")
 SPLITS = ("train", "validation", "test")
 RELATIONS = ("clean", "seen", "similar", "unseen")
-GROUP_ORDER = ("clean", "noise", "blur", "weather", "digital", "resolution", "pmal", "real")
+GROUP_ORDER = (
+    "clean", "noise", "blur", "weather", "digital", "resolution",
+    *(f"resolution-{group}" for group in ("noise", "blur", "weather", "digital", "resolution", "pmal")), "pmal", "real",
+)  # fmt: skip
 REAL = "real"
 """Group and family of real noisy images: other images than the clean ones, so that no mean may mix the two."""
 LATER_COLUMNS = ("family", "ece", "flips")
@@ -88,6 +93,7 @@ TRAIN_GROUPS: dict[str, frozenset[str]] = {
 }
 """Training noise -> the groups it counts as. `pmal_pair` blurs its target and adds Gaussian noise: both groups."""
 
+_LOWER = frozenset({"resolution"})
 _ENDS = {"final": "finished", "pruned": "pruned", "failed": "failed"}
 
 
@@ -151,11 +157,15 @@ def config_id(config: Mapping[str, Any]) -> str:
 
 
 def training_noise(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the noise that training drew; left out in the configuration means the method's own."""
+    """Names of the noise that training drew, lower resolutions (`16px`) among them; left out in the configuration means
+    the method's own.
+    """
+    full = config.get("data", {}).get("image_size")
+    sides = [f"{side}px" for side in config.get("resolution", {}).get("train", ()) if side != full]
     named = config.get("noise", {}).get("train")
     if named is None:
-        return ("pmal_pair",) if config.get("method", {}).get("name") == "pmal" else ()
-    return tuple(sorted({item if isinstance(item, str) else item["name"] for item in named}))
+        named = ("pmal_pair",) if config.get("method", {}).get("name") == "pmal" else ()
+    return tuple(sorted({*sides, *(item if isinstance(item, str) else item["name"] for item in named)}))
 
 
 def relation(corruption: str, group: str, train_types: Iterable[str], groups: Mapping[str, frozenset[str]]) -> str:
@@ -176,13 +186,18 @@ def relation(corruption: str, group: str, train_types: Iterable[str], groups: Ma
     if corruption in types:
         return "seen"
     own = "noise" if group == "pmal" else group
-    trained = frozenset[str]().union(*(groups.get(name, frozenset()) for name in types))
+    trained = frozenset[str]().union(*(_LOWER if _is_side(name) else groups.get(name, frozenset()) for name in types))
     return "similar" if own in trained else "unseen"
+
+
+def _is_side(name: str) -> bool:
+    """Whether it is a lower resolution, such as `16px`."""
+    return name.endswith("px") and name.removesuffix("px").isdecimal()
 
 
 def ungrouped(train_types: Iterable[str], groups: Mapping[str, frozenset[str]]) -> list[str]:
     """Training noise whose group nobody declared, so that `unseen` may say too much; the report names it."""
-    return sorted(set(train_types) - set(groups))
+    return sorted(name for name in set(train_types) - set(groups) if not _is_side(name))
 
 
 def known_groups(records: Iterable[TrialRecord], study: Mapping[str, Any]) -> dict[str, frozenset[str]]:

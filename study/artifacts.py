@@ -14,12 +14,14 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from models.methods.method import Headed, Method
+from noise.low_resolution import enlarge
 from study.config import TrialConfig
 from study.data.image_set import ImageSet
-from study.evaluate import Cell, noisy, subset
+from study.evaluate import CLEAN, Cell, level_of, noisy, subset
 from study.loop import device_images
 
 _EXAMPLE_SEVERITY = 3
+_EXAMPLE_CELLS, _EXAMPLE_SIDES = 6, 3
 
 
 def export_files(
@@ -50,8 +52,10 @@ def example_images(method: Method, config: TrialConfig, images: ImageSet, count:
     Arrays: `clean`, `noisy`, `restored` uint8 (n, H, W, 3), one row for each corruption x image; `labels`,
     `predicted_clean`, `predicted_noisy` int64; `corruption` str; `severity` int64; `class_names` str.
     """
-    noise = config.noise
+    noise, lens = config.noise, config.resolution.evaluation_lens
     level = _EXAMPLE_SEVERITY if _EXAMPLE_SEVERITY in noise.test_severities else noise.test_severities[0]
+    lower = [Cell(CLEAN, 0, side) for side in config.resolution.test[:_EXAMPLE_SIDES]]
+    cells = [*[Cell(name, level) for name in noise.test][: _EXAMPLE_CELLS - len(lower)], *lower]
     take = subset(images, count, seed=noise.seed)
     device = next(method.network.parameters()).device
     raw = torch.from_numpy(np.ascontiguousarray(images.images[take])).permute(0, 3, 1, 2)
@@ -59,19 +63,22 @@ def example_images(method: Method, config: TrialConfig, images: ImageSet, count:
     ids_B = torch.from_numpy(np.asarray(images.ids[take]))
     predicted_clean = method.predict(clean_BCHW).argmax(1).cpu().numpy()
     rows: dict[str, list[np.ndarray]] = {}
-    for name in noise.test[:6]:
-        noisy_BCHW = noisy(clean_BCHW, Cell(name, level), ids_B=ids_B, seed=noise.seed, scale=noise.scale)
+    for cell in cells:
+        noisy_BCHW = noisy(clean_BCHW, cell, ids_B=ids_B, seed=noise.seed, scale=noise.scale, lens=lens)
         restored_BCHW = method.restore(noisy_BCHW)
+        predicted_B = method.predict(noisy_BCHW).argmax(1)
+        if noisy_BCHW.shape != clean_BCHW.shape:  # pictures of one array have one size
+            noisy_BCHW = enlarge(noisy_BCHW, clean_BCHW.shape[-1])
         found = {
             "clean": _pixels(clean_BCHW),
             "noisy": _pixels(noisy_BCHW),
             "labels": np.asarray(images.labels[take]),
             "predicted_clean": predicted_clean,
-            "predicted_noisy": method.predict(noisy_BCHW).argmax(1).cpu().numpy(),
-            "corruption": np.full(len(take), name),
-            "severity": np.full(len(take), level),
+            "predicted_noisy": predicted_B.cpu().numpy(),
+            "corruption": np.full(len(take), cell.name),
+            "severity": np.full(len(take), level_of(cell)),
         }
-        if restored_BCHW is not None:
+        if restored_BCHW is not None and restored_BCHW.shape == clean_BCHW.shape:
             found["restored"] = _pixels(restored_BCHW)
         for column, values in found.items():
             rows.setdefault(column, []).append(values)

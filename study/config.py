@@ -19,6 +19,7 @@ from models.methods.registry import METHODS
 from noise.families import CORRUPTIONS
 from study.config_data import DataConfig, Section, SyntheticVehicles
 from study.config_noise import NoiseConfig, Probability, TrainNoise
+from study.config_resolution import ResolutionConfig
 
 NUMERICS = 3
 """Raised by hand whenever the same settings give other numbers; part of every trial's identity."""
@@ -73,6 +74,11 @@ def method_settings(section: MethodSettings) -> Any:
     """
     spec = METHODS[section.name]
     return spec.settings(**{item.name: getattr(section, item.name) for item in dataclasses.fields(spec.settings)})
+
+
+def is_decomposable(section: MethodSettings) -> bool:
+    """Whether a batch's losses add up over its slices."""
+    return METHODS[section.name].decomposable and getattr(method_settings(section), "decomposable", True)
 
 
 def teacher_of(section: MethodSettings) -> str | None:
@@ -366,17 +372,22 @@ class ContrastConfig(Section):
 DEFAULT_ENDPOINTS = ("clean", "noise")
 
 
+_ENDPOINTS = "clean, noise, group:NAME, outside:NAME+NAME or corruption:NAME"
+
+
 def _known_endpoint(text: str) -> str:
     kind, colon, names = text.partition(":")
+    if not (text in {"clean", "noise"} or (kind in {"group", "outside", "corruption"} and colon)):
+        raise ValueError(f"must be {_ENDPOINTS}, but got {text!r}")
     groups = [*dict.fromkeys(corruption.group for corruption in CORRUPTIONS.values())]
-    if not (text in {"clean", "noise"} or (kind in {"group", "outside"} and colon)):
-        raise ValueError(f"must be clean, noise, group:NAME or outside:NAME+NAME, but got {text!r}")
+    groups += [f"resolution-{group}" for group in groups]
+    what, known = ("corruption", [*CORRUPTIONS]) if kind == "corruption" else ("group of corruptions", groups)
     for name in names.split("+") if kind == "outside" else [names] if colon else []:
-        if name not in groups:
-            near = difflib.get_close_matches(name, groups, n=3, cutoff=0.6)
+        if name not in known and not (kind == "corruption" and re.fullmatch(r"(\w+_)?\d+px", name)):
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
             raise ValueError(
-                f"must name a group of corruptions, but got {name!r}; "
-                + (f"near: {', '.join(near)}" if near else f"there are {', '.join(groups)}")
+                f"must name a {what}, but got {name!r}; "
+                + (f"near: {', '.join(near)}" if near else f"there are {', '.join(known)}")
             )
     return text
 
@@ -391,7 +402,8 @@ class ReportConfig(Section):
     endpoints: tuple[Annotated[str, AfterValidator(_known_endpoint)], ...] = Field(
         default=DEFAULT_ENDPOINTS,
         min_length=1,
-        description="What contrasts are judged by, each a family of its own: clean, noise, group:NAME, outside:A+B.",
+        description="What contrasts are judged by, each a family of its own: clean, noise, group:NAME, outside:A+B, "
+        "corruption:NAME (corruption:16px for a lower resolution).",
     )
 
     baseline: dict[str, Any] = Field(
@@ -411,6 +423,7 @@ class TrialConfig(Section):
     model: ModelConfig = ModelConfig()
     method: AnyMethod = Field(default_factory=lambda: METHOD_SECTIONS["plain"](name="plain"))
     noise: NoiseConfig = NoiseConfig()
+    resolution: ResolutionConfig = ResolutionConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
 
@@ -427,7 +440,16 @@ class TrialConfig(Section):
             raise ValueError(f"method.{error}") from None
         if hasattr(self.method, "student_input"):
             self._student_noise_fits(str(getattr(self.method, "student_input", "")))
-        if self.train.micro_batch is not None and not METHODS[self.method.name].decomposable:
+        if problem := self.resolution.problem(self.data.image_size):
+            raise ValueError(problem)
+        if not (self.noise.validation or self.resolution.validation):
+            raise ValueError(
+                "noise.validation must name a corruption, or resolution.validation a side: without them there is "
+                "nothing but clean images to choose by"
+            )
+        if not (self.noise.test or self.resolution.test):
+            raise ValueError("noise.test must name a corruption, or resolution.test a side, but both are empty")
+        if self.train.micro_batch is not None and not is_decomposable(self.method):
             raise ValueError(
                 f"train.micro_batch must be left out with method.name: {self.method.name}, whose loss compares the "
                 "images of a batch with each other; lower train.batch_size to save memory"

@@ -114,14 +114,11 @@ class NoiseConfig(Section):
         default=None, description="Training noise; left out: the method's own (pmal: pmal_pair; plain: none)."
     )
     curriculum: Curriculum | None = Field(default=None, description="Training noise grows; left out: whole at once.")
-    validation: Corruptions = Field(
-        default=("gaussian_noise", "motion_blur"), min_length=1, max_length=MAX_SEARCH_CORRUPTIONS
-    )
+    validation: Corruptions = Field(default=("gaussian_noise", "motion_blur"), max_length=MAX_SEARCH_CORRUPTIONS)
     validation_severities: tuple[Severity, ...] = Field(default=(2, 4), min_length=1, max_length=MAX_SEARCH_SEVERITIES)
     validation_images: int = Field(default=MAX_SEARCH_IMAGES, ge=1, le=MAX_SEARCH_IMAGES)
     test: Corruptions = Field(
         default=("shot_noise", "impulse_noise", "gaussian_blur", "contrast", "jpeg_compression", "resolution"),
-        min_length=1,
     )
     test_severities: tuple[Severity, ...] = Field(default=(1, 2, 3, 4, 5), min_length=1)
     held_out: Corruptions = Field(

@@ -15,7 +15,8 @@ from models.methods.method import Method, Teacher
 from study.checkpoint import Progress
 from study.config import TrialConfig, teacher_of
 from study.data.image_set import ImageSet
-from study.evaluate import evaluate, grid
+from study.evaluate import evaluate
+from study.grids import grid_of_test, grid_of_validation
 from study.loop import make_optimizer, plan_course, train_epochs
 from study.ranks import Ranks
 from study.trial import build_method, loop_settings
@@ -98,9 +99,10 @@ def measure(
             progress,
         )  # fmt: skip
         method.network.eval()
-        cells = grid(config.noise.validation, config.noise.validation_severities)
+        cells = grid_of_validation(config)
         started = time.perf_counter()
-        evaluate(method.predict, images, cells, split="validation", seed=0, ranks=ranks, scale=config.noise.scale)
+        evaluate(method.predict, images, cells, split="validation", seed=0, ranks=ranks, scale=config.noise.scale,
+                 lens=config.resolution.evaluation_lens)  # fmt: skip
         evaluated = time.perf_counter() - started
         share = climbing_share * _mean_share(config, method, num_classes=num_classes, teacher=teacher)
     return Cost(
@@ -162,9 +164,9 @@ def epochs_of(config: TrialConfig, cost: Cost, *, num_train: int) -> float:
 def trial_seconds(config: TrialConfig, cost: Cost, sizes: Sizes, *, tested: bool, workers: int = 1) -> float:
     """Seconds of one trial: its epochs, the validation after each and at the end, and the test where it is read."""
     noise, epochs = config.noise, epochs_of(config, cost, num_train=sizes.train)
-    cells = 1 + len(noise.validation) * len(noise.validation_severities)
+    cells = len(grid_of_validation(config))
     validated = min(sizes.validation, noise.validation_images) * cells * (math.ceil(epochs) + 1)
-    read = sizes.test * (1 + len(noise.test) * len(noise.test_severities)) + sizes.real if tested else 0
+    read = sizes.test * len(grid_of_test(config)) + sizes.real if tested else 0
     training = sizes.train * epochs * cost.train_s
     return (training + (validated + read) * cost.evaluate_s) / workers
 

@@ -22,6 +22,7 @@ from models.methods.method import SUM
 from noise.corruption import corrupt
 from noise.families import CORRUPTIONS, table_for
 from noise.keyed import image_keys
+from noise.low_resolution import Lens, enlarge, shrink
 from study.data.image_set import ImageSet
 from study.loop import device_images
 from study.ranks import Ranks
@@ -31,14 +32,30 @@ Heads = Callable[[Tensor], Mapping[str, Tensor]]
 CLEAN = "clean"
 REAL = "real"
 """Group and family of a folder of real noisy images, whose noise is the camera's and has no severity."""
+RESOLUTION = "resolution"
 ECE_BINS = 15
+FULL = Lens()
 
 
 class Cell(NamedTuple):
-    """One corruption at one severity; at severity 0 (clean, or a folder of real images) the images are as they are."""
+    """One corruption at one severity, of images at full or at a lower resolution.
+
+    Attributes:
+        corruption: Its name; `CLEAN`, or that of a folder of real images, for images as they are.
+        severity: 1 to 5; 0 for images as they are.
+        side: Pixels that the images are shrunk to before the corruption; 0: none, they are left at their own.
+    """
 
     corruption: str
     severity: int
+    side: int = 0
+
+    @property
+    def name(self) -> str:
+        """What rows call it: a lower resolution is a corruption of its own, such as `16px` or `gaussian_noise_16px`."""
+        if not self.side:
+            return self.corruption
+        return f"{self.side}px" if self.corruption == CLEAN else f"{self.corruption}_{self.side}px"
 
 
 class Evaluation(NamedTuple):
@@ -49,21 +66,30 @@ class Evaluation(NamedTuple):
     heads: Sequence[dict[str, Any]] = ()
 
 
-def grid(corruptions: Sequence[str], severities: Sequence[int]) -> list[Cell]:
-    """Clean and every corruption at every severity."""
-    return [Cell(CLEAN, 0), *(Cell(name, level) for name in corruptions for level in severities)]
+def grid(
+    corruptions: Sequence[str], severities: Sequence[int], *, sides: Sequence[int] = (), noise_at_sides: bool = False
+) -> list[Cell]:
+    """Clean and every corruption at every severity; then clean at each lower side, and the corruptions if asked."""
+    full = [Cell(CLEAN, 0), *(Cell(name, level) for name in corruptions for level in severities)]
+    return full + [cell._replace(side=side) for side in sides for cell in (full if noise_at_sides else full[:1])]
 
 
-def noisy(images_BCHW: Tensor, cell: Cell, *, ids_B: Tensor, seed: int, scale: str) -> Tensor:
+def noisy(images_BCHW: Tensor, cell: Cell, *, ids_B: Tensor, seed: int, scale: str, lens: Lens = FULL) -> Tensor:
     """A batch under one cell's noise, keyed to the images.
 
     Args:
         images_BCHW: float in [0, 1].
+        lens: How a cell of a lower side is made; its noise is that of the small image.
     """
-    if cell.severity == 0:
+    if not (cell.severity or cell.side):
         return images_BCHW
     keys_B = image_keys(ids_B.to(images_BCHW.device), seed=seed, salt="evaluation")
-    return corrupt(images_BCHW, cell.corruption, cell.severity, keys=keys_B, scale=scale)
+    seen_BCHW = images_BCHW
+    if cell.side:
+        seen_BCHW = shrink(images_BCHW, cell.side, keys_B=keys_B, kernel=lens.kernel)
+    if cell.severity:
+        seen_BCHW = corrupt(seen_BCHW, cell.corruption, cell.severity, keys=keys_B, scale=scale)
+    return enlarge(seen_BCHW, images_BCHW.shape[-1]) if cell.side and not lens.small else seen_BCHW
 
 
 def subset(images: ImageSet, limit: int, *, seed: int) -> np.ndarray:
@@ -84,6 +110,7 @@ def evaluate(
     seed: int,
     ranks: Ranks,
     scale: str = "nearest",
+    lens: Lens = FULL,
     batch_size: int = 256,
     positions: np.ndarray | None = None,
     keep_predictions: bool = False,
@@ -102,6 +129,7 @@ def evaluate(
 
     Args:
         predict: float images in [0, 1], (B, C, H, W) -> logits (B, N); the network is in evaluation mode already.
+        lens: How cells of a lower side are made.
         positions: Images to use; all when None.
         seed: Key of the noise; belongs to the study.
         keep_predictions: Also return a row for each image x cell.
@@ -118,7 +146,7 @@ def evaluate(
     right_KI = torch.zeros(len(cells), len(chosen), dtype=torch.bool, device=device)
     head_correct: dict[str, Tensor] = {}
     rows: dict[str, list[np.ndarray]] = {}
-    order = sorted(range(len(cells)), key=lambda index: cells[index].corruption != CLEAN)  # flips compare with it
+    order = sorted(range(len(cells)), key=lambda index: cells[index].name != CLEAN)  # flips compare with it
     for first in range(0, len(chosen), batch_size):
         take = chosen[first : first + batch_size]
         raw = torch.from_numpy(np.ascontiguousarray(images.images[take])).permute(0, 3, 1, 2)
@@ -128,12 +156,12 @@ def evaluate(
         unchanged_B: Tensor | None = None
         for index in order:
             cell = cells[index]
-            seen_BCHW = noisy(clean_BCHW, cell, ids_B=ids_B, seed=seed, scale=scale)
+            seen_BCHW = noisy(clean_BCHW, cell, ids_B=ids_B, seed=seed, scale=scale, lens=lens)
             answers = {} if heads is None else heads(seen_BCHW)
             logits_BN = (predict(seen_BCHW) if heads is None else answers[SUM]).float()
             predicted_B, confidence_B = logits_BN.argmax(1), logits_BN.softmax(1).amax(1)
             right_B = predicted_B == labels_B
-            if cell.corruption == CLEAN:
+            if cell.name == CLEAN:
                 unchanged_B = predicted_B
             flipped = sums.new_tensor(torch.nan) if unchanged_B is None else (predicted_B != unchanged_B).sum()
             nll = F.cross_entropy(logits_BN, labels_B, reduction="sum")
@@ -197,8 +225,8 @@ def _keep(
         "predicted": predicted_B.cpu().numpy(),
         "confidence": confidence_B.cpu().numpy(),
         "correct": (predicted_B == labels_B).cpu().numpy(),
-        "corruption": np.full(len(ids_B), cell.corruption, dtype=object),
-        "severity": np.full(len(ids_B), cell.severity, dtype=np.int64),
+        "corruption": np.full(len(ids_B), cell.name, dtype=object),
+        "severity": np.full(len(ids_B), level_of(cell), dtype=np.int64),
     }
     heads = {f"{CORRECT_PREFIX}{name}": right_B.cpu().numpy() for name, right_B in head_right.items() if name != SUM}
     for name, values in (columns | heads).items():
@@ -227,14 +255,13 @@ def _head_rows(correct: Mapping[str, Tensor], table: Sequence[dict[str, Any]], r
 
 def _cell_row(cell: Cell, sums: Tensor, ece: float, split: str, side: int, scale: str) -> dict[str, Any]:
     n, correct, nll, flipped = (float(value) for value in sums)
-    as_is = (CLEAN if cell.corruption == CLEAN else REAL) if cell.severity == 0 else None
     return {
         "split": split,
-        "corruption": cell.corruption,
-        "group": as_is or CORRUPTIONS[cell.corruption].group,
-        "family": as_is or CORRUPTIONS[cell.corruption].family,
-        "severity": cell.severity,
-        "table": "" if as_is else table_for(cell.corruption, side, scale),
+        "corruption": cell.name,
+        "group": group_of(cell),
+        "family": _family_of(cell),
+        "severity": level_of(cell),
+        "table": "" if cell.severity == 0 else table_for(cell.corruption, cell.side or side, scale),
         "n": int(n),
         "correct": int(correct),
         "accuracy": correct / n,
@@ -242,6 +269,24 @@ def _cell_row(cell: Cell, sums: Tensor, ece: float, split: str, side: int, scale
         "ece": ece,
         "flips": flipped / n,
     }
+
+
+def level_of(cell: Cell) -> int:
+    """What rows have as severity: 1 for a lower resolution alone, which has no other."""
+    return 1 if cell.side and not cell.severity else cell.severity
+
+
+def group_of(cell: Cell) -> str:
+    """What kind of noise it is; of noise at a lower resolution both."""
+    if cell.severity == 0:
+        own = CLEAN if cell.corruption == CLEAN else REAL
+        return RESOLUTION if cell.side else own
+    group = CORRUPTIONS[cell.corruption].group
+    return f"{RESOLUTION}-{group}" if cell.side else group
+
+
+def _family_of(cell: Cell) -> str:
+    return group_of(cell) if cell.severity == 0 else CORRUPTIONS[cell.corruption].family
 
 
 @torch.no_grad()

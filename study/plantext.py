@@ -55,19 +55,28 @@ def _backbone(backbone: Backbone) -> list[str]:
 
 
 def _noise(plan: Plan) -> list[str]:
-    noise = plan.study.config.noise
+    noise, lower = plan.study.config.noise, plan.study.config.resolution
     searched = any(key == "noise.train" for phase in plan.phases for key, _, _ in phase.searched)
     own = "the method's own" if noise.train is None else ", ".join(item.name for item in noise.train) or "none"
     held = f"; held out of all else: {', '.join(noise.held_out)}" if noise.held_out else ""
     images = min(noise.validation_images, plan.sizes.validation)
     return [
         *_wrapped("Noise", f"to train on: {'searched' if searched else own}"),
-        *_wrapped("", f"to choose by: {', '.join(noise.validation)} at {_levels(noise.validation_severities)}, "
+        *_wrapped("", f"to choose by: {_seen(noise.validation, noise.validation_severities, lower.validation)}, "
                   f"on {images} images"),
-        *_wrapped("", f"to test on, once: {', '.join(noise.test)} at {_levels(noise.test_severities)}{held}"),
+        *_wrapped("", f"to test on, once: {_seen(noise.test, noise.test_severities, lower.test)}{held}"),
         *(_wrapped("", f"real noisy images, with the test: {', '.join(noise.real)} ({plan.sizes.real:,} images)")
           if noise.real else []),
+        *(_wrapped("", "at the lower sides too: all of this noise") if lower.with_noise else []),
+        *(_wrapped("Resolution", f"to train on: {', '.join(map(str, lower.train))} px, {lower.kernel}, "
+                   f"{'kept small' if lower.view == 'small' else 'brought back up'}") if lower.train else []),
     ]  # fmt: skip
+
+
+def _seen(names: tuple[str, ...], severities: tuple[int, ...], sides: tuple[int, ...]) -> str:
+    """Corruptions at their severities, and lower sides."""
+    noise = [f"{', '.join(names)} at {_levels(severities)}"] if names else []
+    return "; ".join([*noise, *([f"sides of {', '.join(map(str, sides))} px"] if sides else [])])
 
 
 def _levels(severities: tuple[int, ...]) -> str:

@@ -68,6 +68,8 @@ def _list_rule(args: tuple[Any, ...], metadata: tuple[Any, ...]) -> str:
     if Ellipsis not in args and args:
         return f"a list of {len(args)} values, each {rule(args[0], metadata)}"
     length = f"{low} to {high} values" if low is not None and high is not None else "values"
+    if low is None and high is not None:
+        length = f"at most {high} values"
     if high is None and low is not None:
         length = f"at least {'one value' if low == 1 else f'{low} values'}"
     item = "".join(rule(part) for part in args[:1])

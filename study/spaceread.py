@@ -14,7 +14,9 @@ from study.problems import Path, Problem, shown
 from study.readable import value_problems
 
 YARDSTICK = ("data", "noise.validation", "noise.validation_severities", "noise.validation_images", "noise.test",
-             "noise.test_severities", "noise.held_out", "noise.real", "noise.seed", "noise")  # fmt: skip
+             "noise.test_severities", "noise.held_out", "noise.real", "noise.seed", "noise",
+             "resolution.validation", "resolution.test", "resolution.test_kernel", "resolution.with_noise",
+             "resolution")  # fmt: skip
 """What all trials of a study are measured by, so that no search and no phase may change it."""
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from analysis.metrics import ALEXNET_CLASSES, ALEXNET_ERRORS, ALEXNET_IMAGE_SIZE, ALEXNET_SEVERITIES
-from noise.families import CORRUPTIONS
 from study.config import (
     DEFAULT_ENDPOINTS,
     ConfirmPhase,
@@ -17,6 +16,8 @@ from study.config import (
     teacher_kind,
     teacher_of,
 )
+from study.evaluate import CLEAN, group_of
+from study.grids import grid_of_test
 from study.keys import places, unknown_trial_key
 from study.override import apply
 from study.places import redact
@@ -69,21 +70,23 @@ def _normaliser(study: StudyConfig) -> Iterator[Problem]:
 
 def _endpoints(study: StudyConfig) -> Iterator[Problem]:
     """Each endpoint has test noise to be measured by, stands once, and judges a contrast."""
-    endpoints, test = study.report.endpoints, study.noise.test
+    endpoints, cells = study.report.endpoints, grid_of_test(study)
     if not study.report.contrasts:
         if endpoints != DEFAULT_ENDPOINTS:
             yield Problem(("report", "endpoints"), "has no effect without report.contrasts; state some or take it out")
         return
-    groups = {CORRUPTIONS[name].group for name in test}
+    groups, corruptions = ({f(cell) for cell in cells} - {CLEAN} for f in (group_of, lambda cell: cell.name))
     for index, endpoint in enumerate(endpoints):
         path = ("report", "endpoints", index)
         kind, _, names = endpoint.partition(":")
-        measured = {"noise": groups, "group": groups & {names}, "outside": groups - set(names.split("+"))}
+        measured = {"noise": groups, "group": groups & {names}, "outside": groups - set(names.split("+")),
+                    "corruption": corruptions & {names}}  # fmt: skip
         if endpoint in endpoints[:index]:
             yield Problem(path, f"stands twice: {endpoint}; take one of them out")
         elif kind != "clean" and not measured[kind]:
-            there = f", which has {', '.join(sorted(groups))}" if groups else ""
-            yield Problem(path, f"must be measured by a corruption of noise.test{there}, but {endpoint} has none there")
+            has = sorted(corruptions if kind == "corruption" else groups)
+            there = f", which has {', '.join(has)}" if has else ""
+            yield Problem(path, f"must be measured by a corruption of the test{there}, but {endpoint} has none there")
 
 
 def _repeated(study: StudyConfig) -> Iterator[Problem]:

@@ -17,9 +17,11 @@ from torch.optim import Optimizer
 
 from analysis.metrics import as_test, headline
 from models.batchnorm import synchronise
-from models.methods.method import Context, Headed, Method, Teacher
+from models.methods.method import Context, Headed, Method, Sampler, Teacher
 from models.methods.registry import METHODS
 from models.sam import SamSettings
+from noise.keyed import image_keys
+from noise.low_resolution import Lens, LowResolution
 from noise.training import NoiseType, TrainingNoise
 from study import checkpoint
 from study.artifacts import example_images, export_files, head_table
@@ -27,7 +29,8 @@ from study.config import TrialConfig, method_settings
 from study.data.image_set import DataSplits, ImageSet
 from study.data.prepare import prepare_data
 from study.data.real import prepare_all_real
-from study.evaluate import Cell, Evaluation, Heads, evaluate, grid, reestimate_bn, subset
+from study.evaluate import Cell, Evaluation, Heads, evaluate, reestimate_bn, subset
+from study.grids import grid_of_test, grid_of_validation
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
@@ -160,18 +163,14 @@ def build_method(config: TrialConfig, *, num_classes: int, teacher: Teacher | No
     Args:
         teacher: Of a method that has one; without it such a method can only predict.
     """
-    noise = config.training_noise()
-    sampler = TrainingNoise(
-        [NoiseType(item.name, item.severities, item.probability, item.strength) for item in noise],
-        scale=config.noise.scale,
-    )
     spec = METHODS[config.method.name]
     context = Context(
         backbone=config.model.backbone,
         num_classes=num_classes,
         image_size=config.data.image_size,
         pretrained=config.model.pretrained,
-        sampler=sampler if noise else None,
+        input_size=config.resolution.input_size(config.data.image_size),
+        sampler=training_sampler(config),
         label_smoothing=config.train.label_smoothing,
         seed=config.train.seed,
         epochs=None if config.train.budget else config.train.epochs,
@@ -179,6 +178,21 @@ def build_method(config: TrialConfig, *, num_classes: int, teacher: Teacher | No
         frozen_batch_norm=config.model.batch_norm == "frozen",
     )
     return spec.build(context, method_settings(config.method))
+
+
+def training_sampler(config: TrialConfig) -> Sampler | None:
+    """What training shows of images: noise, a lower resolution or both; None for the images as they are."""
+    types = [NoiseType(item.name, item.severities, item.probability, item.strength) for item in config.training_noise()]
+    noise = TrainingNoise(types, scale=config.noise.scale) if types else None
+    return low_resolution(config, noise) or noise
+
+
+def low_resolution(config: TrialConfig, noise: TrainingNoise | None = None) -> LowResolution | None:
+    """The lower resolution that training has, with noise at that size; None where it has none."""
+    asked = config.resolution
+    if not asked.train:
+        return None
+    return LowResolution(asked.train, lens=Lens(asked.kernel, small=asked.view == "small"), noise=noise)
 
 
 def loop_settings(config: TrialConfig, device: torch.device) -> LoopSettings:
@@ -268,9 +282,10 @@ def _validate(run: Run, *, heads: Heads | None = None) -> Evaluation:
     run.method.network.eval()
     positions = subset(run.data.validation, noise.validation_images, seed=run.config.data.split_seed)
     return evaluate(
-        run.method.predict, run.data.validation, grid(noise.validation, noise.validation_severities),
+        run.method.predict, run.data.validation, grid_of_validation(run.config),
         split="validation", seed=noise.seed, ranks=run.ranks, scale=noise.scale,
         batch_size=run.config.train.eval_batch_size, positions=positions, heads=heads,
+        lens=run.config.resolution.evaluation_lens,
     )  # fmt: skip
 
 
@@ -282,12 +297,13 @@ def _heads(run: Run) -> Heads | None:
 def _test(run: Run, *, heads: Heads | None) -> Evaluation:
     """The test grid, then each folder of real noisy images as a cell of its own at severity 0."""
     noise = run.config.noise
-    sets = [(run.data.test, grid(noise.test, noise.test_severities))]
+    sets = [(run.data.test, grid_of_test(run.config))]
     sets += [(images, [Cell(name, 0)]) for name, images in run.real.items()]
     parts = [
         evaluate(
             run.method.predict, images, cells, split="test", seed=noise.seed, ranks=run.ranks, scale=noise.scale,
             batch_size=run.config.train.eval_batch_size, keep_predictions=True, heads=heads,
+            lens=run.config.resolution.evaluation_lens,
         )
         for images, cells in sets
     ]  # fmt: skip
@@ -321,11 +337,20 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
 
 
 def _clean_batches(run: Run) -> list[torch.Tensor]:
-    chosen = subset(run.data.train, _BN_IMAGES, seed=run.config.data.split_seed)
+    """Training images without noise, of the resolution that training has."""
+    images, device, seed = run.data.train, run.ranks.torch_device(), run.config.data.split_seed
+    chosen = subset(images, _BN_IMAGES, seed=seed)
     number = max(1, len(chosen) // run.ranks.world // _BN_BATCH)  # the same on every worker
     parts = np.array_split(chosen[run.ranks.rank :: run.ranks.world], number)
-    stacks = [torch.from_numpy(np.ascontiguousarray(run.data.train.images[part])) for part in parts if len(part) > 1]
-    return [device_images(images.permute(0, 3, 1, 2), run.ranks.torch_device()) for images in stacks]
+    lower = low_resolution(run.config)
+    found = []
+    for part in parts:
+        if len(part) > 1:
+            raw = torch.from_numpy(np.ascontiguousarray(images.images[part])).permute(0, 3, 1, 2)
+            clean_BCHW = device_images(raw, device)
+            keys_B = image_keys(torch.from_numpy(np.asarray(images.ids[part])), seed=seed, salt="statistics")
+            found.append(clean_BCHW if lower is None else lower(clean_BCHW, keys_B).input_BCHW)
+    return found
 
 
 def _write(run: Run, metrics: dict[str, float], found: Evaluation, *, bn: str, epoch: int) -> None:

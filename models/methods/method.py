@@ -154,6 +154,7 @@ class Context:
         backbone: a timm model.
         num_classes: N.
         image_size: side of the square images, in pixels.
+        input_size: side of what the sampler gives to see, where that is another; None: `image_size`.
         pretrained: as in `create_backbone`.
         sampler: training noise; None for clean images.
         label_smoothing: eps of the eps/(N-1) form.
@@ -170,6 +171,7 @@ class Context:
     backbone: str
     num_classes: int
     image_size: int
+    input_size: int | None = None
     pretrained: bool | str = False
     sampler: Sampler | None = None
     label_smoothing: float = 0.0

@@ -127,7 +127,7 @@ def test_endpoints_in_words():
         ({"contrasts": [{"arm": "one", "against": "search"}]}, "must be the name of a phase that is tested"),
         ({"contrasts": [{"arm": "one", "against": "one"}]}, "must be another phase than arm"),
         ({"contrasts": [{"arm": "both", "against": "one"}]}, "must be a phase of one configuration"),
-        ({"endpoints": ["dirty"]}, "must be clean, noise, group:NAME or outside:NAME"),
+        ({"endpoints": ["dirty"]}, "must be clean, noise, group:NAME, outside:NAME"),
         ({"endpoints": ["group:blurr"]}, "must name a group of corruptions, but got 'blurr'; near: blur"),
         ({"endpoints": ["outside:noise+"]}, "must name a group of corruptions, but got ''"),
     ],
