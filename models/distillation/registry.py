@@ -1,0 +1,26 @@
+"""The distillation losses by name; each module of losses brings its own."""
+
+import difflib
+
+from models.distillation import logits, maps, orders, relations
+from models.distillation.loss import LossSpec
+
+LOSSES: dict[str, LossSpec] = {
+    **logits.SPECS,
+    **maps.SPECS,
+    **relations.SPECS,
+    **orders.SPECS,
+}
+
+
+def loss_spec(name: str) -> LossSpec:
+    """The entry of a loss.
+
+    Raises:
+        ValueError: for an unknown name, with those like it and all known ones.
+    """
+    if name not in LOSSES:
+        near = difflib.get_close_matches(name.lower(), LOSSES, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"a distillation loss must be one of {sorted(LOSSES)}, but got {name!r}{hint}")
+    return LOSSES[name]
