@@ -73,7 +73,10 @@ def method_settings(section: MethodSettings) -> Any:
         ValueError: Settings do not go together; the text starts with the name of one.
     """
     spec = METHODS[section.name]
-    return spec.settings(**{item.name: getattr(section, item.name) for item in dataclasses.fields(spec.settings)})
+    values = {item.name: getattr(section, item.name) for item in dataclasses.fields(spec.settings)}
+    return spec.settings(**{
+        name: value.model_dump() if isinstance(value, Section) else value for name, value in values.items()
+    })  # fmt: skip
 
 
 def is_decomposable(section: MethodSettings) -> bool:
@@ -84,6 +87,12 @@ def is_decomposable(section: MethodSettings) -> bool:
 def teacher_of(section: MethodSettings) -> str | None:
     """How a method's section names its teacher; None for a method without one."""
     return getattr(section, "teacher", None) if METHODS[section.name].taught else None
+
+
+def teachers_of(section: MethodSettings) -> dict[str, str]:
+    """Setting -> reference of all who teach a method: `teacher`, and `direct_teacher` where it has one."""
+    found = {"teacher": teacher_of(section), "direct_teacher": getattr(section, "direct_teacher", None)}
+    return {name: reference for name, reference in found.items() if reference is not None}
 
 
 _SAME_SEED = "@seed"
@@ -110,17 +119,29 @@ def _bounded(hint: Any, bounds: dict[str, Any]) -> Any:
     return Annotated[hint, Field(**bounds)]
 
 
-def _method_section(name: str, settings: type) -> type[MethodSettings]:
-    hints = get_type_hints(settings)
-    fields: dict[str, Any] = {"name": (Literal[name], name)}
+def _fields_of(settings: type) -> dict[str, Any]:
+    """A section's fields, those of nested settings as a section of their own."""
+    hints, fields = get_type_hints(settings), {}
     for item in dataclasses.fields(settings):
+        doc, hint = item.metadata.get("doc"), hints[item.name]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            inner = create_model(hint.__name__, __base__=Section, __doc__=hint.__doc__, **_fields_of(hint))
+            fields[item.name] = (inner, Field(default_factory=inner, description=doc))
+            continue
         bounds = {
             k: v for k, v in item.metadata.items() if k in {"gt", "ge", "lt", "le", "multiple_of"} and v is not None
         }
-        hint = _bounded(hints[item.name], bounds)
-        fields[item.name] = (hint, Field(item.default, description=item.metadata.get("doc")))
+        fields[item.name] = (_bounded(hint, bounds), Field(item.default, description=doc))
+    return fields
+
+
+def _method_section(name: str, settings: type) -> type[MethodSettings]:
+    fields: dict[str, Any] = {"name": (Literal[name], name), **_fields_of(settings)}
     if METHODS[name].taught:
         fields["teacher"] = (str, Field(min_length=1, description=TEACHER))
+    if METHODS[name].taught_twice:
+        text = "A second teacher beside it, named in the same way; see direct_weight."
+        fields["direct_teacher"] = (str | None, Field(default=None, min_length=1, description=text))
     return create_model(f"{name.title()}Method", __base__=MethodSettings, __doc__=METHODS[name].doc, **fields)
 
 
@@ -438,6 +459,12 @@ class TrialConfig(Section):
             method_settings(self.method)
         except ValueError as error:
             raise ValueError(f"method.{error}") from None
+        self._teachers_fit()
+        if self.resolution.view == "small" and not METHODS[self.method.name].takes_small:
+            raise ValueError(
+                f"resolution.view must be up with method.name: {self.method.name}, which restores images at their "
+                "size, but got small"
+            )
         if hasattr(self.method, "student_input"):
             self._student_noise_fits(str(getattr(self.method, "student_input", "")))
         if problem := self.resolution.problem(self.data.image_size):
@@ -466,11 +493,25 @@ class TrialConfig(Section):
             )
         return self
 
+    def _teachers_fit(self) -> None:
+        if not METHODS[self.method.name].taught_twice:
+            return
+        weight, direct = getattr(self.method, "direct_weight", 0.0), getattr(self.method, "direct_teacher", None)
+        if weight > 0 and direct is None:
+            raise ValueError(f"method.direct_teacher is required with direct_weight {weight:g}, but is not there")
+        if weight == 0 and direct is not None:
+            raise ValueError("method.direct_teacher has no effect with direct_weight: 0; set that or take it out")
+
     def _student_noise_fits(self, student_input: str) -> None:
-        if student_input != "clean" and not self.noise.train:
+        if student_input != "clean" and not (self.noise.train or self.resolution.train):
             raise ValueError(
                 f"method.student_input must be clean where no training noise is named, but got {student_input}; name "
                 "some in noise.train, such as [pmal_pair]"
+            )
+        if student_input == "clean" and self.resolution.train:
+            raise ValueError(
+                f"resolution.train has no effect with method.name: {self.method.name} and method.student_input: clean; "
+                "set method.student_input: noisy"
             )
         if student_input == "clean" and self.noise.train:
             raise ValueError(

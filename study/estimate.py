@@ -59,21 +59,24 @@ class Sizes:
 
 
 def measure(
-    config: TrialConfig, *, num_classes: int, device: str = "auto", threads: int = 1, teacher: Teacher | None = None
-) -> Cost:
+    config: TrialConfig, *, num_classes: int, device: str = "auto", threads: int = 1, teacher: Teacher | None = None,
+    direct_teacher: Teacher | None = None,
+) -> Cost:  # fmt: skip
     """Train and evaluate on random images, by the same loop as a trial; weights are random, nothing is downloaded.
 
     A method that is taught for a share of the epochs is timed while it is; its mean time is taken as its mean passes.
 
     Args:
         threads: CPU threads of one worker.
-        teacher: Of a method that has one; its weights do not matter.
+        teacher, direct_teacher: Of a method that has them; their weights do not matter.
     """
     ranks = Ranks(device=device)
     plain = _taught_throughout(without_weights(config))
     images = _random_images(min(config.train.batch_size, MAX_IMAGES), config.data.image_size, num_classes)
     with _threads(threads), torch.random.fork_rng():
-        method = build_method(plain, num_classes=num_classes, teacher=teacher)
+        method = build_method(
+            plain, num_classes=num_classes, teacher=teacher, direct_teacher=direct_teacher, train=images
+        )
         method.network.to(ranks.torch_device())
         settings = loop_settings(plain, ranks.torch_device())
         # Every batch climbs here; the share that does in a trial is put in below.

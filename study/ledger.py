@@ -37,7 +37,8 @@ class TrialSpec:
         storage: Absolute path or URL that holds the study's folder.
         cache_dir: Folder for decoded images on the machine that runs the trial.
         real: Name -> fingerprint of each folder of real noisy images; empty in a search, which reads none.
-        teacher: Of a method that has one: the `place` (folder or URL) and the `digest` of its weights.
+        teacher: Of a method that has one: the `place` (folder or URL) and the `digest` of its weights; of a second one
+            `direct_place` and `direct_digest`.
     """
 
     key: str
@@ -57,6 +58,9 @@ class TrialSpec:
     def as_dict(self) -> dict[str, Any]:
         """A JSON-able dict, the inverse of `TrialSpec(**d)`."""
         return asdict(self)
+
+
+_TEACHERS = ("teacher", "direct_teacher")
 
 
 def trial_key(
@@ -86,10 +90,11 @@ def trial_key(
     if isinstance(weights, str):
         tree["model"]["pretrained"] = _file_digest(weights)
     tree["noise"].pop("real", None)  # a path; the content enters below
-    tree["method"] = {name: value for name, value in tree["method"].items() if name != "teacher"}
+    tree["method"] = {name: value for name, value in tree["method"].items() if name not in _TEACHERS}
     # Test noise is read by no search trial: naming another must not void a search.
     if role == "search":
         tree["noise"] = {k: v for k, v in tree["noise"].items() if not k.startswith("test") and k != "held_out"}
+        tree.get("resolution", {}).pop("test", None)
     facts: dict[str, Any] = {
         "fingerprint": fingerprint,
         "reads_test": role != "search",

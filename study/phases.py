@@ -23,8 +23,8 @@ from study.config import (
     TrainPhase,
     TrialConfig,
     teacher_kind,
-    teacher_of,
     teacher_phase,
+    teachers_of,
 )
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
@@ -64,7 +64,7 @@ class StudyRun:
         role = phase.kind
         real = {} if role == "search" else dict(self.real)
         teacher = self.teacher(config)
-        digest = teacher.get("digest", "")
+        digest = "/".join(teacher[name] for name in ("digest", "direct_digest") if name in teacher)
         return TrialSpec(
             key=trial_key(config, fingerprint=self.fingerprint, role=role, phase=phase.name, real=real, teacher=digest),
             study=self.config.name,
@@ -82,24 +82,29 @@ class StudyRun:
         )
 
     def teacher(self, config: TrialConfig) -> dict[str, str]:
-        """Where a trial's teacher lies and the digest of its weights; empty for a method without one.
+        """Where a trial's teachers lie and the digests of their weights; empty for a method without one.
 
         Raises:
             ValueError: It is missing, unfinished, damaged, another than the study began with, or does not fit.
         """
-        reference = teacher_of(config.method)
-        if reference is None:
-            return {}
+        found: dict[str, str] = {}
+        for setting, reference in teachers_of(config.method).items():
+            prefix = setting.removesuffix("teacher")
+            try:
+                spec = self._teacher(reference, config).as_spec()
+            except ValueError as error:
+                raise ValueError(f"method.{setting}: {error}") from error
+            found |= {f"{prefix}{name}": value for name, value in spec.items()}
+        return found
+
+    def _teacher(self, reference: str, config: TrialConfig) -> FoundTeacher:
         if teacher_kind(reference) == "phase":
             name, same_seed = teacher_phase(reference)
             reference = f"{name}@{config.train.seed}" if same_seed else name
-        try:
-            if reference not in self.teachers:
-                self.teachers[reference] = _resolved(self, reference)
-            check_teacher(self.teachers[reference], config, self.class_names)
-        except ValueError as error:
-            raise ValueError(f"method.teacher: {error}") from error
-        return self.teachers[reference].as_spec()
+        if reference not in self.teachers:
+            self.teachers[reference] = _resolved(self, reference)
+        check_teacher(self.teachers[reference], config, self.class_names)
+        return self.teachers[reference]
 
 
 def run_study(

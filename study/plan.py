@@ -21,7 +21,7 @@ from study.config import (
     StudyConfig,
     TrialConfig,
     teacher_kind,
-    teacher_of,
+    teachers_of,
 )
 from study.data.real import list_real, open_real
 from study.data.sources import open_source
@@ -144,13 +144,11 @@ class _Costs:
         resources = self.study.resources
         device = "auto" if resources.gpus_per_worker > 0 else "cpu"
         threads = int(resources.cpus_per_worker)
-        teacher = self._teacher(teacher_of(config.method))
-        return measure(config, num_classes=self.sizes.num_classes, device=device, threads=threads, teacher=teacher)
+        teachers = {name: self._teacher(reference) for name, reference in teachers_of(config.method).items()}
+        return measure(config, num_classes=self.sizes.num_classes, device=device, threads=threads, **teachers)
 
-    def _teacher(self, reference: str | None) -> Teacher | None:
+    def _teacher(self, reference: str) -> Teacher:
         """Of the teacher's size: that of a phase is not trained yet, so it is the first that the phase can train."""
-        if reference is None:
-            return None
         if teacher_kind(reference) == "phase":
             config = without_weights(teacher_configs(self.study, reference)[0])
             method = build_method(config, num_classes=self.sizes.num_classes)

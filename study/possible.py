@@ -11,7 +11,7 @@ from timm.models import get_pretrained_cfg
 
 from analysis.metrics import ALEXNET_CLASSES
 from models.backbones import check_backbone, create_backbone
-from study.config import Phase, SearchPhase, StudyConfig, TrialConfig, teacher_kind, teacher_of, teacher_phase
+from study.config import Phase, SearchPhase, StudyConfig, TrialConfig, teacher_kind, teacher_phase, teachers_of
 from study.data.real import list_real, open_real
 from study.data.source import Source
 from study.data.sources import open_source
@@ -53,7 +53,8 @@ def refuse_what_cannot_run(study: StudyConfig, *, storage: str | None = None) ->
 
 def networks(study: StudyConfig) -> list[Network]:
     """The networks that a study can build, as far as its searches were tried out, each once."""
-    return list(dict.fromkeys(_network_of(config) for phase in study.phases for config in configs_of(study, phase)))
+    configs = [config for phase in study.phases for config in configs_of(study, phase)]
+    return list(dict.fromkeys(_network_of(config, side) for config in configs for side in _sides(config)))
 
 
 def configs_of(study: StudyConfig, phase: Phase) -> list[TrialConfig]:
@@ -65,10 +66,18 @@ def configs_of(study: StudyConfig, phase: Phase) -> list[TrialConfig]:
     return [] if phase.kind == "confirm" else [config.trial()]
 
 
-def _network_of(config: TrialConfig) -> Network:
+def _network_of(config: TrialConfig, side: int) -> Network:
     model = config.model
     stages = getattr(config.method, "stages", 1)
-    return Network(model.backbone, config.data.image_size, stages, model.pretrained, model.batch_norm)
+    return Network(model.backbone, side, stages, model.pretrained, model.batch_norm)
+
+
+def _sides(config: TrialConfig) -> list[int]:
+    """Of all images that a trial's network sees."""
+    lower, full = config.resolution, config.data.image_size
+    if lower.view == "up":
+        return [full]
+    return list(dict.fromkeys([lower.input_size(full), full, *lower.validation, *lower.test]))
 
 
 def _teachers(study: StudyConfig, storage: str | None) -> Iterator[Problem]:
@@ -76,19 +85,17 @@ def _teachers(study: StudyConfig, storage: str | None) -> Iterator[Problem]:
     found: dict[str, FoundTeacher] = {}
     for phase in study.phases:
         for config in configs_of(study, phase):
-            reference = teacher_of(config.method)
-            if reference is None:
-                continue
-            try:
-                if teacher_kind(reference) == "phase":
-                    _phase_can_teach(study, phase, reference, config)
-                    continue
-                if reference not in found:
-                    place = storage or str(resolve_places(study.tracking, cwd=Path.cwd()).storage)
-                    found[reference] = find_teacher(reference, storage=place)
-                check_teacher(found[reference], config, class_names(study, open_source(study.data)))
-            except ValueError as error:
-                yield Problem(("method", "teacher"), str(error))
+            for setting, reference in teachers_of(config.method).items():
+                try:
+                    if teacher_kind(reference) == "phase":
+                        _phase_can_teach(study, phase, reference, config)
+                        continue
+                    if reference not in found:
+                        place = storage or str(resolve_places(study.tracking, cwd=Path.cwd()).storage)
+                        found[reference] = find_teacher(reference, storage=place)
+                    check_teacher(found[reference], config, class_names(study, open_source(study.data)))
+                except ValueError as error:
+                    yield Problem(("method", setting), str(error))
 
 
 def _phase_can_teach(study: StudyConfig, phase: Phase, reference: str, config: TrialConfig) -> None:

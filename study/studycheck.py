@@ -14,7 +14,7 @@ from study.config import (
     StudyConfig,
     TrainPhase,
     teacher_kind,
-    teacher_of,
+    teachers_of,
 )
 from study.evaluate import CLEAN, group_of
 from study.grids import grid_of_test
@@ -158,14 +158,17 @@ def _teachers(study: StudyConfig, phase: Phase, config: StudyConfig, path: Path)
 def _references(phase: Phase, config: StudyConfig, path: Path) -> Iterator[tuple[Path, str]]:
     """The teachers that a phase names, and where."""
     space = config.search.space if isinstance(phase, SearchPhase) else {}
-    searched = space.get("method.teacher", {})
-    values = [*(searched.get("choice") or ()), searched.get("fixed")]
-    where = (*path, "search") if getattr(phase, "search", None) is not None else ("search",)
-    yield from (((*where, "space", "method.teacher"), value) for value in values if isinstance(value, str))
-    if "method.teacher" in phase.set:
-        yield (*path, "set", "method.teacher"), str(phase.set["method.teacher"])
-    elif not isinstance(phase, ConfirmPhase) and not searched and (reference := teacher_of(config.method)):
-        yield ("method", "teacher"), reference
+    base = (*path, "search") if getattr(phase, "search", None) is not None else ("search",)
+    stated = {} if isinstance(phase, ConfirmPhase) else teachers_of(config.method)
+    for setting in ("teacher", "direct_teacher"):
+        key = f"method.{setting}"
+        searched = space.get(key, {})
+        values = [*(searched.get("choice") or ()), searched.get("fixed")]
+        yield from (((*base, "space", key), value) for value in values if isinstance(value, str))
+        if key in phase.set:
+            yield (*path, "set", key), str(phase.set[key])
+        elif not searched and setting in stated:
+            yield ("method", setting), stated[setting]
 
 
 def _space(config: StudyConfig, where: Path) -> Iterator[Problem]:

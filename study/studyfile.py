@@ -23,6 +23,7 @@ FILE_KEYS = {
     "model.pretrained": ("model", "pretrained"),
     "noise.real": ("noise", "real"),
     "method.teacher": ("method", "teacher"),
+    "method.direct_teacher": ("method", "direct_teacher"),
 }
 """Settings that are paths; relative ones count from the study file, in --set from the working directory. A teacher
 may also be a phase or a trial of another study, which stay."""
@@ -252,7 +253,7 @@ def _from(value: Any, folder: Path, setting: str) -> Any:
         }
     if not isinstance(value, str) or not value or "://" in value:
         return value
-    if setting == "method.teacher" and teacher_kind(value) != "place":
+    if setting.endswith("teacher") and teacher_kind(value) != "place":
         return value
     path = Path(value).expanduser()
     return str(path if path.is_absolute() else (folder / path).resolve())

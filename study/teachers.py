@@ -168,13 +168,18 @@ def _seed_problem(study: StudyConfig, phase: Phase, teaching: Phase) -> str:
     )
 
 
-def load_teacher(spec: Mapping[str, str], config: TrialConfig, class_names: Sequence[str]) -> Teacher:
+def load_teacher(
+    spec: Mapping[str, str], config: TrialConfig, class_names: Sequence[str], *, prefix: str = ""
+) -> Teacher:
     """The teacher of a trial's spec, loaded once in a process.
+
+    Args:
+        prefix: Of its names in the spec: `direct_` for the second one.
 
     Raises:
         ValueError: It is not there, not the one the trial was planned with, or does not fit.
     """
-    teacher, facts = _loaded(spec["place"], spec["digest"])
+    teacher, facts = _loaded(spec[f"{prefix}place"], spec[f"{prefix}digest"])
     check_teacher(facts, config, class_names)
     return teacher
 

@@ -131,8 +131,13 @@ def prepare_run(
     real = _real_images(spec, config, data)
     settings = loop_settings(config, ranks.torch_device())
     class_names = data.train.class_names
-    teacher = load_teacher(spec.teacher, config, class_names) if spec.teacher else None
-    method = build_method(config, num_classes=len(class_names), teacher=teacher)
+    teachers = [
+        load_teacher(spec.teacher, config, class_names, prefix=prefix) if f"{prefix}place" in spec.teacher else None
+        for prefix in ("", "direct_")
+    ]
+    method = build_method(
+        config, num_classes=len(class_names), teacher=teachers[0], direct_teacher=teachers[1], train=data.train
+    )
     method.network.to(ranks.torch_device())
     if config.model.batch_norm == "sync":
         synchronise(method.network, device_type=ranks.torch_device().type)
@@ -157,11 +162,19 @@ def _real_images(spec: TrialSpec, config: TrialConfig, data: DataSplits) -> dict
     return {name: real.images for name, real in found.items()}
 
 
-def build_method(config: TrialConfig, *, num_classes: int, teacher: Teacher | None = None) -> Method:
+def build_method(
+    config: TrialConfig,
+    *,
+    num_classes: int,
+    teacher: Teacher | None = None,
+    direct_teacher: Teacher | None = None,
+    train: ImageSet | None = None,
+) -> Method:
     """The method that a config names, with initial weights from the training seed.
 
     Args:
-        teacher: Of a method that has one; without it such a method can only predict.
+        teacher, direct_teacher: Of a method that has them; without a teacher such a method can only predict.
+        train: The images it is to train on; left out where it is only to predict or to be timed.
     """
     spec = METHODS[config.method.name]
     context = Context(
@@ -175,6 +188,9 @@ def build_method(config: TrialConfig, *, num_classes: int, teacher: Teacher | No
         seed=config.train.seed,
         epochs=None if config.train.budget else config.train.epochs,
         teacher=teacher,
+        direct_teacher=direct_teacher,
+        train_ids=None if train is None else torch.from_numpy(np.array(train.ids)),
+        train_labels=None if train is None else torch.from_numpy(np.array(train.labels)),
         frozen_batch_norm=config.model.batch_norm == "frozen",
     )
     return spec.build(context, method_settings(config.method))

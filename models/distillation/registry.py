@@ -1,9 +1,25 @@
 """The distillation losses by name; each module of losses brings its own."""
 
 import difflib
+from dataclasses import dataclass
 
 from models.distillation import logits, maps, orders, relations
 from models.distillation.loss import LossSpec
+
+
+@dataclass(frozen=True)
+class LossSettings(
+    logits.KdSettings,
+    logits.DkdSettings,
+    logits.DistSettings,
+    maps.FitNetSettings,
+    maps.VidSettings,
+    relations.CcSettings,
+    relations.RkdSettings,
+    orders.FirstOrderSettings,
+):
+    """The settings of all losses, each named after its loss."""
+
 
 LOSSES: dict[str, LossSpec] = {
     **logits.SPECS,

@@ -49,7 +49,9 @@ def backbone_view(backbone: StagedBackbone, images_BCHW: Tensor) -> View:
     """All that a backbone makes of images in [-1, 1], in one pass."""
     maps, embedding_BD, logits_BN = backbone.look(images_BCHW, range(backbone.num_stages))
     last = backbone.model.get_classifier()
-    return View(tuple(maps), embedding_BD, logits_BN, last.weight if isinstance(last, nn.Linear) else None)
+    # As a view: counting operations takes no leaf among what a module is given.
+    weights_ND = last.weight.view_as(last.weight) if isinstance(last, nn.Linear) else None
+    return View(tuple(maps), embedding_BD, logits_BN, weights_ND)
 
 
 @contextmanager

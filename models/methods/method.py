@@ -162,6 +162,7 @@ class Context:
         epochs: how long training lasts, for the mean cost of methods whose objectives change on the way; None where
             they change with each batch, not between epochs.
         teacher: for methods that learn from one; None where they are only to predict.
+        direct_teacher: a second one, for methods that learn from two.
         train_ids, train_labels: int64 (n,) of the training images, on the CPU, for methods that remember what they saw
             of each; None where they are only to predict or to be timed.
         frozen_batch_norm: of the backbone, as in `create_backbone`; what a method adds to it starts without statistics
@@ -178,6 +179,7 @@ class Context:
     seed: int = 0
     epochs: int | None = 1
     teacher: Teacher | None = None
+    direct_teacher: Teacher | None = None
     train_ids: Tensor | None = None
     train_labels: Tensor | None = None
     frozen_batch_norm: bool = False
@@ -239,7 +241,8 @@ class Method(Protocol):
 class MethodSpec(NamedTuple):
     """An entry of the dict of methods: its settings (a frozen dataclass of `setting`s) and its constructor.
 
-    `taught` says that it trains by `Context.teacher`.
+    `taught` says that it trains by `Context.teacher`, `taught_twice` that it may have `Context.direct_teacher` too.
+    `takes_small` says that it can train on images smaller than `Context.image_size`.
     `decomposable` is false for a method with an objective that is not: gradient accumulation is refused with it.
     """
 
@@ -248,6 +251,8 @@ class MethodSpec(NamedTuple):
     doc: str
     taught: bool = False
     decomposable: bool = True
+    taught_twice: bool = False
+    takes_small: bool = True
 
 
 def setting(

@@ -26,11 +26,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones import StagedBackbone, check_backbone, create_backbone
-from models.distillation.loss import View
+from models.distillation.loss import wide
 from models.losses import smoothed_cross_entropy, softened_divergence, squared_error
-from models.methods.common import FromUnit, backbone_view, make_export, parameter_groups, seeded, to_signed
+from models.methods.common import make_export, seeded, to_signed
 from models.methods.cost import gradient_passes, meta_batch, meta_copy
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, Teacher, setting
+from models.methods.student import BackboneStudent, Taught
 
 LogitLoss = Literal["mse", "kl"]
 StudentInput = Literal["clean", "noisy", "clean_then_noisy"]
@@ -83,7 +84,7 @@ class PmdSettings:
         return self.feature_weight * (self.stage_weights[stage] if self.stage_weights else 1.0)
 
 
-class PmdNetwork(nn.Module):
+class PmdNetwork(Taught):
     """The student: a plain backbone, and while it learns an adapter for each stage whose channels differ."""
 
     def __init__(self, backbone: StagedBackbone, *, stages: int, teacher: Teacher | None) -> None:
@@ -120,7 +121,7 @@ class _Lessons:
             return self._teacher.lesson(self._images_BCHW, stages=self._stages)
 
 
-class Pmd:
+class Pmd(BackboneStudent[PmdNetwork]):
     """See the head of this file."""
 
     def __init__(self, context: Context, settings: PmdSettings) -> None:
@@ -140,16 +141,6 @@ class Pmd:
             )
             self.network = PmdNetwork(backbone, stages=settings.stages, teacher=context.teacher)
 
-    @property
-    def deployed(self) -> nn.Module:
-        """The timm model itself: no adapter, no head, no teacher."""
-        return self.network.backbone.model
-
-    @property
-    def backbone(self) -> StagedBackbone:
-        """The student's backbone."""
-        return self.network.backbone
-
     def objectives(self, batch: Batch) -> Iterator[Objective]:
         """S updates of maps and one of logits while `batch.progress` is below `distil_share`, else one of labels.
 
@@ -157,34 +148,6 @@ class Pmd:
             ValueError: The method was built without a teacher.
         """
         return self._objectives(self.network, self._teacher(), batch, self._context.sampler)
-
-    @torch.no_grad()
-    def predict(self, images_BCHW: Tensor) -> Tensor:
-        """The backbone's logits_BN of images in [0, 1]."""
-        return self.network.backbone.logits(to_signed(images_BCHW))
-
-    def predictor(self) -> nn.Module:
-        """The backbone, without adapters."""
-        return FromUnit(self.network.backbone)
-
-    def lesson(self, images_BCHW: Tensor, *, stages: int) -> Lesson:
-        """Maps of the last stages and the logits_BN of images in [0, 1]: a student can teach the next one."""
-        backbone = self.network.backbone
-        wanted = range(backbone.num_stages - stages, backbone.num_stages)
-        features, logits_BN = backbone.forward_all(to_signed(images_BCHW), wanted)
-        return Lesson(features, [logits_BN])
-
-    def view(self, images_BCHW: Tensor) -> View:
-        """The student's own."""
-        return backbone_view(self.network.backbone, to_signed(images_BCHW))
-
-    def restore(self, images_BCHW: Tensor) -> Tensor | None:  # noqa: ARG002
-        """None: the student restores no images."""
-        return None
-
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The backbone; its classifier and the adapters as "heads"."""
-        return parameter_groups(self.network, backbone=self.network.backbone)
 
     def export(self) -> Export:
         """timm's own weights, and how timm builds the model."""
@@ -249,8 +212,8 @@ class Pmd:
     def _feature_loss(
         self, network: PmdNetwork, stage: int, images_BCHW: Tensor, lessons: _Lessons, part: slice
     ) -> LossSum:
-        adapted_BCHW = _wide(network.adapted(images_BCHW[part], stage))
-        target_BCHW = _wide(lessons.lesson.features[stage][part])
+        adapted_BCHW = wide(network.adapted(images_BCHW[part], stage))
+        target_BCHW = wide(lessons.lesson.features[stage][part])
         if target_BCHW.shape[2:] != adapted_BCHW.shape[2:]:
             target_BCHW = F.interpolate(
                 target_BCHW, size=adapted_BCHW.shape[2:], mode="bilinear", align_corners=False, antialias=False
@@ -261,10 +224,10 @@ class Pmd:
     def _logit_loss(
         self, network: PmdNetwork, images_BCHW: Tensor, labels_B: Tensor, lessons: _Lessons, part: slice
     ) -> LossSum:
-        logits_BN = _wide(network.backbone.logits(images_BCHW[part]))
+        logits_BN = wide(network.backbone.logits(images_BCHW[part]))
         losses_B = self._entropy(logits_BN, labels_B[part])
         for target_BN in lessons.lesson.logits:
-            losses_B = losses_B + self._settings.logit_weight * self._distance(logits_BN, _wide(target_BN[part]))
+            losses_B = losses_B + self._settings.logit_weight * self._distance(logits_BN, wide(target_BN[part]))
         return LossSum(losses_B.sum(), len(losses_B))
 
     def _label_loss(self, network: PmdNetwork, images_BCHW: Tensor, labels_B: Tensor, part: slice) -> LossSum:
@@ -278,11 +241,6 @@ class Pmd:
 
     def _entropy(self, logits_BN: Tensor, labels_B: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits_BN, labels_B, smoothing=self._context.label_smoothing)
-
-
-def _wide(values: Tensor) -> Tensor:
-    """At least float32: squares of maps are not summed in bfloat16."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _check_teacher(teacher: Teacher, context: Context, settings: PmdSettings) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from models.methods.distil import Distil, DistilSettings
+from models.methods.horkd import Horkd, HorkdSettings
 from models.methods.method import Context, Method, MethodSpec
 from models.methods.plain import Plain, PlainSettings
 from models.methods.pmal import Pmal, PmalSettings
@@ -14,9 +16,22 @@ METHODS: dict[str, MethodSpec] = {
     "plain": MethodSpec(
         PlainSettings, Plain, "one update by cross entropy, on noisy images if there is training noise"
     ),
-    "pmal": MethodSpec(PmalSettings, Pmal, "denoising beside recognition, stage by stage from shallow to deep"),
+    "pmal": MethodSpec(
+        PmalSettings, Pmal, "denoising beside recognition, stage by stage from shallow to deep", takes_small=False
+    ),
     "pmd": MethodSpec(
         PmdSettings, Pmd, "a teacher's maps and logits taught to a plain backbone, then its labels", taught=True
+    ),
+    "distil": MethodSpec(
+        DistilSettings, Distil, "a plain backbone taught by any weighted sum of distillation losses", taught=True
+    ),
+    "horkd": MethodSpec(
+        HorkdSettings,
+        Horkd,
+        "a plain backbone taught by points, pairs and triplets of a teacher's embeddings",
+        taught=True,
+        decomposable=False,
+        taught_twice=True,
     ),
 }
 
