@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.backbones import StagedBackbone, check_backbone, create_backbone
+from models.cifar.families import PreActivationBlock, ResidualBlock
 from models.cifar.zoo import NAMES
 from models.methods.common import backbone_view, to_signed
 from models.methods.cost import forward_macs
@@ -204,6 +205,32 @@ def test_maps_are_taken_after_the_relu_but_of_wide_networks_before() -> None:
     for name in ONE_OF_EACH:
         maps, _ = seen(name).forward_all(images_of(), [0, 1, 2])
         assert {bool(value.min() < 0) for value in maps} == {"wrn" in name}
+
+
+def standardised(x_BCHW: Tensor) -> Tensor:
+    """A new batch norm in training."""
+    mean, variance = (x_BCHW.mean((0, 2, 3), keepdim=True), x_BCHW.var((0, 2, 3), keepdim=True, correction=0))
+    return (x_BCHW - mean) / (variance + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(4, 1), (6, 1), (6, 2)])
+def test_blocks_are_their_formulas(channels: int, stride: int) -> None:
+    x_BCHW = images_of(8, 4)[:, [0, 1, 2, 0]].double() - 0.3
+    changes = channels != 4
+
+    residual_block = ResidualBlock(4, channels, stride).double()
+    branch_BCHW = standardised(residual_block.conv1(x_BCHW)).relu()
+    branch_BCHW = standardised(residual_block.conv2(branch_BCHW))
+    assert isinstance(residual_block.downsample, nn.Sequential) == changes
+    short_BCHW = standardised(residual_block.downsample.get_submodule("0")(x_BCHW)) if changes else x_BCHW
+    torch.testing.assert_close(residual_block(x_BCHW), (branch_BCHW + short_BCHW).relu())
+
+    wide_block = PreActivationBlock(4, channels, stride).double()
+    active_BCHW = standardised(x_BCHW).relu()
+    branch_BCHW = wide_block.conv2(standardised(wide_block.conv1(active_BCHW)).relu())
+    assert (wide_block.convShortcut is not None) == changes
+    short_BCHW = wide_block.convShortcut(active_BCHW) if wide_block.convShortcut is not None else x_BCHW
+    torch.testing.assert_close(wide_block(x_BCHW), branch_BCHW + short_BCHW)
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
