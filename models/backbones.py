@@ -17,6 +17,7 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from models.batchnorm import batch_norms, keep_statistics
+from models.cifar.zoo import benchmark_name  # registers the networks with timm
 
 _NUM_EQUAL_STAGES = 4  # a network of one resolution (ViT) is cut into as many equally deep stages
 _NUM_NAMED = 4  # of names listed in an error
@@ -186,10 +187,11 @@ def create_backbone(
     config = get_pretrained_cfg(name)
     assert config is not None
     if pretrained is True and not config.has_weights:
-        with_weights = timm.list_pretrained(f"{name.partition('.')[0][:6]}*")[:_NUM_NAMED]
+        near = timm.list_pretrained(f"{name.partition('.')[0][:6]}*")[:_NUM_NAMED]
+        others = f"one of {near}" if near else "another backbone"
         raise ValueError(
             f"pretrained=True needs published weights, but timm has none for {name!r}: give the path of a "
-            f".safetensors file, pretrained=False, or one of {with_weights}"
+            f".safetensors file, pretrained=False, or {others}"
         )
     model = timm.create_model(
         name, pretrained=pretrained is True, num_classes=num_classes, **creation_arguments(name, image_size)
@@ -253,6 +255,8 @@ def creation_arguments(name: str, image_size: int) -> dict[str, Any]:
 def _require_name(name: str) -> None:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=_NUM_NAMED, cutoff=0.5)
+        meant = benchmark_name(name)
+        near = [meant, *near[: _NUM_NAMED - 1]] if meant and meant not in near else near
         raise ValueError(f"backbone must be the name of a timm model, but got {name!r}: did you mean one of {near}?")
     architecture, _, tag = name.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*")

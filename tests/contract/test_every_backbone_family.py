@@ -13,6 +13,9 @@ FAMILIES = {
     "convnext_atto": (4, 8, 16, 32),
     "test_efficientnet": (2, 4, 8, 16, 32),
     "levit_128s": (16, 32, 64),
+    "cifar_resnet8x4": (1, 2, 4),
+    "cifar_wrn16_1": (1, 2, 4),
+    "cifar_vgg8_bn": (1, 2, 4, 8),
 }
 SIZE = 64
 
