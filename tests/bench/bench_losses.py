@@ -115,10 +115,12 @@ def table(seconds: dict[str, list[float]], peaks: dict[str, list[int]]) -> None:
 def peak_kib(name: str, batch_size: int) -> int:
     """The peak of this process over some steps, above what it held before."""
     step = Step(name, batch_size)
-    before = _resident("VmRSS")
+    before, peak_before = _resident("VmRSS"), _resident("VmHWM")
     for _ in range(MEMORY_STEPS):
         step()
-    return _resident("VmHWM") - before
+    peak = _resident("VmHWM")
+    assert peak > peak_before, "the steps must need more than what came before them did, or their own need is unknown"
+    return peak - before
 
 
 def _cell(name: str, batch_size: int) -> int:
