@@ -74,7 +74,7 @@ def scaled_distances(embeddings_BD: Tensor) -> Tensor:
     positive ones is that over all pairs. They are summed from differences and not from products, whose rounding
     is that of the embeddings' length.
 
-    Source: arXiv 1904.05068, equations 3 and 4; the clamp: the public benchmark of the authors of CRD.
+    Source: arXiv 1904.05068; the clamp: the public benchmark of the authors of CRD.
     """
     count = len(embeddings_BD)
     others_BB = 1 - torch.eye(count, dtype=embeddings_BD.dtype, device=embeddings_BD.device)
@@ -86,7 +86,7 @@ def scaled_distances(embeddings_BD: Tensor) -> Tensor:
 def distance_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
     """RKD-D: the mean over (B, B) of the Huber loss (threshold 1) between both networks' scaled distances; 0 at B = 1.
 
-    Source: arXiv 1904.05068, equation 5.
+    Source: arXiv 1904.05068.
     """
     if len(student_BD) < 2:
         return nothing(student_BD)
@@ -104,7 +104,7 @@ def angle_loss(student_BD: Tensor, teacher_BD: Tensor, *, chunk: int | None = No
         student_BD, teacher_BD: of the same images; D may differ.
         chunk: anchors at a time; None: as many as keep a chunk's tensors at 4 million values (16 MB in float32).
 
-    Source: arXiv 1904.05068, equations 6 and 7.
+    Source: arXiv 1904.05068.
     """
     count = len(student_BD)
     if count < 2:

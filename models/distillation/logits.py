@@ -70,7 +70,7 @@ class Dkd(DistillationLoss):
     It starts at 0 with the first batch and grows with each: the published epoch / 20, in whole epochs counted from 1,
     lies above this line by at most an epoch's step.
 
-    Source: arXiv 2203.08679, equations 5 to 7, and the warm-up of its published code.
+    Source: arXiv 2203.08679, and the warm-up of its published code.
     """
 
     def __init__(self, facts: Facts, settings: DkdSettings) -> None:  # noqa: ARG002
@@ -111,7 +111,7 @@ class Dist(RelationalLoss):
     p and q are softmax(. / tau) of the teacher and the student; p_b is an image's row and p_n a class's column. A
     constant row or column has r = 0, without gradient. At B = 1 the columns say nothing: their term is 0.
 
-    Source: arXiv 2205.10536, equations 4 to 9; both weights were 2 at tau = 4, here the loss's own weight.
+    Source: arXiv 2205.10536; both weights were 2 at tau = 4, here the loss's own weight.
     """
 
     def __init__(self, facts: Facts, settings: DistSettings) -> None:  # noqa: ARG002

@@ -44,8 +44,9 @@ class FitNet(DistillationLoss):
     running statistics where a channel has a single value (B = 1, a map of one place).
 
     Source: arXiv 1412.6550 in the form of the public benchmark of CRD's authors (arXiv 1910.10699): the middle stage
-    (of an even number the shallower middle one). Departure: where sides differ by two the benchmark strides the
-    convolution, or transposes it, and refuses most other sizes; here the larger map is pooled, as in its other losses.
+    (of an even number the shallower middle one). Departure: where sides differ the benchmark widens or strides the
+    convolution, or transposes it for a student of half the side, and refuses smaller ones; here the larger map is
+    pooled, as in its other losses.
 
     Raises:
         ValueError: no such stage.
@@ -111,7 +112,7 @@ class Vid(DistillationLoss):
     mu is three 1x1 convolutions without bias to the teacher's channels, ReLU between; v_C = softplus(a_C) + 1e-5 is
     learnt with it. May be negative.
 
-    Source: arXiv 1904.05835, equations 4 to 6, in the form of the public benchmark of CRD's authors: the intermediate
+    Source: arXiv 1904.05835, in the form of the public benchmark of CRD's authors: the intermediate
     width is the teacher's, v starts at 5, and the larger map is pooled.
     """
 

@@ -44,7 +44,7 @@ class SimilarityPreserving(RelationalLoss):
 
     A row of zeros stays one, without gradient. Only (B, B) matrices are compared: maps may differ in all else.
 
-    Source: arXiv 1907.09682, equations 1 to 4.
+    Source: arXiv 1907.09682.
     """
 
     def __init__(self, facts: Facts, settings: object) -> None:  # noqa: ARG002
@@ -69,7 +69,7 @@ class Pkt(Embeddings):
     The mean is over all pairs, an image with itself among them. The cosine with a zero embedding is 0, without
     gradient; K is kept from falling below 0 by rounding.
 
-    Source: arXiv 1803.10837, equations 4 to 9, in the form of its published code.
+    Source: arXiv 1803.10837, in the form of its published code.
     """
 
     def __init__(self, facts: Facts, settings: object) -> None:  # noqa: ARG002

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,7 +41,7 @@ class Step:
 
     def __init__(self, name: str, batch_size: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.student, self.teacher = _backbone(seed=0), _backbone(seed=1).eval()
+        self.student, self.teacher = _backbone(seed=0).train(), _backbone(seed=1).eval()
         self.images_BCHW = torch.rand(batch_size, 3, SIDE, SIDE, generator=generator) * 2 - 1
         rows_B = torch.arange(batch_size)
         self.sample = Sample(rows_B % NUM_CLASSES, rows_B, rows_B, progress=0.5)
@@ -101,9 +102,8 @@ def main() -> None:
 def table(seconds: dict[str, list[float]], peaks: dict[str, list[int]]) -> None:
     """A row for each loss; peaks in KiB, in the order of `MEMORY_BATCHES`."""
     sizes = MEMORY_BATCHES if peaks else ()
-    print(
-        f"\n| | step, B = {TIMED_BATCH}, times plain |{''.join(f' peak, B = {size}, MiB | over plain |' for size in sizes)}"
-    )
+    titles = "".join(f" peak, B = {size}, MiB | over plain |" for size in sizes)
+    print(f"\n| | step, B = {TIMED_BATCH}, times plain |{titles}")
     print(f"|---|---:|{'---:|---:|' * len(sizes)}")
     for name, times in seconds.items():
         cells = [f"{ratio(times, seconds[PLAIN]):.3f}"]
@@ -115,10 +115,12 @@ def table(seconds: dict[str, list[float]], peaks: dict[str, list[int]]) -> None:
 def peak_kib(name: str, batch_size: int) -> int:
     """The peak of this process over some steps, above what it held before."""
     step = Step(name, batch_size)
-    before = _resident("VmRSS")
+    before, peak_before = _resident("VmRSS"), _resident("VmHWM")
     for _ in range(MEMORY_STEPS):
         step()
-    return _resident("VmHWM") - before
+    peak = _resident("VmHWM")
+    assert peak > peak_before, "the steps must need more than what came before them did, or their own need is unknown"
+    return peak - before
 
 
 def _cell(name: str, batch_size: int) -> int:
@@ -131,9 +133,11 @@ def _resident(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
+@cache
 def _backbone(*, seed: int) -> StagedBackbone:
+    """One for all steps of a process: what it has learnt does not change the times."""
     with seeded(seed):
-        return create_backbone(BACKBONE, num_classes=NUM_CLASSES)
+        return create_backbone(BACKBONE, num_classes=NUM_CLASSES, image_size=SIDE)
 
 
 if __name__ == "__main__":

@@ -220,6 +220,12 @@ def test_distances_are_relative_and_positive() -> None:
     torch.testing.assert_close(found_BB, torch.tensor(expected, dtype=torch.float64))
 
 
+def test_distances_differentiate() -> None:
+    embeddings_BD, _ = embeddings(4)
+    weights_BB = torch.arange(16, dtype=torch.float64).view(4, 4)  # not symmetric, as no loss of ours would have them
+    assert torch.autograd.gradcheck(lambda rows_BD: (scaled_distances(rows_BD) * weights_BB).sum(), embeddings_BD)
+
+
 def test_near_images_far_from_zero_keep_their_distance() -> None:
     """Products of float32 values of length 1000 would lose distances of 0.1."""
     corner_BD = torch.tensor([[0.0, 0.0], [0.3, 0.0], [0.0, 0.4]])
