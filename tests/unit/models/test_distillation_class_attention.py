@@ -143,7 +143,7 @@ def test_slices_add_up() -> None:
 
 
 def test_half_precision_is_widened() -> None:
-    check_precise(lambda: build().float(), *LARGER)
+    check_precise(lambda: build(features=1.0, attention=0.0).float(), *LARGER)
 
 
 def test_shapes_alone_can_be_counted() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.distillation import contrast
+from models.distillation import contrast, memory
 from models.distillation.contrast import CRD, Crd, CrdSettings
 from models.distillation.loss import Sample, View
 from tests.unit.models.contrast_views import (
@@ -158,6 +158,23 @@ def test_a_commit_moves_the_banks_once_by_the_first_pass() -> None:
     after = banks(module)
     module.commit()  # nothing is left
     assert all(torch.equal(*pair) for pair in zip(after, banks(module), strict=True))
+
+
+def test_workers_that_share_a_batch_have_the_banks_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, (student, teacher), given = build(), views(), sample()
+    alone(student, teacher, given)
+    alone.commit()
+    workers, parts, offered = [build(), build(), build()], [slice(0, 2), slice(2, 5)], []
+    for worker, part in zip(workers, parts, strict=False):  # the third has no image
+        worker(take(student, part), take(teacher, part), take_sample(given, part))
+    monkeypatch.setattr(memory, "gather_rows", lambda *own: offered.append(own) or own)
+    for worker in copy.deepcopy(workers):
+        worker.commit()
+    gathered = tuple(torch.cat(each) for each in zip(*offered, strict=True))
+    monkeypatch.setattr(memory, "gather_rows", lambda *own: gathered)
+    for worker in workers:
+        worker.commit()
+        assert all(torch.equal(*pair) for pair in zip(banks(alone), banks(worker), strict=True))
 
 
 def test_evaluation_leaves_nothing_behind() -> None:
