@@ -41,9 +41,29 @@ class DataCommon(Section):
     max_per_class: int | None = Field(
         default=None, ge=2, description="Keep at most this many training images of a class."
     )
+    unseen_classes: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="Share of the classes, the last ones, that are the test set; validation is of whole classes too.",
+    )
     on_corrupt: Literal["refuse", "skip"] = Field(
         default="refuse", description="What an image that cannot be read does."
     )
+
+    @model_validator(mode="after")
+    def _unseen_classes_decide(self) -> Self:
+        if self.unseen_classes is None:
+            return self
+        idle = ("test_share",) if self.max_per_class is not None else ("test_share", "split_seed")
+        fields = type(self).model_fields
+        stray = next((name for name in idle if name in fields and getattr(self, name) != fields[name].default), None)
+        if stray is not None:
+            raise ValueError(
+                f"{stray} has no effect beside unseen_classes, which makes the splits of whole classes, but got "
+                f"{getattr(self, stray)}; take one of them out"
+            )
+        return self
 
 
 class SyntheticVehicles(DataCommon):
@@ -143,6 +163,16 @@ class ImageList(DataCommon):
             if not file:
                 raise ValueError(f"must give each split a file, but {split!r} has none; take it out or name its file")
         return lists
+
+    @field_validator("label_part")
+    @classmethod
+    def _part_is_a_folder(cls, label_part: int | None) -> int | None:
+        if label_part == -1:
+            raise ValueError(
+                "must be a folder of the path, such as 0 (the first) or -2 (the last), but got -1, which is the file's "
+                "own name; write another, or name a label column by columns"
+            )
+        return label_part
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
