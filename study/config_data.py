@@ -111,6 +111,47 @@ class StanfordCars(DataCommon):
     crop_to_box: bool = Field(default=False, description="Cut each image to its annotated box.")
 
 
+class Cifar(DataCommon):
+    """CIFAR-10 or CIFAR-100 as they are published, binary or Python version, or an .npz file of such arrays."""
+
+    source: Literal["cifar"]
+    image_size: int = Field(default=32, ge=8, le=1024, description="Side of the square working image in pixels.")
+    path: str = Field(
+        min_length=1, description="Folder of cifar-10-batches-bin or a sister, or .npz; counts from the study file."
+    )
+    labels: Literal["fine", "coarse"] | None = Field(
+        default=None, description="Which of CIFAR-100's labels; left out: fine. CIFAR-10 has one kind."
+    )
+
+
+class Svhn(DataCommon):
+    """Street View House Numbers, the cropped digits: train_32x32.mat and test_32x32.mat."""
+
+    source: Literal["svhn"]
+    image_size: int = Field(default=32, ge=8, le=1024, description="Side of the square working image in pixels.")
+    path: str = Field(min_length=1, description="Folder of the files; relative paths count from the study file.")
+    extra: bool = Field(default=False, description="Train on the easier images of extra_32x32.mat too.")
+
+
+class Cub200(DataCommon):
+    """Caltech-UCSD Birds 200-2011 as it is published, with its official split."""
+
+    source: Literal["cub-200"]
+    path: str = Field(min_length=1, description="Folder of CUB_200_2011; relative paths count from the study file.")
+    crop_to_box: bool = Field(default=False, description="Cut each image to its annotated box.")
+
+
+class Lfw(DataCommon):
+    """Labeled Faces in the Wild, to tell persons apart: PERSON/PERSON_0001.jpg."""
+
+    source: Literal["lfw"]
+    path: str = Field(
+        min_length=1, description="Folder of lfw, lfw_funneled or lfw-deepfunneled; counts from the study file."
+    )
+    min_images: int = Field(default=20, ge=2, le=1000, description="Classes are persons with so many images or more.")
+    test_share: float = Field(default=0.2, gt=0.0, lt=0.9, description="Share of each person's images taken for test.")
+
+
 class ListColumns(Section):
     """Where a line of a list has what, counted from 0."""
 
@@ -222,5 +263,6 @@ def _default(name: str) -> Any:
 
 
 DataConfig = Annotated[
-    SyntheticVehicles | ImageFolder | Parquet | StanfordCars | ImageList, Field(discriminator="source")
+    SyntheticVehicles | ImageFolder | Parquet | StanfordCars | ImageList | Cifar | Svhn | Cub200 | Lfw,
+    Field(discriminator="source"),
 ]

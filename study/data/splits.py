@@ -91,8 +91,8 @@ class ClassCut(NamedTuple):
 def cut_classes(num_classes: int, *, unseen_classes: float, validation_share: float) -> ClassCut:
     """The last classes for test, and the last of those left for validation; two at least each.
 
-    A share of 0.5 gives the protocol of Oh Song et al. 2016, arXiv 1511.06452: classes 1-100 and 101-200 of CUB-200, 1-98
-    and 99-196 of Cars-196. Their validation classes are none; here they are taken from the first half.
+    A share of 0.5 gives the protocol of Oh Song et al. 2016, arXiv 1511.06452: classes 1-100 and 101-200 of CUB-200,
+    1-98 and 99-196 of Cars-196. It has no validation classes; here they are taken from the first half.
 
     Raises:
         ValueError: The classes do not suffice for two in each split.
