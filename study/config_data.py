@@ -41,9 +41,29 @@ class DataCommon(Section):
     max_per_class: int | None = Field(
         default=None, ge=2, description="Keep at most this many training images of a class."
     )
+    unseen_classes: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="Share of the classes, the last ones, that are the test set; validation is of whole classes too.",
+    )
     on_corrupt: Literal["refuse", "skip"] = Field(
         default="refuse", description="What an image that cannot be read does."
     )
+
+    @model_validator(mode="after")
+    def _unseen_classes_decide(self) -> Self:
+        if self.unseen_classes is None:
+            return self
+        idle = ("test_share",) if self.max_per_class is not None else ("test_share", "split_seed")
+        fields = type(self).model_fields
+        stray = next((name for name in idle if name in fields and getattr(self, name) != fields[name].default), None)
+        if stray is not None:
+            raise ValueError(
+                f"{stray} has no effect beside unseen_classes, which makes the splits of whole classes, but got "
+                f"{getattr(self, stray)}; take one of them out"
+            )
+        return self
 
 
 class SyntheticVehicles(DataCommon):
@@ -89,6 +109,47 @@ class StanfordCars(DataCommon):
     source: Literal["stanford-cars"]
     path: str = Field(min_length=1, description="Folder of cars_train; relative paths count from the study file.")
     crop_to_box: bool = Field(default=False, description="Cut each image to its annotated box.")
+
+
+class Cifar(DataCommon):
+    """CIFAR-10 or CIFAR-100 as they are published, binary or Python version, or an .npz file of such arrays."""
+
+    source: Literal["cifar"]
+    image_size: int = Field(default=32, ge=8, le=1024, description="Side of the square working image in pixels.")
+    path: str = Field(
+        min_length=1, description="Folder of cifar-10-batches-bin or a sister, or .npz; counts from the study file."
+    )
+    labels: Literal["fine", "coarse"] | None = Field(
+        default=None, description="Which of CIFAR-100's labels; left out: fine. CIFAR-10 has one kind."
+    )
+
+
+class Svhn(DataCommon):
+    """Street View House Numbers, the cropped digits: train_32x32.mat and test_32x32.mat."""
+
+    source: Literal["svhn"]
+    image_size: int = Field(default=32, ge=8, le=1024, description="Side of the square working image in pixels.")
+    path: str = Field(min_length=1, description="Folder of the files; relative paths count from the study file.")
+    extra: bool = Field(default=False, description="Train on the easier images of extra_32x32.mat too.")
+
+
+class Cub200(DataCommon):
+    """Caltech-UCSD Birds 200-2011 as it is published, with its official split."""
+
+    source: Literal["cub-200"]
+    path: str = Field(min_length=1, description="Folder of CUB_200_2011; relative paths count from the study file.")
+    crop_to_box: bool = Field(default=False, description="Cut each image to its annotated box.")
+
+
+class Lfw(DataCommon):
+    """Labeled Faces in the Wild, to tell persons apart: PERSON/PERSON_0001.jpg."""
+
+    source: Literal["lfw"]
+    path: str = Field(
+        min_length=1, description="Folder of lfw, lfw_funneled or lfw-deepfunneled; counts from the study file."
+    )
+    min_images: int = Field(default=20, ge=2, le=1000, description="Classes are persons with so many images or more.")
+    test_share: float = Field(default=0.2, gt=0.0, lt=0.9, description="Share of each person's images taken for test.")
 
 
 class ListColumns(Section):
@@ -144,6 +205,16 @@ class ImageList(DataCommon):
                 raise ValueError(f"must give each split a file, but {split!r} has none; take it out or name its file")
         return lists
 
+    @field_validator("label_part")
+    @classmethod
+    def _part_is_a_folder(cls, label_part: int | None) -> int | None:
+        if label_part == -1:
+            raise ValueError(
+                "must be a folder of the path, such as 0 (the first) or -2 (the last), but got -1, which is the file's "
+                "own name; write another, or name a label column by columns"
+            )
+        return label_part
+
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         if self.layout is None:
@@ -192,5 +263,6 @@ def _default(name: str) -> Any:
 
 
 DataConfig = Annotated[
-    SyntheticVehicles | ImageFolder | Parquet | StanfordCars | ImageList, Field(discriminator="source")
+    SyntheticVehicles | ImageFolder | Parquet | StanfordCars | ImageList | Cifar | Svhn | Cub200 | Lfw,
+    Field(discriminator="source"),
 ]

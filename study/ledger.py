@@ -86,6 +86,8 @@ def trial_key(
     """
     tree = config.model_dump(mode="json") if isinstance(config, BaseModel) else json.loads(json.dumps(config))
     tree["data"] = {name: value for name, value in tree["data"].items() if name != "path"}
+    if tree["data"].get("unseen_classes") is None:  # older than this setting are the keys of all other trials
+        tree["data"].pop("unseen_classes", None)
     weights = tree["model"]["pretrained"]
     if isinstance(weights, str):
         tree["model"]["pretrained"] = _file_digest(weights)

@@ -23,9 +23,9 @@ from study.config import (
     teacher_kind,
     teachers_of,
 )
+from study.data.prepare import allot
 from study.data.real import list_real, open_real
 from study.data.sources import open_source
-from study.data.splits import assign_splits
 from study.estimate import Cost, Sizes, check_budget, epochs_of, measure, trial_seconds, without_weights
 from study.override import apply
 from study.places import resolve_places
@@ -211,15 +211,7 @@ def fit(resources: ResourcesConfig, available: Mapping[str, float]) -> tuple[int
 def count_images(config: StudyConfig) -> tuple[Sizes, tuple[str, ...]]:
     """Images of each split and the names of the classes, without decoding an image."""
     data = config.data
-    listing = open_source(data).listing()
-    names, official = listing.class_names, listing.official
-    if data.max_classes is not None and data.max_classes < len(names):
-        official = np.where(listing.labels < data.max_classes, official, "left out")
-        names = names[: data.max_classes]
-    rows = assign_splits(
-        listing.labels, official, validation_share=data.validation_share, test_share=getattr(data, "test_share", 0.0),
-        seed=data.split_seed, max_per_class=data.max_per_class,
-    )  # fmt: skip
+    rows, _, names, _ = allot(data, open_source(data).listing())
     real = sum(len(list_real(open_real(path), path, names).labels) for path in config.noise.real.values())
     sizes = Sizes(len(names), len(rows["train"]), len(rows["validation"]), len(rows["test"]), real)
     return sizes, tuple(names)

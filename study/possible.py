@@ -12,6 +12,7 @@ from timm.models import get_pretrained_cfg
 from analysis.metrics import ALEXNET_CLASSES
 from models.backbones import check_backbone, create_backbone
 from study.config import Phase, SearchPhase, StudyConfig, TrialConfig, teacher_kind, teacher_phase, teachers_of
+from study.data.prepare import allot
 from study.data.real import list_real, open_real
 from study.data.source import Source
 from study.data.sources import open_source
@@ -121,7 +122,8 @@ def _data(study: StudyConfig) -> Iterator[Problem]:
     except (ValueError, OSError) as error:
         yield _placed(str(error), ("data",))
         return
-    if not study.noise.real and study.report.normaliser != "alexnet":
+    by_classes = study.data.unseen_classes is not None
+    if not study.noise.real and study.report.normaliser != "alexnet" and not by_classes:
         return
     try:
         names = class_names(study, source)
@@ -139,8 +141,8 @@ def _data(study: StudyConfig) -> Iterator[Problem]:
 
 
 def class_names(study: StudyConfig, source: Source) -> tuple[str, ...]:
-    """The classes that the study keeps, without decoding an image."""
-    return source.listing().class_names[: study.data.max_classes]
+    """The classes that the study trains on, without decoding an image."""
+    return allot(study.data, source.listing()).class_names
 
 
 def _placed(text: str, path: KeyPath) -> Problem:

@@ -3,7 +3,16 @@
 import difflib
 from dataclasses import dataclass
 
-from models.distillation import logits, maps, orders, relations
+from models.distillation import (
+    class_attention,
+    contrast,
+    instance_relation,
+    logits,
+    maps,
+    orders,
+    relation_contrast,
+    relations,
+)
 from models.distillation.loss import LossSpec
 
 
@@ -17,6 +26,10 @@ class LossSettings(
     relations.CcSettings,
     relations.RkdSettings,
     orders.FirstOrderSettings,
+    contrast.CrdSettings,
+    relation_contrast.CrrcdSettings,
+    instance_relation.AirdSettings,
+    class_attention.AtPlusSettings,
 ):
     """The settings of all losses, each named after its loss."""
 
@@ -26,6 +39,10 @@ LOSSES: dict[str, LossSpec] = {
     **maps.SPECS,
     **relations.SPECS,
     **orders.SPECS,
+    "crd": contrast.CRD,
+    "crrcd": relation_contrast.CRRCD,
+    "aird": instance_relation.AIRD,
+    "at_plus": class_attention.AT_PLUS,
 }
 
 

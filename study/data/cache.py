@@ -13,9 +13,9 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from study.data.decode import decode_all
 from study.data.hashing import image_id
-from study.data.image_set import SPLITS, DataSplits, ImageSet
+from study.data.image_set import SPLITS, DataSplits, ImageSet, Split
 from study.data.source import Source
 
 FORMAT = 1
@@ -38,15 +38,17 @@ class Plan:
 
     Attributes:
         rows: Sorted rows of the source for each split.
-        labels: int64, one for each row of the source.
+        labels: int64, one for each row of the source, as its split numbers the classes.
         class_names: Names in label order.
         image_size: Side of the square images.
+        own_names: Names of a split whose classes are others, in its label order.
     """
 
     rows: dict[str, np.ndarray]
     labels: np.ndarray
     class_names: tuple[str, ...]
     image_size: int
+    own_names: Mapping[Split, tuple[str, ...]] = field(default_factory=dict)
 
 
 def memo_in(folder: Path) -> Callable[[str, Callable[[], str]], str]:
@@ -140,7 +142,7 @@ def _write_files(folder: Path, *, source: Source, plan: Plan, refuse: bool) -> N
     if skipped:
         _drop(folder, images, kept)
     _write_columns(folder, {name: values[kept] for name, values in columns.items()})
-    meta = {"class_names": plan.class_names, "skipped": skipped}
+    meta = {"class_names": plan.class_names, "own_names": dict(plan.own_names), "skipped": skipped}
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
@@ -169,7 +171,8 @@ def load_cache(folder: Path) -> DataSplits:
     for number, name in enumerate(SPLITS):
         start, stop = np.searchsorted(columns["split"], [number, number + 1])
         part = slice(int(start), int(stop))
-        sets[name] = ImageSet(images[part], columns["labels"][part], columns["ids"][part], tuple(meta["class_names"]))
+        class_names = tuple(meta.get("own_names", {}).get(name, meta["class_names"]))
+        sets[name] = ImageSet(images[part], columns["labels"][part], columns["ids"][part], class_names)
     is_test = columns["split"] == SPLITS.index("test")
     return DataSplits(
         **sets,

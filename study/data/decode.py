@@ -112,7 +112,9 @@ def decode_all(raws: Iterable[Raw], *, image_size: int) -> Iterator[Decoded]:
 
 def _decode(raw: Raw, *, image_size: int) -> Decoded:
     if raw.pixels is not None:
-        return Decoded(raw.row, raw.identity(), raw.pixels, (image_size, image_size))
+        height, width, _ = raw.pixels.shape
+        pixels = np.asarray(cover_square(Image.fromarray(raw.pixels), image_size))
+        return Decoded(raw.row, raw.identity(), pixels, (width, height))
     try:
         pixels, source_size = decode_square(raw.content, image_size=image_size, box=raw.box)
     except CorruptImageError as error:

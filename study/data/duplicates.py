@@ -105,13 +105,15 @@ def find_duplicates(data: DataConfig, *, cache_dir: Path, distance: int = DEFAUL
     data = data.model_copy(update={"on_corrupt": "skip"})
     splits = prepare_data(data, cache_dir=cache_dir)
     hashes = {name: perceptual_hashes(part.images) for name, part in splits.by_name().items()}
+    labels = _common_labels(splits)
     found = _Found(distance)
     nearest: dict[Split, np.ndarray] = {}
     for late in SPLITS[1:]:
         closest = np.full(len(hashes[late]), BITS, dtype=np.uint16)
         for early in SPLITS[: SPLITS.index(late)]:
-            labels = splits.by_name()[early].labels, splits.by_name()[late].labels
-            closest = np.minimum(closest, found.compare((early, late), (hashes[early], hashes[late]), labels))
+            closest = np.minimum(
+                closest, found.compare((early, late), (hashes[early], hashes[late]), (labels[early], labels[late]))
+            )
         nearest[late] = np.bincount(closest, minlength=BITS + 1)
     places = split_places(data, splits)
     bytes_of = contents(Path(cache_dir).expanduser().resolve() / splits.fingerprint)
@@ -134,6 +136,18 @@ def hamming(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     for word in range(first.shape[1]):
         distances += np.bitwise_count(first[:, None, word] ^ second[None, :, word])
     return distances
+
+
+def _common_labels(splits: DataSplits) -> dict[Split, np.ndarray]:
+    """Labels that mean the same class in every split, which may each have classes of their own."""
+    parts = splits.by_name()
+    index = {
+        name: number for number, name in enumerate(dict.fromkeys(n for p in parts.values() for n in p.class_names))
+    }
+    return {
+        split: np.array([index[name] for name in part.class_names], dtype=np.int64)[part.labels]
+        for split, part in parts.items()
+    }
 
 
 class _Found:
@@ -188,8 +202,8 @@ def _pair(
     members = []
     for code, index in zip(numbers[:2], numbers[2:], strict=True):
         name = SPLITS[code]
-        label = splits.by_name()[name].labels[index]
-        members.append(Member(name, index, places[name][int(index)], splits.class_names[label]))
+        part = splits.by_name()[name]
+        members.append(Member(name, index, places[name][int(index)], part.class_names[part.labels[index]]))
     first, second = members
     same_bytes = bytes_of[first.split][first.index] == bytes_of[second.split][second.index]
     return Pair(distance, bool(same_bytes), first, second)

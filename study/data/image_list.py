@@ -11,7 +11,7 @@ import numpy as np
 from study.data.image_folder import ImageFolderSource
 from study.data.layouts import Folders, Layout, Lists, VehicleStructs
 from study.data.listed import Entry, ListedSource, Table, classes_of, distinct
-from study.data.matfile import read_variable
+from study.data.matfile import read_variable, whole_numbers
 from study.data.source import Box
 
 
@@ -218,7 +218,7 @@ def _read_structs(root: Path, layout: VehicleStructs) -> Table:
             if category not in index:
                 known = ", ".join(layout.categories)
                 raise ValueError(f"data.path must hold vehicles of {known}, but {said} has {category!r}; correct it")
-            left, top, right, bottom = (int(vehicle[side]) for side in ("left", "top", "right", "bottom"))
+            left, top, right, bottom = whole_numbers(vehicle, ("left", "top", "right", "bottom"), said)
             box = (max(left - 1, 0), max(top - 1, 0), right, bottom)
             entries.append(Entry(str(item["name"]), index[category], "", said, box))
     return Table(entries, layout.categories)

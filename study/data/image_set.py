@@ -17,7 +17,7 @@ class ImageSet:
 
     Attributes:
         images: uint8 (n, height, width, 3), RGB, usually a read-only memory map.
-        labels: int64 (n,), from 0 to the number of classes less one.
+        labels: int64 (n,), from 0 to the number of its classes less one.
         ids: int64 (n,), unique in a data set and the same on every machine; noise is keyed to them.
         class_names: One name for each label.
     """
@@ -33,7 +33,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """The three splits of a data set.
+    """The three splits of a data set, of the same classes or, with `data.unseen_classes`, each of its own.
 
     Attributes:
         train: Images that training sees.
@@ -55,7 +55,13 @@ class DataSplits:
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """Of train."""
         return self.train.class_names
+
+    @property
+    def unseen_classes(self) -> bool:
+        """Whether validation and test are of classes that train lacks; their labels then are their own, from 0."""
+        return self.test.class_names != self.train.class_names
 
     def by_name(self) -> dict[Split, ImageSet]:
         """The splits by their names, in the order train, validation, test."""

@@ -49,17 +49,33 @@ def _heading(splits: DataSplits) -> list[str]:
     sizes = splits.source_sizes
     shorter = sizes.min(axis=1)
     low, middle, high = (sizes[np.argsort(shorter, kind="stable")[index]] for index in (0, len(sizes) // 2, -1))
+    names, _ = _counts(splits)
     return [
         f"fingerprint   {splits.fingerprint}",
-        f"images        {len(sizes)} in {len(splits.class_names)} classes, working size {side} x {side}",
+        f"images        {len(sizes)} in {len(names)} classes, working size {side} x {side}",
+        *([_of_classes(splits)] if splits.unseen_classes else []),
         f"before        smallest {low[0]} x {low[1]}, median {middle[0]} x {middle[1]}, largest {high[0]} x {high[1]}; "
         f"{np.mean(shorter < side):.0%} were scaled up",
     ]
 
 
+def _of_classes(splits: DataSplits) -> str:
+    train, validation, test = (len(part.class_names) for part in splits.by_name().values())
+    return f"classes       {train} in train, {validation} others in validation, {test} others in test"
+
+
+def _counts(splits: DataSplits) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of all classes, and int64 (n, 3), the images of each in train, validation and test."""
+    parts = splits.by_name().values()
+    columns = [np.bincount(part.labels, minlength=len(part.class_names)) for part in parts]
+    if not splits.unseen_classes:
+        return splits.class_names, np.stack(columns, axis=1)
+    counts = [np.outer(column, np.eye(3, dtype=np.int64)[number]) for number, column in enumerate(columns)]
+    return tuple(name for part in parts for name in part.class_names), np.concatenate(counts)
+
+
 def _table(splits: DataSplits) -> list[str]:
-    names = splits.class_names
-    counts = np.stack([np.bincount(part.labels, minlength=len(names)) for part in splits.by_name().values()], axis=1)
+    names, counts = _counts(splits)
     lines = [f"{'class':<{NAME_WIDTH}} {'train':>8} {'validation':>10} {'test':>8}"]
     lines += [_line(name, row) for name, row in zip(names[:MAX_LINES], counts, strict=False)]
     if len(names) > MAX_LINES:
@@ -73,12 +89,12 @@ def _line(name: str, counts: np.ndarray) -> str:
 
 
 def _findings(splits: DataSplits) -> list[str]:
-    names = splits.class_names
-    lines = []
+    names, lines = splits.class_names, []
     counts = np.bincount(splits.train.labels, minlength=len(names))
     few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < FEW]
     if few:
         lines.append(f"{len(few)} classes with fewer than {FEW} train images: {_some(few)}")
+    names = splits.test.class_names
     untested = np.bincount(splits.test.labels, minlength=len(names)) == 0
     if untested.any():
         lines.append(

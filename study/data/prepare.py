@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from study.data.hashing import digest
 from study.data.image_set import SPLITS, DataSplits, Split
 from study.data.source import Listing, Source
 from study.data.sources import open_source
-from study.data.splits import assign_splits
+from study.data.splits import assign_classes, assign_splits, cut_classes
 
 if TYPE_CHECKING:
     from study.config_data import DataConfig
@@ -64,6 +64,8 @@ def data_fingerprint(data: DataConfig, *, cache_dir: Path) -> str:
 def _fingerprint(data: DataConfig, source: Source, cache_dir: Path) -> str:
     content = source.content_hash(memo_in(cache_dir / "content"))
     settings = {name: getattr(data, name, None) for name in SPLIT_SETTINGS}
+    if data.unseen_classes is not None:  # left out where it is not set: fingerprints are older than it
+        settings["unseen_classes"] = data.unseen_classes
     return digest(str(FORMAT), content, json.dumps(settings, sort_keys=True))
 
 
@@ -84,8 +86,31 @@ def split_places(data: DataConfig, splits: DataSplits) -> dict[Split, list[str]]
     return found
 
 
-def _plan(data: DataConfig, source: Source) -> Plan:
-    listing = _first_classes(source.listing(), data.max_classes)
+class Allotment(NamedTuple):
+    """What each split holds, before anything is decoded.
+
+    Attributes:
+        rows: Split -> its sorted rows of the source.
+        labels: int64, one for each row of the source, as its split numbers the classes.
+        class_names: Of train, in label order.
+        own_names: Of a split whose classes are others than those of train.
+    """
+
+    rows: dict[str, np.ndarray]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    own_names: dict[Split, tuple[str, ...]]
+
+
+def allot(data: DataConfig, listing: Listing) -> Allotment:
+    """The splits that a data section makes of a source's listing.
+
+    Raises:
+        ValueError: The classes do not suffice for `data.unseen_classes`.
+    """
+    listing = _first_classes(listing, data.max_classes)
+    if data.unseen_classes is not None:
+        return _by_classes(data, listing)
     rows = assign_splits(
         listing.labels,
         listing.official,
@@ -94,14 +119,33 @@ def _plan(data: DataConfig, source: Source) -> Plan:
         seed=data.split_seed,
         max_per_class=data.max_per_class,
     )
-    present = np.bincount(listing.labels[rows["train"]], minlength=len(listing.class_names))
+    return Allotment(rows, listing.labels, listing.class_names, {})
+
+
+def _by_classes(data: DataConfig, listing: Listing) -> Allotment:
+    """Splits that share no class, each with labels from 0."""
+    assert data.unseen_classes is not None
+    names, labels = listing.class_names, listing.labels
+    cut = cut_classes(len(names), unseen_classes=data.unseen_classes, validation_share=data.validation_share)
+    rows = assign_classes(labels, listing.official, cut, seed=data.split_seed, max_per_class=data.max_per_class)
+    own_labels, own_names = labels.copy(), {}
+    for split, classes in cut.spans().items():
+        own_labels[rows[split]] -= classes.start
+        own_names[split] = names[classes.start : classes.stop]
+    return Allotment(rows, own_labels, own_names.pop("train"), own_names)
+
+
+def _plan(data: DataConfig, source: Source) -> Plan:
+    allotted = allot(data, source.listing())
+    names = allotted.class_names
+    present = np.bincount(allotted.labels[allotted.rows["train"]], minlength=len(names))
     if present.min() == 0:
-        missing = [name for name, count in zip(listing.class_names, present, strict=True) if count == 0]
+        missing = [name for name, count in zip(names, present, strict=True) if count == 0]
         raise ValueError(
             f"each class must have an image in train, but {len(missing)} have none, such as {missing[0]!r}; "
             "check the split column or folders, or lower validation_share"
         )
-    return Plan(rows, listing.labels, listing.class_names, data.image_size)
+    return Plan(allotted.rows, allotted.labels, names, data.image_size, allotted.own_names)
 
 
 def _first_classes(listing: Listing, max_classes: int | None) -> Listing:

@@ -30,8 +30,9 @@ class Raw(NamedTuple):
 
     Attributes:
         row: Its row in the source.
-        content: The encoded bytes, empty where there are none; of a drawn image, its name.
-        pixels: uint8 (size, size, 3) where the source draws images itself, else None: `content` is to be decoded.
+        content: The encoded bytes, empty where there are none; of a drawn image, its name; else the pixels' bytes.
+        pixels: uint8 (height, width, 3), RGB, where the source has no encoded images, else None: `content` is to be
+            decoded.
         box: The part of the decoded image to keep, before it is turned as its EXIF data say; None: all of it.
     """
 

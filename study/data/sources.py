@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from study.data.cifar import open_cifar
+from study.data.cub import open_cub
 from study.data.image_folder import ImageFolderSource
 from study.data.image_list import open_image_list
 from study.data.layouts import LAYOUTS, Lists
+from study.data.lfw import open_lfw
 from study.data.parquet import ParquetSource
 from study.data.source import Source
 from study.data.stanford_cars import open_stanford_cars
+from study.data.svhn import open_svhn
 from study.data.synthetic import SyntheticSource
 
 
@@ -43,6 +47,22 @@ def _synthetic_vehicles(data: Any) -> Source:
 
 def _stanford_cars(data: Any) -> Source:
     return open_stanford_cars(data.path, crop_to_box=data.crop_to_box, refuse=data.on_corrupt == "refuse")
+
+
+def _cub(data: Any) -> Source:
+    return open_cub(data.path, crop_to_box=data.crop_to_box, refuse=data.on_corrupt == "refuse")
+
+
+def _cifar(data: Any) -> Source:
+    return open_cifar(data.path, labels=data.labels)
+
+
+def _svhn(data: Any) -> Source:
+    return open_svhn(data.path, extra=data.extra)
+
+
+def _lfw(data: Any) -> Source:
+    return open_lfw(data.path, min_images=data.min_images)
 
 
 def _image_list(data: Any) -> Source:
@@ -74,6 +94,10 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "parquet": _parquet,
     "stanford-cars": _stanford_cars,
     "image-list": _image_list,
+    "cifar": _cifar,
+    "svhn": _svhn,
+    "cub-200": _cub,
+    "lfw": _lfw,
 }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from study.data.hashing import hash64, shuffled
+from study.data.image_set import Split
 
 UNASSIGNED = ""
 
@@ -69,4 +72,59 @@ def assign_splits(
         rows["train"] = np.setdiff1d(rows["train"], rows["validation"], assume_unique=True)
     if max_per_class is not None:
         rows["train"] = keep_per_class(labels, rows["train"], limit=max_per_class, seed=seed)
+    return rows
+
+
+class ClassCut(NamedTuple):
+    """How many classes each split has, in the source's order: train, then validation, then test."""
+
+    train: int
+    validation: int
+    test: int
+
+    def spans(self) -> dict[Split, range]:
+        """The classes of each split, as the source numbers them."""
+        seen = self.train + self.validation
+        return {"train": range(self.train), "validation": range(self.train, seen), "test": range(seen, sum(self))}
+
+
+def cut_classes(num_classes: int, *, unseen_classes: float, validation_share: float) -> ClassCut:
+    """The last classes for test, and the last of those left for validation; two at least each.
+
+    A share of 0.5 gives the protocol of Oh Song et al. 2016, arXiv 1511.06452: classes 1-100 and 101-200 of CUB-200,
+    1-98 and 99-196 of Cars-196. It has no validation classes; here they are taken from the first half.
+
+    Raises:
+        ValueError: The classes do not suffice for two in each split.
+    """
+    test = round(num_classes * unseen_classes)
+    validation = max(2, round((num_classes - test) * validation_share))
+    train = num_classes - test - validation
+    if train < 2 or test < 2:
+        raise ValueError(
+            "data.unseen_classes must leave two classes or more for train, validation and test each, but "
+            f"{unseen_classes:g} of {num_classes} classes gives {max(train, 0)}, {validation} and {test}; set another "
+            "share, another data.validation_share, or take more classes"
+        )
+    return ClassCut(train, validation, test)
+
+
+def assign_classes(
+    labels: np.ndarray, official: np.ndarray, cut: ClassCut, *, seed: int, max_per_class: int | None = None
+) -> dict[str, np.ndarray]:
+    """Sorted rows of train, validation and test, each of whole classes; `max_per_class` counts in train and validation.
+
+    Args:
+        labels: int64 (n,), as the source numbers them.
+        official: The source's own split of each row, which does not matter here but for rows that are left out.
+        cut: The classes of each split.
+        seed: Seed of what `max_per_class` keeps.
+        max_per_class: Most images of a class that train and validation keep.
+    """
+    kept = np.isin(official, ("train", "validation", "test", UNASSIGNED))
+    rows: dict[str, np.ndarray] = {}
+    for split, classes in cut.spans().items():
+        rows[split] = np.flatnonzero(kept & (labels >= classes.start) & (labels < classes.stop))
+        if max_per_class is not None and split != "test":
+            rows[split] = keep_per_class(labels, rows[split], limit=max_per_class, seed=seed)
     return rows

@@ -7,9 +7,11 @@ labels of the test images are a file of their own, published beside the devkit, 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from study.data.listed import Entry, ListedSource, Table
-from study.data.matfile import read_variable
+from study.data.matfile import read_variable, whole_numbers
+from study.data.source import Box
 
 ANNOTATIONS = {
     "train": ("cars_train", ("devkit/cars_train_annos.mat",)),
@@ -50,10 +52,14 @@ def read_devkit(root: Path, *, boxes: bool) -> Table:
         for number, item in enumerate(read_variable(file, "annotations", fields=FIELDS), start=1):
             said = f"{file.relative_to(root).as_posix()} entry {number}"
             label = _label(item["class"], said, len(names))
-            x1, y1, x2, y2 = (int(item[name]) for name in FIELDS[:4])
-            box = (x1 - 1, y1 - 1, x2, y2) if boxes else None
+            box = _box(item, said) if boxes else None
             entries.append(Entry(f"{folder}/{item['fname']}", label, split, said, box))
     return Table(entries, names)
+
+
+def _box(item: Any, said: str) -> Box:
+    x1, y1, x2, y2 = whole_numbers(item, FIELDS[:4], said)
+    return x1 - 1, y1 - 1, x2, y2
 
 
 def _find(root: Path, places: tuple[str, ...]) -> Path:

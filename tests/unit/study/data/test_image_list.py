@@ -69,14 +69,14 @@ def write_surveillance(root):
     return {"layout": "compcars-surveillance", "path": str(root)}
 
 
-def write_bit_vehicle(root, category="SUV"):
+def write_bit_vehicle(root, category="SUV", right=40):
     """Images beside VehicleInfo.mat, an n x 1 struct array; the last image shows two vehicles."""
     kinds = ["Bus", "Microbus", "Minivan", "Sedan", "SUV", "Truck"]
     box_type = [(name, object) for name in ("left", "top", "right", "bottom", "category")]
     item_type = [(name, object) for name in ("name", "height", "width", "vehicles", "nVehicles")]
     items = np.empty((25, 1), dtype=item_type)
     for number in range(25):
-        vehicles = [(2, 3, 11, 12, kinds[number % 6])] + [(21, 1, 40, 20, category)] * (number == 24)
+        vehicles = [(2, 3, 11, 12, kinds[number % 6])] + [(21, 1, right, 20, category)] * (number == 24)
         name = f"vehicle_{number + 1:07}.jpg"
         write_image(root / name, box=vehicles[0][:4])
         items[number, 0] = (name, 20, 30, np.array([vehicles], dtype=box_type), len(vehicles))
@@ -338,6 +338,7 @@ def test_a_set_of_other_classes_is_refused(tmp_path):
         ({"lists": {"train": "a"}, "columns": {"path": 0}}, "columns must say where the label stands"),
         ({"lists": {"train": "a"}, "columns": {"label": 0}}, "columns must differ for path and label, but both are 0"),
         ({"lists": {"train": "a"}, "columns": {"label": 1}, "label_part": 0}, "label_part has no effect beside"),
+        ({"lists": {"train": "a"}, "label_part": -1}, "must be a folder of the path, .* got -1, which is"),
         ({"lists": {"train": "a"}, "class_names": "n.txt"}, "class_names needs label_base"),
         ({"lists": {"train": "a"}, "crop_to_box": False}, "crop_to_box has no effect on lists of your own"),
     ],
@@ -345,6 +346,11 @@ def test_a_set_of_other_classes_is_refused(tmp_path):
 def test_settings_without_effect_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         section({"path": "set", **settings})
+
+
+def test_a_box_of_a_vehicle_that_is_no_number_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"boxes of whole numbers, but VehicleInfo.mat entry 25 has right = nan"):
+        open_source(section(write_bit_vehicle(tmp_path / "bit", right=np.nan)))
 
 
 def test_check_names_the_line_of_the_study_file_before_anything_starts(tmp_path):

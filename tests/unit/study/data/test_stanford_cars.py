@@ -154,6 +154,17 @@ def test_a_box_without_width_is_refused(tmp_path):
     assert open_source(data.model_copy(update={"crop_to_box": False}))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, "wide", np.zeros(0)])
+def test_a_box_that_is_no_number_is_refused(tmp_path, value):
+    data = write_set(tmp_path / "cars").model_copy(update={"crop_to_box": True})
+    content = annotations([(1 + number % 3, f"{number + 1:05}.jpg") for number in range(9)])
+    content["annotations"][0, 4]["bbox_x2"] = value
+    savemat(tmp_path / "cars" / "devkit" / "cars_train_annos.mat", content)
+    with pytest.raises(ValueError, match=r"boxes of whole numbers, but .* entry 5 has bbox_x2 = "):
+        open_source(data)
+    assert open_source(data.model_copy(update={"crop_to_box": False}))
+
+
 def test_the_published_devkit(tmp_path):
     place = Path(os.environ.get("MURK_TEST_DATA", "")) / "stanford-cars-devkit"
     if not os.environ.get("MURK_TEST_DATA") or not place.is_dir():
