@@ -68,7 +68,7 @@ def _noise(plan: Plan) -> list[str]:
         *(_wrapped("", f"real noisy images, with the test: {', '.join(noise.real)} ({plan.sizes.real:,} images)")
           if noise.real else []),
         *(_wrapped("", "at the lower sides too: all of this noise") if lower.with_noise else []),
-        *(_wrapped("Resolution", f"to train on: {', '.join(map(str, lower.train))} px, {lower.kernel}, "
+        *(_wrapped("Sides", f"to train on: {', '.join(map(str, lower.train))} px, {lower.kernel}, "
                    f"{'kept small' if lower.view == 'small' else 'brought back up'}") if lower.train else []),
     ]  # fmt: skip
 
