@@ -1,8 +1,9 @@
 """Tensors of all workers, with the gradient of this worker's own part: for losses that compare a batch's images.
 
-Workers average their gradients, each weighted by its number of images. A loss of the whole batch has on each worker
-only the gradient through that worker's images, whose sum is wanted; `as_share` scales it so that the average is this
-sum.
+Workers average their gradients, each weighted by its number of images. Of a loss of the whole batch each worker has
+only the gradient through its own images, and their sum is wanted: so the gradient through a worker's own part is scaled
+by the number of all images over its own. What the loss itself learns (a relation's layers) has the whole gradient on
+every worker, whose average is right as it is.
 
 Shape suffixes: B images of this worker, T images of all.
 """
@@ -36,7 +37,7 @@ def crowd_of(count: int, device: torch.device) -> Crowd | None:
 
 
 def gathered(part: Tensor, crowd: Crowd) -> Tensor:
-    """The rows of all workers in order of rank, (T, ...); a gradient reaches this worker's own. All must call it.
+    """The rows of all workers in order of rank, (T, ...); a scaled gradient reaches one's own. All must call it.
 
     Args:
         part: (B, ...), of the same trailing shape on every worker; B may differ.
@@ -46,14 +47,6 @@ def gathered(part: Tensor, crowd: Crowd) -> Tensor:
     parts = [torch.empty_like(padded) for _ in crowd.counts]
     dist.all_gather(parts, padded)
     whole = [other[:count] for other, count in zip(parts, crowd.counts, strict=True)]
-    whole[crowd.rank] = part
+    fixed = part.detach()
+    whole[crowd.rank] = fixed + (part - fixed) * (crowd.total / len(part))
     return torch.cat(whole)
-
-
-def as_share(loss: Tensor, crowd: Crowd) -> Tensor:
-    """A loss of the whole batch as a worker's mean loss.
-
-    It has the same value, and a gradient whose mean over workers, weighted by their images, is the loss's own.
-    """
-    scale = crowd.total / crowd.counts[crowd.rank]
-    return loss.detach() + (loss - loss.detach()) * scale

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import StagedBackbone, check_backbone, create_backbone
-from models.distillation.gather import as_share, crowd_of, gathered
+from models.distillation.gather import crowd_of, gathered
 from models.distillation.loss import DistillationLoss, Facts, RelationalLoss, Sample, Shape, View, wide
 from models.distillation.registry import LOSSES, LossSettings
 from models.losses import smoothed_cross_entropy
@@ -251,7 +251,7 @@ class Distil(BackboneStudent[StudentNetwork]):
         if crowd is None:
             return module(student, teacher, sample)
         ours, theirs = module.parts(student, teacher)
-        return as_share(module.compare(gathered(ours, crowd), gathered(theirs, crowd)), crowd)
+        return module.compare(gathered(ours, crowd), gathered(theirs, crowd))
 
     def _sample(self, batch: Batch) -> Sample:
         """Rows in the training set by the images' ids; by the batch's order where only shapes or times are asked."""
