@@ -50,7 +50,7 @@ class Verification(Section):
     name: Literal["verification"]
     pairs: str = Field(min_length=1, description="List of pairs; relative paths count from the study file.")
     images: str | None = Field(
-        default=None, min_length=1, description="Parquet file or folder of the pairs' images; relative paths as above."
+        default=None, min_length=1, description="Parquet file of faces or LFW's folder; left out: the folder of pairs."
     )
     reference: Reference = Field(
         default="same", description="A pair's second image is under the first one's noise (same), or stays clean."

@@ -32,7 +32,8 @@ FALSE_ACCEPTS = 0.01
 class PairSet(Protocol):
     """Images and the pairs of them that are to be judged.
 
-    It may also have `persons`, a name for each image, by which those among the training classes are found.
+    It may also have a `fingerprint`, by which a study knows that they are the same as before, and `known(class_names)`,
+    the persons in them that are training classes.
     """
 
     @property
