@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.distillation.loss import View
-from study.evaluate import Cell, noisy
+from noise.low_resolution import Lens
+from study.evaluate import FULL, Cell, noisy
 from study.loop import device_images
 from study.ranks import Ranks
 
@@ -35,7 +36,7 @@ class Pictures(Protocol):
 @torch.inference_mode()
 def embed(
     view: Look, pictures: Pictures, cell: Cell, *, positions: np.ndarray, seed: int, ranks: Ranks, scale: str,
-    batch_size: int,
+    batch_size: int, lens: Lens = FULL,
 ) -> Tensor:  # fmt: skip
     """Embeddings of some images under a cell's noise, the same noisy pixels as `study.evaluate` makes.
 
@@ -44,6 +45,7 @@ def embed(
     Args:
         positions: int64 (P,) of the images to embed.
         seed: Key of the noise.
+        lens: How cells of a lower side are made.
 
     Returns:
         embeddings_PD, float32, on the CPU, in the order of `positions`.
@@ -55,7 +57,7 @@ def embed(
         take = own[first : first + batch_size]
         raw_BCHW = torch.from_numpy(np.ascontiguousarray(pictures.images[take])).permute(0, 3, 1, 2)
         ids_B = torch.from_numpy(np.asarray(pictures.ids[take]))
-        seen_BCHW = noisy(device_images(raw_BCHW, device), cell, ids_B=ids_B, seed=seed, scale=scale)
+        seen_BCHW = noisy(device_images(raw_BCHW, device), cell, ids_B=ids_B, seed=seed, scale=scale, lens=lens)
         parts.append(view(seen_BCHW).embedding_BD.float().flatten(1).cpu())
     shares = ranks.gather(torch.cat(parts).numpy() if parts else None)  # a worker without images knows no D
     width = next(share.shape[1] for share in shares if share is not None)

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from noise.keyed import image_keys
+from noise.low_resolution import Lens
 from study.config_task import Reference
 from study.data.image_set import ImageSet
 from study.embeddings import Look, cosines, embed, unit
-from study.evaluate import CLEAN, Cell, Evaluation, cell_row, gathered_rows, keep_rows
+from study.evaluate import CLEAN, FULL, Cell, Evaluation, cell_row, gathered_rows, keep_rows
 from study.ranks import Ranks
 
 _SCORES_AT_ONCE = 1 << 24
@@ -120,6 +121,7 @@ def evaluate_retrieval(
     seed: int,
     ranks: Ranks,
     scale: str = "nearest",
+    lens: Lens = FULL,
     batch_size: int = 256,
     at: Sequence[int] = (1, 2, 4, 8),
     reference: Reference = "same",
@@ -131,6 +133,7 @@ def evaluate_retrieval(
 
     Args:
         view: The network, in evaluation mode.
+        lens: How cells of a lower side are made.
         at: The K of Recall@K, in the rows of `extra`.
         reference: What a query under a cell's noise is compared with: the others under the same cell (`same`), or the
             others as they are (`clean`), as a camera's poor picture with an archive of good ones.
@@ -163,12 +166,13 @@ def evaluate_retrieval(
     def embedded(cell: Cell) -> Tensor:
         kept = known.get(cell)
         return kept if kept is not None else embed(
-            view, images, cell, positions=chosen, seed=seed, ranks=ranks, scale=scale, batch_size=batch_size
+            view, images, cell, positions=chosen, seed=seed, ranks=ranks, scale=scale, lens=lens,
+            batch_size=batch_size,
         ).to(device)  # fmt: skip
 
     if reference == "clean":
         known[Cell(CLEAN, 0)] = embedded(Cell(CLEAN, 0))
-    for index in sorted(range(len(cells)), key=lambda index: cells[index].corruption != CLEAN):  # flips need it first
+    for index in sorted(range(len(cells)), key=lambda index: cells[index].name != CLEAN):  # flips need it first
         whole = embedded(cells[index])
         gallery, queries = known.get(Cell(CLEAN, 0), whole), whole[own_places]
         found = neighbours(
@@ -176,7 +180,7 @@ def evaluate_retrieval(
             normalise=normalise,
         )  # fmt: skip
         predicted = all_labels[found.nearest_Q].where(found.nearest_Q != NONE, NONE)
-        if cells[index].corruption == CLEAN:
+        if cells[index].name == CLEAN:
             unchanged = predicted
         flipped = sums.new_tensor(torch.nan) if unchanged is None else (predicted != unchanged).sum()
         right, missing = (predicted == own_labels).sum(), sums.new_tensor(torch.nan)

@@ -37,18 +37,18 @@ def evaluate_task(
         heads: Of a method with several classifiers, for the task `classification`.
         pairs: What verification is tested on, in place of `images`.
     """
-    noise, task = config.noise, config.task
+    noise, task, lens = config.noise, config.task, config.resolution.evaluation_lens
     is_test, limit, keyed = split == "test", noise.validation_images, config.data.split_seed
     if task.name == "classification":
         return evaluate(
-            method.predict, images, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale,
+            method.predict, images, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale, lens=lens,
             batch_size=config.train.eval_batch_size, positions=None if is_test else subset(images, limit, seed=keyed),
             keep_predictions=is_test, heads=heads,
         )  # fmt: skip
     assert isinstance(method, Viewed)
     if isinstance(task, Retrieval):
         return evaluate_retrieval(
-            method.view, images, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale,
+            method.view, images, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale, lens=lens,
             batch_size=config.train.eval_batch_size, at=task.at, reference=task.reference, normalise=task.normalise,
             positions=None if is_test else whole_classes(images, limit, seed=keyed), keep_predictions=is_test,
         )  # fmt: skip
@@ -56,7 +56,7 @@ def evaluate_task(
         pairs = validation_pairs(images, count=task.validation_pairs, seed=keyed)
     assert pairs is not None
     return evaluate_pairs(
-        method.view, pairs, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale,
+        method.view, pairs, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale, lens=lens,
         batch_size=config.train.eval_batch_size, reference=task.reference, keep_predictions=is_test,
     )  # fmt: skip
 

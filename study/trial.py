@@ -306,11 +306,10 @@ def _total_passes(run: Run, progress: checkpoint.Progress) -> float:
 
 
 def _validate(run: Run, *, heads: Heads | None = None) -> Evaluation:
-    noise = run.config.noise
     run.method.network.eval()
     return evaluate_task(
-        run.config, run.method, run.data.validation, grid_of_validation(run.config), split="validation", ranks=run.ranks,
-        heads=heads,
+        run.config, run.method, run.data.validation, grid_of_validation(run.config), split="validation",
+        ranks=run.ranks, heads=heads,
     )  # fmt: skip
 
 
@@ -322,7 +321,6 @@ def _heads(run: Run) -> Heads | None:
 
 def _test(run: Run, *, heads: Heads | None) -> Evaluation:
     """The test grid, then each folder of real noisy images as a cell of its own at severity 0."""
-    noise = run.config.noise
     sets = [(run.data.test, grid_of_test(run.config))]
     sets += [(images, [Cell(name, 0)]) for name, images in run.real.items()]
     parts = [

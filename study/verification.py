@@ -20,9 +20,10 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from noise.keyed import image_keys
+from noise.low_resolution import Lens
 from study.config_task import Reference
 from study.embeddings import Look, cosines, embed
-from study.evaluate import CLEAN, Cell, Evaluation, cell_row
+from study.evaluate import CLEAN, FULL, Cell, Evaluation, cell_row, level_of
 from study.ranks import Ranks
 
 FALSE_ACCEPTS = 0.01
@@ -121,6 +122,7 @@ def evaluate_pairs(
     seed: int,
     ranks: Ranks,
     scale: str = "nearest",
+    lens: Lens = FULL,
     batch_size: int = 256,
     reference: Reference = "same",
     keep_predictions: bool = False,
@@ -129,6 +131,7 @@ def evaluate_pairs(
 
     Args:
         view: The network, in evaluation mode.
+        lens: How cells of a lower side are made.
         reference: Both images of a pair are under the cell's noise (`same`), or the first one alone (`clean`): a poor
             probe against a good reference.
         keep_predictions: Also return a row for each pair x cell.
@@ -150,20 +153,21 @@ def evaluate_pairs(
     probe_P, other_P = np.split(place, 2)
 
     def embedded(cell: Cell) -> Tensor:
-        return embed(view, pairs, cell, positions=used, seed=seed, ranks=ranks, scale=scale, batch_size=batch_size)
+        return embed(view, pairs, cell, positions=used, seed=seed, ranks=ranks, scale=scale, batch_size=batch_size,
+                     lens=lens)  # fmt: skip
 
     clean = embedded(Cell(CLEAN, 0)) if reference == "clean" else None
     table, extra, kept = {}, {}, []
     unchanged: np.ndarray | None = None
     side = min(pairs.images.shape[1:3])
-    for index in sorted(range(len(cells)), key=lambda index: cells[index].corruption != CLEAN):  # flips need it first
+    for index in sorted(range(len(cells)), key=lambda index: cells[index].name != CLEAN):  # flips need it first
         cell = cells[index]
         whole = clean if clean is not None and cell == Cell(CLEAN, 0) else embedded(cell)
         likeness_P = cosines(whole[probe_P], (whole if clean is None else clean)[other_P]).numpy()
         likeness_P = np.nan_to_num(likeness_P, nan=-1.0)  # what is no number is like nothing
         found = judge(likeness_P, pairs.same, pairs.fold)
         correct_P = found.predicted_P == pairs.same
-        if cell.corruption == CLEAN:
+        if cell.name == CLEAN:
             unchanged = found.predicted_P
         flips = float("nan") if unchanged is None else float((found.predicted_P != unchanged).sum())
         sums = torch.tensor([len(ids), correct_P.sum(), float("nan"), flips], dtype=torch.float64)
@@ -247,8 +251,8 @@ def _columns(
         "predicted": predicted_P[order].astype(np.int64),
         "confidence": ((1 + likeness_P[order]) / 2).astype(np.float32),
         "correct": (predicted_P == same_P)[order],
-        "corruption": np.full(len(ids), cell.corruption, dtype=object),
-        "severity": np.full(len(ids), cell.severity, dtype=np.int64),
+        "corruption": np.full(len(ids), cell.name, dtype=object),
+        "severity": np.full(len(ids), level_of(cell), dtype=np.int64),
     }
 
 

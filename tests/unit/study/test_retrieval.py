@@ -9,13 +9,13 @@ from torch import Tensor
 import study.retrieval
 from models.distillation.loss import View
 from study.data.image_set import ImageSet
-from study.evaluate import Cell, Evaluation, grid, noisy
+from study.evaluate import Cell, Evaluation, grid, level_of, noisy
 from study.loop import device_images
 from study.ranks import Ranks
 from study.retrieval import NEVER, NONE, evaluate_retrieval, has_mate, neighbours, whole_classes
 from tests.unit.study.workers import run_workers
 
-CELLS = grid(["gaussian_noise", "motion_blur"], [2, 5])
+CELLS = [*grid(["gaussian_noise", "motion_blur"], [2, 5]), Cell("clean", 0, 6), Cell("contrast", 2, 6)]
 CPU = Ranks(device="cpu")
 AT = (1, 2, 4, 100)
 
@@ -66,7 +66,9 @@ def test_recall_is_a_count_by_hand(reference, normalise) -> None:
         nearest_clean = np.array(nearest) if nearest_clean is None else nearest_clean
         assert row["correct"] == hits[0]
         assert row["flips"] == np.mean(np.array(nearest) != nearest_clean)
-        mine = [extra for extra in found.extra if (extra["corruption"], extra["severity"]) == cell]
+        mine = [
+            extra for extra in found.extra if (extra["corruption"], extra["severity"]) == (cell.name, level_of(cell))
+        ]
         assert [extra["correct"] for extra in mine] == hits.tolist()
         assert [extra["recall"] for extra in mine] == (hits / 40).tolist()
         assert [extra["k"] for extra in mine] == list(AT)
@@ -86,7 +88,9 @@ def test_nearest_are_those_that_scikit_learn_finds() -> None:
 
 def test_rows_have_what_the_reports_read() -> None:
     found = run(image_set(40))
-    assert [(row["corruption"], row["severity"]) for row in found.cells] == CELLS
+    assert [(row["corruption"], row["severity"]) for row in found.cells] == [
+        (cell.name, level_of(cell)) for cell in CELLS
+    ]
     for row in found.cells:
         assert row["n"] == 40
         assert np.isnan([row["nll"], row["ece"]]).all()

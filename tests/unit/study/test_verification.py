@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.distillation.loss import View
 from study.data.image_set import ImageSet
-from study.evaluate import Evaluation, grid, noisy
+from study.evaluate import Evaluation, grid, level_of, noisy
 from study.loop import device_images
 from study.ranks import Ranks
 from study.validation_pairs import MadePairs, validation_pairs
@@ -120,7 +120,7 @@ def test_kept_rows_hold_the_similarity_of_each_pair() -> None:
     rows = found.predictions
     assert len(set(pair_ids(pairs).tolist())) == 40
     for cell, row in zip(CELLS, found.cells, strict=True):
-        own = (rows["corruption"] == cell.corruption) & (rows["severity"] == cell.severity)
+        own = (rows["corruption"] == cell.name) & (rows["severity"] == level_of(cell))
         order = np.argsort(pair_ids(pairs))
         assert np.array_equal(rows["image_id"][own], pair_ids(pairs)[order])
         assert np.array_equal(rows["label"][own], pairs.same[order])
