@@ -145,13 +145,17 @@ def last_metric(events: Sequence[Mapping[str, Any]], name: str) -> float:
 def config_id(config: Mapping[str, Any]) -> str:
     """Twelve hex digits that name a configuration without its training seed: the seeds of one share it.
 
-    Folders of real noisy images go by their names: where they lie may change between two launches.
+    Folders of real noisy images go by their names: where they lie may change between two launches. So may the pairs of
+    a verification, all trials of which are tested on the same.
     """
     train = {key: value for key, value in config.get("train", {}).items() if key != "seed"}
     bare = {key: value for key, value in config.items() if key != "seed"} | {"train": train}
     if "real" in bare.get("noise", {}):
         noise = {key: value for key, value in bare["noise"].items() if key != "real"}
         bare["noise"] = noise | ({"real": sorted(bare["noise"]["real"])} if bare["noise"]["real"] else {})
+    task = {key: value for key, value in bare.pop("task", {}).items() if key not in ("pairs", "images")}
+    if task.get("name", "classification") != "classification":  # records are older than tasks
+        bare["task"] = task
     text = json.dumps(bare, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from analysis import facts, figures
 from analysis.contrasts import contrast_table
+from analysis.embeddings import LEGENDS, TITLES, embedding_table, task_of
 from analysis.heads import HEAD_LEGEND, head_table
 from analysis.load import Snapshot, read_examples, read_study
 from analysis.scores import Headline, headline
@@ -40,7 +41,7 @@ HEADLINE_COLUMNS = (
     "seconds",
 )  # fmt: skip
 
-_OPTIONAL = ("real", "heads")  # tables that most studies have no rows for
+_OPTIONAL = ("real", "heads", "embeddings")  # tables that most studies have no rows for
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def write_report(
         "real": real_table(found),
         "contrasts": contrast_table(found, snapshot.study),
         "heads": head_table(snapshot, found),
+        "embeddings": embedding_table(snapshot, found),
         "trials": trial_table(snapshot, metric=found.objective[0]),
     }
     pictures = draw(snapshot, found, tables)
@@ -157,7 +159,7 @@ def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictu
          "cells": [_split_interval(column.text(row)) for column in columns]}
         for _, row in accuracy.frame.iterrows()
     ]  # fmt: skip
-    ended = tables["trials"].frame
+    ended, task = tables["trials"].frame, task_of(snapshot.study)
     return environment.get_template("report.html").render(
         facts=facts.gather(snapshot, found, tables["contrasts"]),
         is_test=found.split == "test",
@@ -169,6 +171,9 @@ def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictu
         real_legend=REAL_LEGEND,
         heads=_cells_of(tables["heads"]) if "heads" in tables else None,
         head_legend=HEAD_LEGEND,
+        embeddings=_cells_of(tables["embeddings"]) if "embeddings" in tables else None,
+        embeddings_title=TITLES[task] if task else "",
+        embeddings_legend=LEGENDS[task] if task else "",
         measure_legend=MEASURE_LEGEND if "ECE noise" in (column.title for column in columns) else "",
         contrasts=tables["contrasts"],
         is_restated=bool(snapshot.study.get("restated")),

@@ -20,6 +20,7 @@ from noise.families import CORRUPTIONS
 from study.config_data import DataConfig, Section, SyntheticVehicles
 from study.config_noise import NoiseConfig, Probability, TrainNoise
 from study.config_resolution import ResolutionConfig
+from study.config_task import AnyTask, Classification
 
 NUMERICS = 3
 """Raised by hand whenever the same settings give other numbers; part of every trial's identity."""
@@ -447,6 +448,23 @@ class TrialConfig(Section):
     resolution: ResolutionConfig = ResolutionConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    task: AnyTask = Classification()
+
+    @model_validator(mode="after")
+    def _task_fits(self) -> Self:
+        name = self.task.name
+        if name == "classification" and getattr(self.data, "unseen_classes", None) is not None:
+            raise ValueError(
+                "task.name must be retrieval or verification with data.unseen_classes, whose test images are of "
+                "classes that no classifier learns, but got classification; set task: {name: retrieval}, or take "
+                "unseen_classes out"
+            )
+        if name != "classification" and self.noise.real:
+            raise ValueError(
+                f"noise.real must be left out with task.name: {name}, as its folders are of images to classify; take "
+                "it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -59,11 +59,12 @@ class Cell(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Cells and, where asked for, one row for each image x cell, and one for each head x cell."""
+    """Cells and, where asked for, one row for each image x cell, one for each head x cell, and a task's own rows."""
 
     cells: list[dict[str, Any]]
     predictions: dict[str, np.ndarray]
     heads: Sequence[dict[str, Any]] = ()
+    extra: Sequence[dict[str, Any]] = ()
 
 
 def grid(
@@ -172,12 +173,12 @@ def evaluate(
             for name, head_right_B in head_right.items():
                 head_correct.setdefault(name, sums.new_zeros(len(cells)))[index] += head_right_B.sum()
             if keep_predictions:
-                _keep(rows, cell, ids_B, labels_B, predicted_B, confidence_B, head_right)
+                keep_rows(rows, cell, ids_B, labels_B, predicted_B, confidence_B, head_right)
     sums = ranks.sum(sums).cpu()
     errors = _calibration_errors(confidence_KI, right_KI, ranks)
     side = min(images.images.shape[1:3])
-    table = [_cell_row(cell, sums[i], errors[i], split, side, scale) for i, cell in enumerate(cells)]
-    predictions = _gathered(rows, ranks) if keep_predictions else {}
+    table = [cell_row(cell, sums[i], errors[i], split, side, scale) for i, cell in enumerate(cells)]
+    predictions = gathered_rows(rows, ranks) if keep_predictions else {}
     return Evaluation(table, predictions, [] if heads is None else _head_rows(head_correct, table, ranks))
 
 
@@ -215,10 +216,11 @@ def _calibration_errors(confidence_KI: Tensor, right_KI: Tensor, ranks: Ranks) -
     return [calibration_error(*pair) for pair in zip(confidence_KI, right_KI, strict=True)]
 
 
-def _keep(
+def keep_rows(
     rows: dict[str, list[np.ndarray]], cell: Cell, ids_B: Tensor, labels_B: Tensor, predicted_B: Tensor,
     confidence_B: Tensor, head_right: Mapping[str, Tensor],
 ) -> None:  # fmt: skip
+    """Add a batch's rows under a cell to the columns of the kept predictions."""
     columns = {
         "image_id": ids_B.numpy(),
         "label": labels_B.cpu().numpy(),
@@ -233,7 +235,8 @@ def _keep(
         rows.setdefault(name, []).append(values)
 
 
-def _gathered(rows: dict[str, list[np.ndarray]], ranks: Ranks) -> dict[str, np.ndarray]:
+def gathered_rows(rows: dict[str, list[np.ndarray]], ranks: Ranks) -> dict[str, np.ndarray]:
+    """The kept rows of all workers, by corruption, severity and id; every worker must call it with its own."""
     parts = ranks.gather({name: np.concatenate(values) for name, values in rows.items()})
     parts = [part for part in parts if part]  # a worker without images has no columns
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -253,7 +256,8 @@ def _head_rows(correct: Mapping[str, Tensor], table: Sequence[dict[str, Any]], r
     ]  # fmt: skip
 
 
-def _cell_row(cell: Cell, sums: Tensor, ece: float, split: str, side: int, scale: str) -> dict[str, Any]:
+def cell_row(cell: Cell, sums: Tensor, ece: float, split: str, side: int, scale: str) -> dict[str, Any]:
+    """A cell's row of the sums over all workers: images, right ones, negative log-likelihood, flipped ones."""
     n, correct, nll, flipped = (float(value) for value in sums)
     return {
         "split": split,

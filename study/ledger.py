@@ -39,6 +39,7 @@ class TrialSpec:
         real: Name -> fingerprint of each folder of real noisy images; empty in a search, which reads none.
         teacher: Of a method that has one: the `place` (folder or URL) and the `digest` of its weights; of a second one
             `direct_place` and `direct_digest`.
+        pairs: Fingerprint of the pairs that verification is tested on; empty in a search and for other tasks.
     """
 
     key: str
@@ -54,6 +55,7 @@ class TrialSpec:
     params: dict[str, Any] = field(default_factory=dict)
     real: dict[str, str] = field(default_factory=dict)
     teacher: dict[str, str] = field(default_factory=dict)
+    pairs: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-able dict, the inverse of `TrialSpec(**d)`."""
@@ -71,6 +73,7 @@ def trial_key(
     phase: str = "",
     real: Mapping[str, str] | None = None,
     teacher: str = "",
+    pairs: str = "",
 ) -> str:
     """A trial's identity: 16 hexadecimal characters of a hash of what decides its numbers.
 
@@ -83,11 +86,16 @@ def trial_key(
         phase: A trial belongs to one phase.
         real: Name -> fingerprint of the folders of real noisy images; no part of a search trial's identity.
         teacher: Digest of the teacher's weights; how the study file names it does not enter.
+        pairs: Fingerprint of the pairs that verification is tested on; no part of a search trial's identity.
     """
     tree = config.model_dump(mode="json") if isinstance(config, BaseModel) else json.loads(json.dumps(config))
     tree["data"] = {name: value for name, value in tree["data"].items() if name != "path"}
     if tree["data"].get("unseen_classes") is None:  # older than this setting are the keys of all other trials
         tree["data"].pop("unseen_classes", None)
+    if tree.get("task", {}).get("name") == "classification":  # keys are older than tasks
+        tree.pop("task")
+    for name in ("pairs", "images"):  # paths; the content enters below
+        tree.get("task", {}).pop(name, None)
     weights = tree["model"]["pretrained"]
     if isinstance(weights, str):
         tree["model"]["pretrained"] = _file_digest(weights)
@@ -107,6 +115,8 @@ def trial_key(
         facts["real"] = dict(real)
     if teacher:
         facts["teacher"] = teacher
+    if pairs and role != "search":
+        facts["pairs"] = pairs
     whole = {"config": tree, **facts}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -26,6 +26,7 @@ from study.config import (
     teacher_phase,
     teachers_of,
 )
+from study.config_task import Classification
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
 from study.data.real import RealImages, prepare_all_real
@@ -39,6 +40,7 @@ from study.reporting import closing_lines, write_study_report
 from study.search import Interrupted, PhaseSummary, Runtime, run_list, run_search, start_ray, stop_ray
 from study.space import for_phase, parse
 from study.studyfile import LoadedStudy, load_study_text
+from study.tasks import fingerprint_of, prepare_task
 from study.teachers import FoundTeacher, check_teacher, find_teacher, look_at, trial_place
 from study.tracking import Tracker
 from study.trial import versions
@@ -48,7 +50,10 @@ DONE, FAILED_TRIALS, INTERRUPTED = 0, 1, 130
 
 @dataclasses.dataclass(frozen=True)
 class StudyRun:
-    """What every phase of a study under way shares; `teachers` holds those that were asked for, by reference."""
+    """What every phase of a study under way shares; `teachers` holds those that were asked for, by reference.
+
+    `pairs` is the fingerprint of those that verification is tested on.
+    """
 
     config: StudyConfig
     ledger: Ledger
@@ -58,6 +63,7 @@ class StudyRun:
     real: Mapping[str, str] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     teachers: dict[str, FoundTeacher] = dataclasses.field(default_factory=dict)
+    pairs: str = ""
 
     def spec(self, config: TrialConfig, phase: Phase, *, number: int, params: dict[str, Any]) -> TrialSpec:
         """A trial of this study, named by what decides its numbers."""
@@ -65,8 +71,12 @@ class StudyRun:
         real = {} if role == "search" else dict(self.real)
         teacher = self.teacher(config)
         digest = "/".join(teacher[name] for name in ("digest", "direct_digest") if name in teacher)
+        pairs = "" if role == "search" else self.pairs
         return TrialSpec(
-            key=trial_key(config, fingerprint=self.fingerprint, role=role, phase=phase.name, real=real, teacher=digest),
+            key=trial_key(
+                config, fingerprint=self.fingerprint, role=role, phase=phase.name, real=real,
+                teacher=digest, pairs=pairs,
+            ),
             study=self.config.name,
             phase=phase.name,
             role=role,
@@ -79,7 +89,8 @@ class StudyRun:
             params=params,
             real=real,
             teacher=teacher,
-        )
+            pairs=pairs,
+        )  # fmt: skip
 
     def teacher(self, config: TrialConfig) -> dict[str, str]:
         """Where a trial's teachers lie and the digests of their weights; empty for a method without one.
@@ -128,12 +139,14 @@ def run_study(
         say(f"study {config.name}: reading the images")
         data = prepare_data(config.data, cache_dir=places.cache_dir)
         _check_budgets(config, data)
+        tested = any(phase.kind != "search" for phase in config.phases)
+        pairs = fingerprint_of(prepare_task(config.trial(), data, cache_dir=places.cache_dir, tested=tested))
         real = _real_images(config, data, places)
-        _open_study(ledger, loaded, data, real=real, tracking_uri=places.tracking_uri, again=again)
+        _open_study(ledger, loaded, data, real=real, pairs=pairs, tracking_uri=places.tracking_uri, again=again)
         tracker = Tracker(ledger, places.tracking_uri) if config.tracking.enabled else None
         runtime = start_ray(config.resources, address=address, verbose=verbose)
         fingerprints = {name: images.fingerprint for name, images in real.items()}
-        run = StudyRun(config, ledger, places, data.fingerprint, runtime, fingerprints, data.class_names)
+        run = StudyRun(config, ledger, places, data.fingerprint, runtime, fingerprints, data.class_names, pairs=pairs)
         try:
             if tracker:
                 tracker.start()
@@ -223,6 +236,7 @@ def _open_study(
     tracking_uri: str | None,
     again: bool,
     real: Mapping[str, RealImages] | None = None,
+    pairs: str = "",
 ) -> None:
     """Write `study.json`, or refuse a study that is there with other settings.
 
@@ -231,10 +245,12 @@ def _open_study(
     config = loaded.config.model_dump(mode="json")
     record = ledger.read_json("study.json")
     if record is not None:
-        changed = _changed_keys(record["config"], config)
+        before = {"task": Classification().model_dump(), **record["config"]}  # of a record from before there were any
+        changed = _changed_keys(before, config)
         if record["fingerprint"] != data.fingerprint:
             changed.append("the images themselves")
         changed += _changed_real(record.get("real") or {}, real or {})
+        changed += ["task.pairs"] if record.get("pairs", "") != pairs else []
         if changed == ["search.trials"] and not _has_chosen(ledger, record):
             changed = []  # a longer or shorter search, nothing of which has been used yet
         if changed and not again:
@@ -274,6 +290,7 @@ def _open_study(
             }
             for name, images in (real or {}).items()
         },
+        "pairs": pairs,
         "skipped": [list(item) for item in data.skipped],
         "baseline": loaded.config.report.baseline,
         "groups": {name: corruption.group for name, corruption in CORRUPTIONS.items()},
@@ -294,7 +311,7 @@ def _changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = "
     for name in sorted(before.keys() | after.keys()):
         if not prefix and name in {"resources", "tracking", "report"}:
             continue
-        if f"{prefix}{name}" in {"data.path", "noise.real"}:
+        if f"{prefix}{name}" in {"data.path", "noise.real", "task.pairs", "task.images"}:
             continue  # a place; what lies there has a fingerprint
         one, other = before.get(name), after.get(name)
         if isinstance(one, dict) and isinstance(other, dict):

@@ -17,7 +17,7 @@ def plan_text(plan: Plan) -> str:
     config = plan.study.config
     lines = [f"Study {config.name} ({plan.study.path}) is valid.", "", *_data(plan)]
     lines += [line for backbone in plan.backbones for line in _backbone(backbone)]
-    lines += _noise(plan)
+    lines += [*_noise(plan), *_task(plan)]
     for number, phase in enumerate(plan.phases, start=1):
         lines += ["", *_phase(phase, number)]
     return "\n".join([*lines, "", *_cost(plan)])
@@ -77,6 +77,15 @@ def _seen(names: tuple[str, ...], severities: tuple[int, ...], sides: tuple[int,
     """Corruptions at their severities, and lower sides."""
     noise = [f"{', '.join(names)} at {_levels(severities)}"] if names else []
     return "; ".join([*noise, *([f"sides of {', '.join(map(str, sides))} px"] if sides else [])])
+
+
+def _task(plan: Plan) -> list[str]:
+    """What trials are judged by, where it is not their classifier; its time is estimated as if it were."""
+    task = plan.study.config.task
+    if task.name == "classification":
+        return []
+    text = {"retrieval": "Recall@1 of embeddings, in place of accuracy", "verification": "pairs, by their embeddings"}
+    return _wrapped("Judged by", f"{text[task.name]} (times of evaluation below are a classifier's)")
 
 
 def _levels(severities: tuple[int, ...]) -> str:

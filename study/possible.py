@@ -43,7 +43,7 @@ def refuse_what_cannot_run(study: StudyConfig, *, storage: str | None = None) ->
     Raises:
         ProblemsError: With a problem for each mistake; a ValueError.
     """
-    problems = [*_data(study)]
+    problems = [*_data(study), *_pairs(study)]
     for network in networks(study):
         problems += [problem for problem in network_problems(network) if problem not in problems]
     if not problems:
@@ -138,6 +138,14 @@ def _data(study: StudyConfig) -> Iterator[Problem]:
             list_real(open_real(path), path, names)
         except (ValueError, OSError) as error:
             yield Problem(("noise", "real", name), str(error))
+
+
+def _pairs(study: StudyConfig) -> Iterator[Problem]:
+    """Files of the pairs that verification is tested on; what they hold is looked at with the images."""
+    for name in ("pairs", "images"):
+        place = getattr(study.task, name, None)
+        if place is not None and not Path(place).exists():
+            yield Problem(("task", name), f"must be there, but there is no such file or folder: {place}")
 
 
 def class_names(study: StudyConfig, source: Source) -> tuple[str, ...]:

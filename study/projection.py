@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 STATE_FILE = "mlflow.json"
 LEDGER_FILES = (
-    "trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "heads.parquet", "examples.npz"
+    "trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "heads.parquet", "examples.npz",
+    "retrieval.parquet", "verification.parquet",
 )  # fmt: skip
 MODEL_FILES = ("model.safetensors", "model.json")
 STUDY_FILES = {"study.json": "ledger/study.json", "study.yaml": "study.yaml"}

@@ -13,7 +13,7 @@ from study.storage import Storage, atomic_file
 
 RECORDS = (
     "trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "heads.parquet", "examples.npz",
-    "model.json", "model.safetensors",
+    "retrieval.parquet", "verification.parquet", "model.json", "model.safetensors",
 )  # fmt: skip
 """What is fetched of a trial; checkpoints for resuming stay where they are."""
 

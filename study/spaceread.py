@@ -16,7 +16,7 @@ from study.readable import value_problems
 YARDSTICK = ("data", "noise.validation", "noise.validation_severities", "noise.validation_images", "noise.test",
              "noise.test_severities", "noise.held_out", "noise.real", "noise.seed", "noise",
              "resolution.validation", "resolution.test", "resolution.test_kernel", "resolution.with_noise",
-             "resolution")  # fmt: skip
+             "resolution", "task")  # fmt: skip
 """What all trials of a study are measured by, so that no search and no phase may change it."""
 
 
@@ -46,7 +46,7 @@ def key_problem(key: str) -> str:
         if outside:
             return f"is no setting of a trial; what can be searched or set is in {', '.join(TrialConfig.model_fields)}"
         return unknown_trial_key(key)
-    if key in YARDSTICK or key.startswith("data."):
+    if key in YARDSTICK or key.startswith(("data.", "task.")):
         return (
             "is what all trials of a study are measured by, so it must stay the same in a study; "
             "take it out, or make a study of its own for each value"

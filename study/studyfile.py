@@ -24,6 +24,8 @@ FILE_KEYS = {
     "noise.real": ("noise", "real"),
     "method.teacher": ("method", "teacher"),
     "method.direct_teacher": ("method", "direct_teacher"),
+    "task.pairs": ("task", "pairs"),
+    "task.images": ("task", "images"),
 }
 """Settings that are paths; relative ones count from the study file, in --set from the working directory. A teacher
 may also be a phase or a trial of another study, which stay."""

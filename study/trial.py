@@ -29,12 +29,14 @@ from study.config import TrialConfig, method_settings
 from study.data.image_set import DataSplits, ImageSet
 from study.data.prepare import prepare_data
 from study.data.real import prepare_all_real
-from study.evaluate import Cell, Evaluation, Heads, evaluate, reestimate_bn, subset
+from study.evaluate import Cell, Evaluation, Heads, reestimate_bn, subset
 from study.grids import grid_of_test, grid_of_validation
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
+from study.tasks import evaluate_task, fingerprint_of, prepare_task
 from study.teachers import load_teacher
+from study.verification import PairSet
 
 _BN_IMAGES = 1024
 _BN_BATCH = 128
@@ -64,7 +66,10 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """The parts of a trial under way; `real` holds the folders of real noisy images, empty in a search."""
+    """The parts of a trial under way; `real` holds the folders of real noisy images, empty in a search.
+
+    `pairs` are those that a trial of the task `verification` is tested on.
+    """
 
     spec: TrialSpec
     config: TrialConfig
@@ -77,6 +82,7 @@ class Run:
     reporter: Reporter
     should_stop: Callable[[], bool]
     real: Mapping[str, ImageSet] = field(default_factory=dict)
+    pairs: PairSet | None = None
 
 
 def run_trial(
@@ -129,6 +135,12 @@ def prepare_run(
             f"planned {spec.fingerprint[:12]}); restore them, or start a study under another name"
         )
     real = _real_images(spec, config, data)
+    pairs = prepare_task(config, data, cache_dir=Path(spec.cache_dir), tested=spec.role != "search")
+    if fingerprint_of(pairs) != spec.pairs:
+        raise ValueError(
+            "task.pairs: the pairs are not those that the study was planned with; restore them, or start a study under "
+            "another name"
+        )
     settings = loop_settings(config, ranks.torch_device())
     class_names = data.train.class_names
     teachers = [
@@ -142,7 +154,7 @@ def prepare_run(
     if config.model.batch_norm == "sync":
         synchronise(method.network, device_type=ranks.torch_device().type)
     return Run(spec, config, ledger, data, method, make_optimizer(method, settings), settings, ranks, reporter,
-               should_stop, real)  # fmt: skip
+               should_stop, real, pairs)  # fmt: skip
 
 
 def _real_images(spec: TrialSpec, config: TrialConfig, data: DataSplits) -> dict[str, ImageSet]:
@@ -294,39 +306,33 @@ def _total_passes(run: Run, progress: checkpoint.Progress) -> float:
 
 
 def _validate(run: Run, *, heads: Heads | None = None) -> Evaluation:
-    noise = run.config.noise
     run.method.network.eval()
-    positions = subset(run.data.validation, noise.validation_images, seed=run.config.data.split_seed)
-    return evaluate(
-        run.method.predict, run.data.validation, grid_of_validation(run.config),
-        split="validation", seed=noise.seed, ranks=run.ranks, scale=noise.scale,
-        batch_size=run.config.train.eval_batch_size, positions=positions, heads=heads,
-        lens=run.config.resolution.evaluation_lens,
+    return evaluate_task(
+        run.config, run.method, run.data.validation, grid_of_validation(run.config), split="validation",
+        ranks=run.ranks, heads=heads,
     )  # fmt: skip
 
 
 def _heads(run: Run) -> Heads | None:
-    """What gives each head alone, where the method has several; a search asks for none."""
-    return run.method.heads if run.spec.role != "search" and isinstance(run.method, Headed) else None
+    """What gives each head alone, where the method has several; a search asks for none, nor does one by embeddings."""
+    wanted = run.spec.role != "search" and run.config.task.name == "classification"
+    return run.method.heads if wanted and isinstance(run.method, Headed) else None
 
 
 def _test(run: Run, *, heads: Heads | None) -> Evaluation:
     """The test grid, then each folder of real noisy images as a cell of its own at severity 0."""
-    noise = run.config.noise
     sets = [(run.data.test, grid_of_test(run.config))]
     sets += [(images, [Cell(name, 0)]) for name, images in run.real.items()]
     parts = [
-        evaluate(
-            run.method.predict, images, cells, split="test", seed=noise.seed, ranks=run.ranks, scale=noise.scale,
-            batch_size=run.config.train.eval_batch_size, keep_predictions=True, heads=heads,
-            lens=run.config.resolution.evaluation_lens,
+        evaluate_task(
+            run.config, run.method, images, cells, split="test", ranks=run.ranks, heads=heads, pairs=run.pairs
         )
         for images, cells in sets
     ]  # fmt: skip
     columns = parts[0].predictions
     predictions = {name: np.concatenate([part.predictions[name] for part in parts]) for name in columns}
     cells, rows = [cell for part in parts for cell in part.cells], [row for part in parts for row in part.heads]
-    return Evaluation(cells, predictions, rows)
+    return Evaluation(cells, predictions, rows, [row for part in parts for row in part.extra])
 
 
 def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
@@ -343,7 +349,8 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
     whole = validation
     if run.spec.role != "search":
         test = _test(run, heads=heads)
-        whole = Evaluation(validation.cells + test.cells, test.predictions, [*validation.heads, *test.heads])
+        whole = Evaluation(validation.cells + test.cells, test.predictions, [*validation.heads, *test.heads],
+                           [*validation.extra, *test.extra])  # fmt: skip
         metrics |= as_test(headline(test.cells))
     if run.ranks.is_first:
         _write(run, metrics, whole, bn="reestimated" if done else "trained", epoch=progress.epoch)
@@ -379,7 +386,11 @@ def _write(run: Run, metrics: dict[str, float], found: Evaluation, *, bn: str, e
         run.ledger.write_bytes(key, name, data)
     if run.spec.role != "search":
         run.ledger.write_bytes(key, "predictions.parquet", parquet_bytes(pd.DataFrame(found.predictions)))
+    if run.spec.role != "search" and run.config.task.name == "classification":
         run.ledger.write_bytes(key, "examples.npz", example_images(run.method, run.config, run.data.test, _EXAMPLES))
+    if found.extra:
+        table = parquet_bytes(pd.DataFrame(found.extra).assign(bn=bn))
+        run.ledger.write_bytes(key, f"{run.config.task.name}.parquet", table)
     if found.heads:
         run.ledger.write_bytes(key, "heads.parquet", parquet_bytes(head_table(run.method, found.heads).assign(bn=bn)))
     run.ledger.write_bytes(key, "cells.parquet", parquet_bytes(pd.DataFrame(found.cells).assign(bn=bn)))

@@ -1,0 +1,124 @@
+"""What a trial is judged by: the same cells for its classifier, for retrieval and for verification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from models.methods.method import Method, Viewed
+from study.config import TrialConfig
+from study.config_task import Retrieval, Verification
+from study.data.image_set import DataSplits, ImageSet
+from study.evaluate import Cell, Evaluation, Heads, evaluate, subset
+from study.ranks import Ranks
+from study.retrieval import evaluate_retrieval, has_mate, whole_classes
+from study.validation_pairs import validation_pairs
+from study.verification import PairSet, check_pairs, evaluate_pairs
+
+
+def evaluate_task(
+    config: TrialConfig,
+    method: Method,
+    images: ImageSet,
+    cells: Sequence[Cell],
+    *,
+    split: Literal["validation", "test"],
+    ranks: Ranks,
+    heads: Heads | None = None,
+    pairs: PairSet | None = None,
+) -> Evaluation:
+    """Evaluate a method on every cell by the task of its config; its network is in evaluation mode already.
+
+    Validation reads at most `noise.validation_images` images, or the pairs that verification makes of them; test reads
+    all and keeps predictions.
+
+    Args:
+        heads: Of a method with several classifiers, for the task `classification`.
+        pairs: What verification is tested on, in place of `images`.
+    """
+    noise, task, lens = config.noise, config.task, config.resolution.evaluation_lens
+    is_test, limit, keyed = split == "test", noise.validation_images, config.data.split_seed
+    if task.name == "classification":
+        return evaluate(
+            method.predict, images, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale, lens=lens,
+            batch_size=config.train.eval_batch_size, positions=None if is_test else subset(images, limit, seed=keyed),
+            keep_predictions=is_test, heads=heads,
+        )  # fmt: skip
+    assert isinstance(method, Viewed)
+    if isinstance(task, Retrieval):
+        return evaluate_retrieval(
+            method.view, images, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale, lens=lens,
+            batch_size=config.train.eval_batch_size, at=task.at, reference=task.reference, normalise=task.normalise,
+            positions=None if is_test else whole_classes(images, limit, seed=keyed), keep_predictions=is_test,
+        )  # fmt: skip
+    if not is_test:
+        pairs = validation_pairs(images, count=task.validation_pairs, seed=keyed)
+    assert pairs is not None
+    return evaluate_pairs(
+        method.view, pairs, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale, lens=lens,
+        batch_size=config.train.eval_batch_size, reference=task.reference, keep_predictions=is_test,
+    )  # fmt: skip
+
+
+def prepare_task(config: TrialConfig, data: DataSplits, *, cache_dir: Path, tested: bool) -> PairSet | None:
+    """Refuse what the task cannot be judged by, before anything is trained; gives the pairs that verification tests.
+
+    Args:
+        tested: Whether the trial reads test images, or pairs, at its end.
+
+    Raises:
+        ValueError: No class has two images, there are too few pairs, or persons of the pairs were trained on.
+    """
+    task = config.task
+    if isinstance(task, Retrieval):
+        limit, keyed = config.noise.validation_images, config.data.split_seed
+        has_mate(data.validation.labels[whole_classes(data.validation, limit, seed=keyed)])
+        has_mate(data.test.labels)
+    if not isinstance(task, Verification):
+        return None
+    validation_pairs(data.validation, count=task.validation_pairs, seed=config.data.split_seed)
+    if not tested:
+        return None
+    pairs = read_pairs(task, image_size=config.data.image_size, cache_dir=cache_dir)
+    try:
+        check_pairs(pairs)
+    except ValueError as error:
+        raise ValueError(f"task.pairs: {error}") from error
+    if not task.allow_overlap:
+        _refuse_known(pairs, data.class_names)
+    return pairs
+
+
+def read_pairs(task: Verification, *, image_size: int, cache_dir: Path) -> PairSet:
+    """The pairs that verification is tested on, their images square at the working size.
+
+    Raises:
+        ValueError: They cannot be read.
+    """
+    from study.data.pairs import prepare_pairs  # pyright: ignore[reportMissingImports]
+
+    path = task.images or str(Path(task.pairs).parent)
+    try:
+        return prepare_pairs(path, task.pairs, image_size=image_size, cache_dir=cache_dir)
+    except ValueError as error:
+        key, _, rest = str(error).partition(" ")
+        raise ValueError(f"task.{'images' if key.startswith('path') else 'pairs'}: {rest}") from error
+
+
+def fingerprint_of(pairs: PairSet | None) -> str:
+    """What tells these pairs from others; empty without pairs."""
+    return str(getattr(pairs, "fingerprint", ""))
+
+
+def _refuse_known(pairs: PairSet, class_names: Sequence[str]) -> None:
+    """Refuse pairs that say of themselves that they hold persons who are training classes."""
+    find_known = getattr(pairs, "known", None)
+    known = list(find_known(class_names)) if find_known is not None else []
+    if known:
+        shown = ", ".join(known[:3]) + (", ..." if len(known) > 3 else "")
+        raise ValueError(
+            f"task.pairs: must be of persons that are not trained on, but {len(known)} of the {len(class_names)} "
+            f"training classes stand in the pairs ({shown}); take them out of the training images, or set "
+            "task.allow_overlap: true"
+        )
