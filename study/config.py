@@ -269,6 +269,11 @@ class TrainConfig(Section):
     checkpoint_every_steps: int | None = Field(
         default=None, ge=1, description="Also within an epoch, each so many batches."
     )
+    adapt_bn: bool = Field(
+        default=False,
+        description="Measure the test a second time, with BN statistics of each cell's own images (no labels); rows "
+        "marked adapted, which depend on the test's other images.",
+    )
     reestimate_bn: bool = Field(
         default=True, description="Re-estimate BN statistics on clean train images before the end."
     )
@@ -499,6 +504,9 @@ class TrialConfig(Section):
                 f"train.micro_batch must be left out with method.name: {self.method.name}, whose loss compares the "
                 "images of a batch with each other; lower train.batch_size to save memory"
             )
+        if self.train.adapt_bn and (self.model.batch_norm == "frozen" or self.task.name != "classification"):
+            what = "model.batch_norm: frozen" if self.model.batch_norm == "frozen" else f"task.name: {self.task.name}"
+            raise ValueError(f"train.adapt_bn must be left out with {what}, but got true; take one of them out")
         if self.model.batch_norm == "sync" and self.train.micro_batch is not None:
             raise ValueError(
                 "train.micro_batch must be left out with model.batch_norm: sync, as uneven workers would have other "

@@ -20,6 +20,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from study.config import NUMERICS
+from study.config_resolution import ResolutionConfig
+from study.config_task import Classification
 from study.storage import Storage
 
 Status = Literal["finished", "pruned", "failed", "running"]
@@ -63,6 +65,7 @@ class TrialSpec:
 
 
 _TEACHERS = ("teacher", "direct_teacher")
+_LATER = {"task": Classification().model_dump(mode="json"), "resolution": ResolutionConfig().model_dump(mode="json")}
 
 
 def trial_key(
@@ -92,8 +95,11 @@ def trial_key(
     tree["data"] = {name: value for name, value in tree["data"].items() if name != "path"}
     if tree["data"].get("unseen_classes") is None:  # older than this setting are the keys of all other trials
         tree["data"].pop("unseen_classes", None)
-    if tree.get("task", {}).get("name") == "classification":  # keys are older than tasks
-        tree.pop("task")
+    for name, default in _LATER.items():  # keys are older than these settings, which say nothing by default
+        if tree.get(name) == default:
+            tree.pop(name)
+    if not tree["train"].get("adapt_bn"):
+        tree["train"].pop("adapt_bn", None)
     for name in ("pairs", "images"):  # paths; the content enters below
         tree.get("task", {}).pop(name, None)
     weights = tree["model"]["pretrained"]

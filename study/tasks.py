@@ -10,6 +10,7 @@ from models.methods.method import Method, Viewed
 from study.config import TrialConfig
 from study.config_task import Retrieval, Verification
 from study.data.image_set import DataSplits, ImageSet
+from study.data.pairs import prepare_pairs
 from study.evaluate import Cell, Evaluation, Heads, evaluate, subset
 from study.ranks import Ranks
 from study.retrieval import evaluate_retrieval, has_mate, whole_classes
@@ -96,8 +97,6 @@ def read_pairs(task: Verification, *, image_size: int, cache_dir: Path) -> PairS
     Raises:
         ValueError: They cannot be read.
     """
-    from study.data.pairs import prepare_pairs  # pyright: ignore[reportMissingImports]
-
     path = task.images or str(Path(task.pairs).parent)
     try:
         return prepare_pairs(path, task.pairs, image_size=image_size, cache_dir=cache_dir)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from noise.keyed import image_keys
 from noise.low_resolution import Lens, LowResolution
 from noise.training import NoiseType, TrainingNoise
 from study import checkpoint
+from study.adapt import adapted_cells
 from study.artifacts import example_images, export_files, head_table
 from study.config import TrialConfig, method_settings
 from study.data.image_set import DataSplits, ImageSet
@@ -346,17 +347,35 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
     metrics = before | headline(validation.cells)
     if done:
         metrics |= {f"{name}_trained_bn": before[name] for name in ("acc/clean", "acc/noise") if name in before}
-    whole = validation
+    whole, adapted = validation, []
     if run.spec.role != "search":
         test = _test(run, heads=heads)
         whole = Evaluation(validation.cells + test.cells, test.predictions, [*validation.heads, *test.heads],
                            [*validation.extra, *test.extra])  # fmt: skip
         metrics |= as_test(headline(test.cells))
+        adapted = _adapted(run)
     if run.ranks.is_first:
-        _write(run, metrics, whole, bn="reestimated" if done else "trained", epoch=progress.epoch)
+        bn = "reestimated" if done else "trained"
+        whole = whole._replace(cells=[*({**row, "bn": bn} for row in whole.cells), *adapted])
+        _write(run, metrics, whole, bn=bn, epoch=progress.epoch)
     run.ranks.barrier()
     run.reporter.report(metrics, epoch=progress.epoch, final=True)
     return metrics
+
+
+def _adapted(run: Run) -> list[dict[str, Any]]:
+    """The test grid once more under statistics of its own images, where asked."""
+    if not run.config.train.adapt_bn:
+        return []
+    noise = run.config.noise
+
+    def measure(cell: Cell) -> Evaluation:
+        return evaluate_task(run.config, run.method, run.data.test, [cell], split="test", ranks=run.ranks)
+
+    return adapted_cells(
+        run.method.network, run.method.predict, run.data.test, grid_of_test(run.config), measure,
+        seed=noise.seed, scale=noise.scale, lens=run.config.resolution.evaluation_lens, ranks=run.ranks,
+    )  # fmt: skip
 
 
 def _clean_batches(run: Run) -> list[torch.Tensor]:
@@ -393,7 +412,7 @@ def _write(run: Run, metrics: dict[str, float], found: Evaluation, *, bn: str, e
         run.ledger.write_bytes(key, f"{run.config.task.name}.parquet", table)
     if found.heads:
         run.ledger.write_bytes(key, "heads.parquet", parquet_bytes(head_table(run.method, found.heads).assign(bn=bn)))
-    run.ledger.write_bytes(key, "cells.parquet", parquet_bytes(pd.DataFrame(found.cells).assign(bn=bn)))
+    run.ledger.write_bytes(key, "cells.parquet", parquet_bytes(pd.DataFrame(found.cells)))
     run.ledger.append(key, "final", epoch=epoch, step=0, metrics=metrics, final=True)
     checkpoint.remove(run.ledger, key)
 
