@@ -212,12 +212,25 @@ class OptimConfig(Section):
     backbone_lr_scale: float = Field(default=1.0, gt=0.0, le=1.0, description="The backbone learns at lr times this.")
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="SGD's momentum, AdamW's beta1.")
     weight_decay: float = Field(default=5e-4, ge=0.0, le=1.0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    step_at: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = Field(
+        default=(0.625, 0.75, 0.875), min_length=1, description="Shares of the training at which schedule: step falls."
+    )
+    step_factor: float = Field(default=0.1, gt=0.0, lt=1.0, description="What the rate is multiplied by at each.")
     warmup_epochs: int = Field(default=0, ge=0, description="Epochs of linear warm-up.")
     clip_norm: float | None = Field(
         default=None, gt=0.0, description="Greatest norm of the gradient of an update; left out: not clipped."
     )
     sam: SamConfig = SamConfig()
+
+    @model_validator(mode="after")
+    def _steps_have_effect(self) -> Self:
+        for name in ("step_at", "step_factor"):
+            if self.schedule != "step" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect without schedule: step; set that or leave {name} out")
+        if list(self.step_at) != sorted(set(self.step_at)):
+            raise ValueError(f"step_at must be shares that grow, but got {list(self.step_at)}")
+        return self
 
 
 # --------------------------------------------------------------------------------------------------------------- train

@@ -100,6 +100,8 @@ def trial_key(
             tree.pop(name)
     if not tree["train"].get("adapt_bn"):
         tree["train"].pop("adapt_bn", None)
+    if tree["optim"].get("schedule") != "step":
+        tree["optim"] = {name: value for name, value in tree["optim"].items() if not name.startswith("step_")}
     for name in ("pairs", "images"):  # paths; the content enters below
         tree.get("task", {}).pop(name, None)
     weights = tree["model"]["pretrained"]

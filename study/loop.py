@@ -51,6 +51,7 @@ class LoopSettings:
         micro_batch: Images of one forward pass at most, on each worker; None for the whole batch.
         budget_passes: Gradient passes, SAM's included, that end the run in place of `epochs`; None for epochs.
         budget_per_image: The same for each training image.
+        step_at: Shares of the training at which the rate of schedule `step` is multiplied by `step_factor`.
     """
 
     epochs: int
@@ -61,7 +62,7 @@ class LoopSettings:
     backbone_lr_scale: float
     momentum: float
     weight_decay: float
-    schedule: Literal["cosine", "constant"]
+    schedule: Literal["cosine", "constant", "step"]
     warmup_epochs: int
     sam: SamSettings
     crop_padding: int
@@ -75,6 +76,8 @@ class LoopSettings:
     micro_batch: int | None = None
     budget_passes: float | None = None
     budget_per_image: float | None = None
+    step_at: tuple[float, ...] = ()
+    step_factor: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def make_optimizer(method: Method, settings: LoopSettings) -> Optimizer:
 
 
 def lr_at(epoch: float, settings: LoopSettings, *, epochs: float | None = None) -> float:
-    """The learning rate of an epoch (from 0): linear warm-up, then a cosine to 0, or constant.
+    """The learning rate of an epoch (from 0): linear warm-up, then a cosine to 0, constant, or falling in steps.
 
     Source: Loshchilov & Hutter 2017 (arXiv 1608.03983), stepped per epoch as in PMAL's recipe; a run that ends by a
     budget has it stepped per batch.
@@ -155,6 +158,8 @@ def lr_at(epoch: float, settings: LoopSettings, *, epochs: float | None = None) 
         return settings.lr * (epoch + 1) / (settings.warmup_epochs + 1)
     if settings.schedule == "constant":
         return settings.lr
+    if settings.schedule == "step":
+        return settings.lr * settings.step_factor ** sum(epoch >= share * epochs for share in settings.step_at)
     share = (epoch - settings.warmup_epochs) / (epochs - settings.warmup_epochs)
     return settings.lr * 0.5 * (1.0 + math.cos(math.pi * share))
 

@@ -240,6 +240,8 @@ def loop_settings(config: TrialConfig, device: torch.device) -> LoopSettings:
         momentum=optim.momentum,
         weight_decay=optim.weight_decay,
         schedule=optim.schedule,
+        step_at=optim.step_at,
+        step_factor=optim.step_factor,
         warmup_epochs=optim.warmup_epochs,
         sam=SamSettings(**optim.sam.model_dump()),
         clip_norm=optim.clip_norm,

@@ -79,5 +79,5 @@ def test_a_network_without_batch_norms_has_none(tmp_path: Path) -> None:
 
 
 def test_frozen_statistics_are_not_adapted() -> None:
-    with pytest.raises(ValidationError, match="train.adapt_bn must be left out with model.batch_norm: frozen"):
+    with pytest.raises(ValidationError, match=r"train\.adapt_bn must be left out with model\.batch_norm: frozen"):
         tiny_config(train={"adapt_bn": True}, model={"batch_norm": "frozen", "pretrained": "x.safetensors"})

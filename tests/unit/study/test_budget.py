@@ -175,3 +175,16 @@ def test_an_estimate_counts_the_epochs_that_a_budget_buys() -> None:
     cells = 2
     expected = 100 * 2.5 * 0.1 + 50 * cells * (3 + 1) * 0.01
     assert trial_seconds(config, cost, sizes, tested=False) == pytest.approx(expected)
+
+
+def test_a_rate_that_falls_in_steps_is_the_benchmarks() -> None:
+    """CIFAR's recipe: 0.05, times 0.1 after 150, 180 and 210 of 240 epochs."""
+    config = tiny_config(optim={"lr": 0.05, "schedule": "step"}, train={"epochs": 240})
+    settings = loop_settings(config, torch.device("cpu"))
+    rates = {epoch: lr_at(epoch, settings) for epoch in (0, 149, 150, 179, 180, 209, 210, 239)}
+    expected = [0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5]
+    assert list(rates.values()) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="step_factor has no effect without schedule: step"):
+        tiny_config(optim={"step_factor": 0.5})
+    with pytest.raises(ValueError, match="step_at must be shares that grow"):
+        tiny_config(optim={"schedule": "step", "step_at": [0.5, 0.25]})
