@@ -15,14 +15,14 @@ from study.ranks import Ranks
 from study.retrieval import NEVER, NONE, evaluate_retrieval, has_mate, neighbours, whole_classes
 from tests.unit.study.workers import run_workers
 
-CELLS = [*grid(["gaussian_noise", "motion_blur"], [2, 5]), Cell("clean", 0, 6), Cell("contrast", 2, 6)]
+CELLS = [*grid(["gaussian_noise", "motion_blur"], [2, 5]), Cell("clean", 0, 8), Cell("contrast", 2, 8)]
 CPU = Ranks(device="cpu")
 AT = (1, 2, 4, 100)
 
 
 def image_set(count: int, classes: int = 4) -> ImageSet:
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (count, 12, 10, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (count, 12, 12, 3), dtype=np.uint8)
     labels = rng.integers(0, classes, count)
     return ImageSet(pixels, labels, rng.permutation(1000)[:count], tuple(f"c{i}" for i in range(classes)))
 
