@@ -113,6 +113,11 @@ def fingerprint_of(pairs: PairSet | None) -> str:
 def _refuse_known(pairs: PairSet, class_names: Sequence[str]) -> None:
     """Refuse pairs that say of themselves that they hold persons who are training classes."""
     find_known = getattr(pairs, "known", None)
+    if find_known is not None and all(name.isdecimal() for name in class_names):
+        raise ValueError(
+            f"task.pairs: must hold no person who is trained on, which cannot be told, as the classes go by numbers "
+            f"({class_names[0]}, ...); name their column in data.name_column, or set task.allow_overlap: true"
+        )
     known = list(find_known(class_names)) if find_known is not None else []
     if known:
         shown = ", ".join(known[:3]) + (", ..." if len(known) > 3 else "")

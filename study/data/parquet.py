@@ -18,7 +18,7 @@ from study.data.splits import UNASSIGNED
 
 IMAGE_COLUMNS = ("jpeg", "image", "png", "img", "bytes")
 LABEL_COLUMNS = ("label", "class_id", "labels", "class", "target", "fine_label")
-NAME_COLUMNS = ("class_name", "label_name")
+NAME_COLUMNS = ("class_name", "label_name", "person")
 SPLIT_COLUMNS = ("split",)
 READ_ROWS = 512
 

@@ -236,3 +236,12 @@ def test_paths_count_from_the_study_file_and_must_be_there(tmp_path: Path) -> No
     place.write_text("name: faces\ntask: {name: retrival}\n")
     with pytest.raises(StudyFileError, match=r"must be one of classification, retrieval, verification"):
         load_study(place)
+
+
+def test_classes_that_go_by_numbers_cannot_be_compared_with_persons() -> None:
+    class Known:
+        def known(self, class_names: tuple[str, ...]) -> tuple[str, ...]:
+            raise AssertionError("numbers are no persons")
+
+    with pytest.raises(ValueError, match=r"as the classes go by numbers \(0, \.\.\.\); name their column"):
+        study.tasks._refuse_known(Known(), ("0", "1"))  # type: ignore[arg-type]
