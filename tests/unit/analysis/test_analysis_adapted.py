@@ -79,7 +79,8 @@ def test_one_seed_has_means_and_no_interval(tmp_path, write_ledger, with_adapted
     found = headline(snapshot)
     row = adapted_table(snapshot, found).frame.iloc[0]
     assert row["n_seeds"] == 1
-    own = found.arms[0].rows.query(f"trial == '{KEYS[0]}' and corruption != 'clean'")
+    arm = next(arm for arm in found.arms if KEYS[0] in set(arm.rows["trial"]))
+    own = arm.rows.query(f"trial == '{KEYS[0]}' and corruption != 'clean'")
     assert row["noise_mean"] == pytest.approx(own["accuracy"].mean())  # of the same trial, not of the other seeds
     assert row["noise_mean_difference"] == pytest.approx(0.02)
     assert math.isnan(row["noise_mean_difference_low"])
