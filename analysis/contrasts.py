@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline
+from analysis.sides import LOWER, Word, noise_word
 from analysis.stats import Interval, Term, holm, mcnemar, p_value, seeds_needed, simultaneous, tost, verdict
 from analysis.tables import KEEPS_MARGIN, Column, Table, bounds, interval_text
 
@@ -43,8 +44,9 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
         against = _against_baseline(found)
         families = [(_ALL_NOISE, against), (CLEAN, [c._replace(margin=KEEPS_MARGIN) for c in against])]
     rows = [row for endpoint, contrasts in families for row in _family(endpoint, contrasts)]
+    word = noise_word(found)
     columns = [
-        Column("endpoint", lambda row: endpoint_title(row["endpoint"]), is_number=False),
+        Column("endpoint", lambda row: endpoint_title(row["endpoint"], noise=word), is_number=False),
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("against", lambda row: row["baseline"], is_number=False),
         Column("difference in points", interval_text("difference")),
@@ -68,8 +70,8 @@ def joint_text(row: pd.Series) -> str:
     return f"{row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}"
 
 
-def endpoint_title(endpoint: str) -> str:
-    """An endpoint in a table's words."""
+def endpoint_title(endpoint: str, *, noise: Word = "noise") -> str:
+    """An endpoint in a table's words; `noise` is what the noisy cells are."""
     kind, _, names = endpoint.partition(":")
     if kind == "group":
         return f"mean {names}"
@@ -77,23 +79,30 @@ def endpoint_title(endpoint: str) -> str:
         return f"mean outside {names.replace('+', ', ')}"
     if kind == "corruption":
         return names
-    return "mean noise" if endpoint in {_ALL_NOISE, NOISE} else endpoint
+    return f"mean {noise}" if endpoint in {_ALL_NOISE, NOISE} else endpoint
 
 
-def endpoint_phrase(endpoint: str) -> str:
-    """An endpoint in a sentence's words."""
+def endpoint_phrase(endpoint: str, *, noise: Word = "noise") -> str:
+    """An endpoint in a sentence's words; `noise` is what the noisy cells are."""
     kind, _, names = endpoint.partition(":")
     if kind == "group":
         return f"under the corruptions of the group {names}"
     if kind == "corruption":
-        return (
-            f"under {names}" if not names.endswith("px") else f"at {names.removesuffix('px').replace('_', ' at ')} px"
-        )
+        return _corruption_phrase(names)
     if kind == "outside":
         groups = names.split("+")
         plural = "s" if len(groups) > 1 else ""
         return f"under the corruptions outside the group{plural} {' and '.join(groups)}"
-    return "on clean images" if endpoint == CLEAN else "under noise"
+    if endpoint == CLEAN:
+        return "on clean images"
+    return "at lower sides" if noise == LOWER else "under noise"
+
+
+def _corruption_phrase(name: str) -> str:
+    base, _, side = name.rpartition("_")
+    if not (side.endswith("px") and side.removesuffix("px").isdecimal()):
+        return f"under {name}"
+    return f"{f'under {base} ' if base else ''}at {side.removesuffix('px')} px"
 
 
 def endpoint_cells(arm: Arm, endpoint: str) -> list[Cell]:

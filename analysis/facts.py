@@ -20,6 +20,7 @@ from analysis.load import Snapshot
 from analysis.records import TrialRecord, config_id
 from analysis.scores import CLEAN, Arm, Headline
 from analysis.selection import best, candidates
+from analysis.sides import LOWER, Word, full_size_noise, lower_sides, noise_at_sides, noise_word
 from analysis.stats import Interval
 from analysis.tables import Table
 
@@ -107,10 +108,10 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
     clean, noise = chosen.mean(chosen.of(CLEAN)), chosen.mean(chosen.noisy())
     said = []
     if noise is not None:
-        levels = len({severity for _, severity in chosen.noisy()})
+        where = "at lower sides" if noise_word(found) == LOWER else "under noise"
         said.append(
-            f"{chosen.label} got {_percent(noise)} of {found.split} images right under noise, the mean over "
-            f"{_count(len(found.corruptions), 'corruption')} at {_count(levels, 'severity', 'severities')}"
+            f"{chosen.label} got {_percent(noise)} of {found.split} images right {where}, the mean over "
+            f"{_what_noise(chosen)}"
             + (f", and {_percent(clean)} of them clean" if clean is not None else "")
             + f" ({_count(noise.n_images, 'image')}, {_count(noise.n_seeds, 'seed')})."
         )
@@ -124,9 +125,9 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
         return [*said, "No difference is claimed from validation figures; a confirm phase gives test figures."]
     if ((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"):
         parts = contrasts.groupby("endpoint", sort=False) if len(contrasts) else ()
-        return [*said, *(_stated(str(endpoint), part) for endpoint, part in parts)]
+        return [*said, *(_stated(str(endpoint), part, noise_word(found)) for endpoint, part in parts)]
     mine = contrasts[contrasts["config_id"] == chosen.config_id] if len(contrasts) else contrasts
-    said += [_comparison(row) for _, row in mine.iterrows()]
+    said += [_comparison(row, noise_word(found)) for _, row in mine.iterrows()]
     base = next((arm for arm in found.arms if arm.config_id == found.baseline), None)
     if base is not None and base is not chosen:
         own, price = (float(arm.rows.drop_duplicates("trial")["cost_passes"].mean()) for arm in (chosen, base))
@@ -135,7 +136,22 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
     return said
 
 
-def _stated(endpoint: str, contrasts: pd.DataFrame) -> str:
+def _what_noise(arm: Arm) -> str:
+    """What the mean over an arm's noisy cells is over."""
+    noisy, sides = full_size_noise(arm), lower_sides(arm)
+    parts = []
+    if noisy:
+        levels = len({severity for _, severity in noisy})
+        names = _count(len({name for name, _ in noisy}), "corruption")
+        parts.append(f"{names} at {_count(levels, 'severity', 'severities')}")
+    if sides:
+        pixels = ", ".join(str(side) for side in sides)
+        also = ", with and without noise" if noise_at_sides(arm) else ""
+        parts.append(f"{_count(len(sides), 'lower side')} ({pixels} px{also})")
+    return " and ".join(parts)
+
+
+def _stated(endpoint: str, contrasts: pd.DataFrame, noise: Word) -> str:
     """The stated contrasts of one endpoint: what they decide, then those that they leave open."""
     decided, left_open = [], []
     for _, row in contrasts.iterrows():
@@ -148,15 +164,15 @@ def _stated(endpoint: str, contrasts: pd.DataFrame) -> str:
         bounds = f"{row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}"
         more = f", {scope.strip('()')}" if word != "keeps" and scope else ""
         decided.append(f"{pair.format(how)} ({row['difference'] * 100:+.1f} points, {bounds}{more})")
-    phrase, first = endpoint_phrase(endpoint), contrasts.iloc[0]
+    phrase, first = endpoint_phrase(endpoint, noise=noise), contrasts.iloc[0]
     counted = f"{_count(first['n_images'], 'image')}, {_count(first['n_seeds'], 'seed')}"
     head = f"{phrase[0].upper()}{phrase[1:]} ({counted}; simultaneous 95 % intervals)"
     said = f"{head}: {'; '.join(decided) or 'nothing is decided'}."
     return f"{said} Not distinguishable: {', '.join(left_open)}." if left_open else said
 
 
-def _comparison(row: pd.Series) -> str:
-    other, read, phrase = row["baseline"], str(row["verdict"]), endpoint_phrase(row["endpoint"])
+def _comparison(row: pd.Series, noise: Word) -> str:
+    other, read, phrase = row["baseline"], str(row["verdict"]), endpoint_phrase(row["endpoint"], noise=noise)
     if read.startswith(("better", "worse")):
         word, _, scope = read.partition(" ")
         what = f"is {word} than {other}" + (f" {scope}" if scope else "")
@@ -211,6 +227,7 @@ def _run(snapshot: Snapshot, found: Headline) -> list[tuple[str, str]]:
         ("Seeds shown", ", ".join(sorted({str(s) for arm in found.arms for s in arm.rows["seed"]}))),
         ("Validation noise", _noises(noise, "validation")),
         ("Test noise", _noises(noise, "test")),
+        ("Lower sides", _sides(study)),
         ("Real noisy images", _real(study)),
         ("Held-out noise", ", ".join(noise.get("held_out") or [])),
         ("Corruption tables", ", ".join(sorted({str(t) for a in found.arms for t in a.rows["table"] if t}))),
@@ -226,6 +243,25 @@ def _noises(noise: Mapping[str, Any], kind: str) -> str:
     levels = ", ".join(str(level) for level in noise.get(f"{kind}_severities") or [])
     names = ", ".join(noise.get(kind) or [])
     return f"{names} (severities {levels})" if names and levels else names
+
+
+def validation_words(study: Mapping[str, Any]) -> str:
+    """What a search's objective is measured on."""
+    config = study.get("config") or {}
+    has_sides = bool((config.get("resolution") or {}).get("validation"))
+    has_noise = bool((config.get("noise") or {}).get("validation")) or not has_sides
+    parts = [
+        word for word, is_there in (("under validation noise", has_noise), ("at lower sides", has_sides)) if is_there
+    ]
+    return f"Measured on validation images {' and '.join(parts)}."
+
+
+def _sides(study: Mapping[str, Any]) -> str:
+    """The sides that validation and test measured below full size."""
+    config = (study.get("config") or {}).get("resolution") or {}
+    sides = {kind: ", ".join(map(str, config.get(kind) or ())) for kind in ("validation", "test")}
+    parts = [f"{kind} {named} px" for kind, named in sides.items() if named]
+    return "; ".join(parts) + (", with and without noise" if parts and config.get("with_noise") else "")
 
 
 def _real(study: Mapping[str, Any]) -> str:

@@ -19,9 +19,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from analysis.scores import CLEAN, NOISE, Headline
+from analysis.sides import LOWER, lower_sides, noise_word, side_means
 from analysis.tables import MARKS, count_text, severity_means
 
 BASELINE_COLOUR = "#4d4d4d"
@@ -31,6 +32,8 @@ MAX_LINES = len(MARKERS)
 INK, QUIET, GRID = "#1f2933", "#5f6b7a", "#e3e7ec"
 DPI = 160
 EXAMPLE_COLUMNS = 6
+SIDE_TITLES = {"clean": "without noise", "noise": "mean under noise"}
+"""What each panel of the figure by side shows, by the kind of its rows."""
 
 
 def render(figure: Figure, form: Literal["png", "svg"]) -> bytes:
@@ -60,18 +63,16 @@ def styles(found: Headline) -> dict[str, tuple[str, str]]:
 
 
 def severity_figure(found: Headline) -> Figure:
-    """Accuracy against severity by configuration, mean over corruptions, with 95 % bands; severity 0 is clean."""
+    """Accuracy against severity by configuration, mean over corruptions, with 95 % bands; severity 0 is clean.
+
+    Images at full size: a lower side has a figure of its own.
+    """
     figure, (axes,) = _panels(1, width=7.2, height=3.9)
     means = {arm.config_id: severity_means(arm) for arm in found.arms[:MAX_LINES]}
     marks = styles(found)
     for arm in found.arms[:MAX_LINES]:
         colour, marker = marks[arm.config_id]
-        rows = means[arm.config_id]
-        severity = rows["severity"].to_numpy(dtype=float)
-        axes.fill_between(
-            severity, rows["accuracy_low"] * 100, rows["accuracy_high"] * 100, color=colour, alpha=0.14, lw=0
-        )
-        axes.plot(severity, rows["accuracy"] * 100, color=colour, marker=marker, ms=6, lw=2, label=plain(arm.label))
+        _line(axes, means[arm.config_id], x="severity", colour=colour, marker=marker, label=arm.label)
     levels = sorted({int(level) for rows in means.values() for level in rows["severity"]})
     axes.set_xticks(levels, ["clean" if level == 0 else str(level) for level in levels])
     axes.set_xlabel("severity of the noise")
@@ -81,12 +82,58 @@ def severity_figure(found: Headline) -> Figure:
     return figure
 
 
+def side_figure(found: Headline, full_size: int) -> Figure:
+    """Accuracy against the side of the images by configuration, with 95 % bands; with noise in a second panel.
+
+    Args:
+        full_size: side in pixels of the images as they are: the right-most point.
+
+    Raises:
+        ValueError: no configuration was measured at a lower side.
+    """
+    means = {arm.config_id: side_means(arm, full_size) for arm in found.arms[:MAX_LINES] if lower_sides(arm)}
+    if not means:
+        raise ValueError("side_figure needs cells of lower sides, but no configuration shown has any")
+    kinds = [kind for kind in SIDE_TITLES if any((rows["kind"] == kind).any() for rows in means.values())]
+    figure, panels = _panels(len(kinds), width=7.2, height=3.9)
+    labels, marks = {arm.config_id: arm.label for arm in found.arms}, styles(found)
+    for axes, kind in zip(panels, kinds, strict=True):
+        for name, rows in means.items():
+            colour, marker = marks[name]
+            own = rows[rows["kind"] == kind]
+            _line(axes, own, x="side", colour=colour, marker=marker, label=labels[name])
+        _side_axis(
+            axes, sorted({int(side) for rows in means.values() for side in rows["side"]}), gap=0.035 * len(kinds)
+        )
+        axes.set_xlabel(f"side in pixels ({full_size}: full size)")
+        if len(kinds) > 1:
+            axes.set_title(SIDE_TITLES[kind], fontsize=10.5, color=INK)
+    panels[0].set_ylabel(f"accuracy, {found.split} images (%)")
+    panels[0].set_ylim(0, 100)
+    _legend(figure, panels[0])
+    return figure
+
+
+def _side_axis(axes: Axes, sides: Sequence[int], *, gap: float) -> None:
+    """Octaves, a tick for each side; one nearer than `gap` of the axis to the label on its right has no label."""
+    axes.set_xscale("log", base=2)
+    room, labels, last = (np.log2(sides[-1]) - np.log2(sides[0])) * gap, [], np.inf
+    for side in reversed(sides):
+        is_free = np.log2(side) + room <= last
+        labels.append(str(side) if is_free else "")
+        last = np.log2(side) if is_free else last
+    axes.set_xticks(sides, labels[::-1])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def heat_figure(found: Headline) -> Figure:
     """Accuracy by corruption (rows, by group) and configuration (columns), with the marks of the training noise."""
     arms, names, groups = found.arms[:MAX_LINES], [CLEAN, *found.corruptions], found.groups()
     means = {arm.config_id: arm.rows.groupby("corruption")["accuracy"].mean() * 100 for arm in arms}
     table = np.array([[means[arm.config_id].get(name, np.nan) for arm in arms] for name in names], dtype=float)
-    figure, (axes,) = _panels(1, width=2.3 + 1.45 * len(arms), height=0.9 + 0.36 * len(names))
+    shown = [name if groups[name] == name else f"{name}  ({groups[name]})" for name in names]
+    room = 2.3 + 0.08 * max(0, max(map(len, shown)) - 28)  # names with a side are long
+    figure, (axes,) = _panels(1, width=room + 1.45 * len(arms), height=0.9 + 0.36 * len(names))
     low, high = np.floor(np.nanmin(table) / 10) * 10, np.ceil(np.nanmax(table) / 10) * 10
     axes.imshow(table, cmap="Blues", vmin=low - 5, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(table):
@@ -94,7 +141,6 @@ def heat_figure(found: Headline) -> Figure:
         text = "–" if np.isnan(value) else f"{value:.1f} {mark}".rstrip()
         dark = np.isnan(value) or value < low + 0.55 * (high - low)
         axes.text(column, row, text, ha="center", va="center", color=INK if dark else "white", fontsize=9.5)
-    shown = [name if groups[name] == name else f"{name}  ({groups[name]})" for name in names]
     axes.set_yticks(range(len(names)), [plain(name) for name in shown])
     axes.set_xticks(range(len(arms)), [plain(arm.label, width=17) for arm in arms])
     axes.xaxis.tick_top()
@@ -163,7 +209,7 @@ def cost_figure(found: Headline, accuracy: pd.DataFrame) -> Figure:
         axes.set_xlabel(title)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "0" if value == 0 else count_text(value)))
-    panels[0].set_ylabel("accuracy under noise (%)")
+    panels[0].set_ylabel(f"accuracy {'at lower sides' if noise_word(found) == LOWER else 'under noise'} (%)")
     _legend(figure, panels[0])
     return figure
 
@@ -219,6 +265,13 @@ def _panels(count: int, *, width: float, height: float) -> tuple[Figure, list[Ax
         axes.xaxis.label.set_size(10.5)
         axes.yaxis.label.set_size(10.5)
     return figure, panels
+
+
+def _line(axes: Axes, rows: pd.DataFrame, *, x: str, colour: str, marker: str, label: str) -> None:
+    """One configuration's accuracy in per cent over the column `x`, with the band of its intervals."""
+    places = rows[x].to_numpy(dtype=float)
+    axes.fill_between(places, rows["accuracy_low"] * 100, rows["accuracy_high"] * 100, color=colour, alpha=0.14, lw=0)
+    axes.plot(places, rows["accuracy"] * 100, color=colour, marker=marker, ms=6, lw=2, label=plain(label))
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

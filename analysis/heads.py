@@ -21,6 +21,7 @@ from analysis.load import Snapshot, read_study
 from analysis.metrics import own_images
 from analysis.records import CORRECT_PREFIX
 from analysis.scores import CLEAN, NOISE, Arm, Headline
+from analysis.sides import noise_word, rows_word
 from analysis.stats import Interval, crossed_mean, from_counts
 from analysis.tables import Column, Table, bounds, count_text, interval_text
 
@@ -98,14 +99,15 @@ def head_table(snapshot: Snapshot, found: Headline) -> Table:
         if len(own):
             _agree_with_cells(arm, own)
             rows += _arm_rows(arm, own, _scores(snapshot, own))
+    word = noise_word(found)
     columns = [
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("head", lambda row: row["head"], is_number=False),
         Column("seeds", lambda row: str(row["n_seeds"])),
         Column("images", lambda row: str(row["n_images"])),
         Column("clean", interval_text(CLEAN)),
-        Column("mean noise", interval_text(NOISE)),
-        Column("validation noise", interval_text("validation_noise")),
+        Column(f"mean {word}", interval_text(NOISE)),
+        Column(f"validation {rows_word(every[every['split'] == 'validation'])}", interval_text("validation_noise")),
         Column("parameters", lambda row: count_text(row["parameters"])),
         Column("MACs", lambda row: count_text(row["macs"])),
     ]

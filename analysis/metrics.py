@@ -1,8 +1,9 @@
 """What an accuracy grid says: means, worst corruption, mean corruption error. Pure functions of the contract's rows.
 
 All of them take the rows of ONE split; `main_rows` picks them, with the re-estimated BatchNorm statistics where a trial
-has both. Every mean over noise is over corruption x severity cells, each cell counting the same; folders of real noisy
-images hold other images and are in none of these means.
+has both; statistics adapted to the test images are never among them unless asked for. Every mean over noise is over
+corruption x severity cells, each cell counting the same; folders of real noisy images hold other images and are in none
+of these means.
 Source: Hendrycks & Dietterich 2019, arXiv 1903.12261, section 4 (mCE, relative mCE); normalised by a baseline of the
 same study, and for ImageNet at 224 px by AlexNet's published errors where the study file asks for it.
 """
@@ -18,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from analysis.labels import flatten
-from analysis.records import REAL, TrialRecord, config_id
+from analysis.records import ADAPTED, REAL, TrialRecord, config_id
 
 Split = Literal["train", "validation", "test"]
 
@@ -66,9 +67,13 @@ class CorruptionError(NamedTuple):
     notes: list[str]
 
 
-def main_rows(frame: pd.DataFrame, *, split: Split) -> pd.DataFrame:
-    """Rows of a split, one for each trial and cell: re-estimated BatchNorm statistics win over trained ones."""
-    rows = frame[frame["split"] == split]
+def main_rows(frame: pd.DataFrame, *, split: Split, adapted: bool = False) -> pd.DataFrame:
+    """Rows of a split, one for each trial and cell: re-estimated BatchNorm statistics win over trained ones.
+
+    Args:
+        adapted: the rows with statistics adapted to the test images and no others; else all but those.
+    """
+    rows = frame[(frame["split"] == split) & (frame["bn"].fillna("").eq(ADAPTED) == adapted)]
     first = rows["bn"].fillna("").ne("reestimated").astype(int)
     order = rows.assign(_order=first).sort_values("_order", kind="stable").index
     kept = rows.loc[order].drop_duplicates(["trial", "corruption", "severity"])

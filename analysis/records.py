@@ -59,6 +59,8 @@ A lower resolution is a corruption named by its side (`16px`, of severity 1), an
 (`gaussian_noise_16px`, group `resolution-noise`). `group` is what kind of noise it is, `family` the suite the
 corruption is of; both are `clean` for clean images and `real` for a folder of real noisy images, whose corruption is
 the folder's name and whose severity is 0.
+`bn` says which BatchNorm statistics the network had: `trained`, `reestimated` (on clean training images) or `adapted`
+(on the images of the very cell, without labels, so that a prediction depends on the other images).
 `ece` is the expected calibration error, `flips` the share of images whose prediction is not the one on the clean image.
 """
 
@@ -74,6 +76,8 @@ GROUP_ORDER = (
 )  # fmt: skip
 REAL = "real"
 """Group and family of real noisy images: other images than the clean ones, so that no mean may mix the two."""
+ADAPTED = "adapted"
+"""`bn` of rows that stand beside a trial's own ones and never in their place."""
 LATER_COLUMNS = ("family", "ece", "flips")
 """Columns that records of earlier versions lack; they are missing values there."""
 CELL_COLUMNS = (
@@ -197,6 +201,13 @@ def relation(corruption: str, group: str, train_types: Iterable[str], groups: Ma
 def _is_side(name: str) -> bool:
     """Whether it is a lower resolution, such as `16px`."""
     return name.endswith("px") and name.removesuffix("px").isdecimal()
+
+
+def side_of(corruption: str, group: str) -> int:
+    """Pixels that a cell's images were shrunk to; 0 for images of full size."""
+    name = corruption.rpartition("_")[2]
+    lower = group.partition("-")[0] in _LOWER and _is_side(name)
+    return int(name.removesuffix("px")) if lower else 0
 
 
 def ungrouped(train_types: Iterable[str], groups: Mapping[str, frozenset[str]]) -> list[str]:

@@ -18,11 +18,13 @@ from fsspec.implementations.local import LocalFileSystem
 from matplotlib.figure import Figure
 
 from analysis import facts, figures
+from analysis.adapted import ADAPTED_LEGEND, adapted_table
 from analysis.contrasts import contrast_table
 from analysis.embeddings import LEGENDS, TITLES, embedding_table, task_of
 from analysis.heads import HEAD_LEGEND, head_table
 from analysis.load import Snapshot, read_examples, read_study
 from analysis.scores import Headline, headline
+from analysis.sides import LOWER, WORDS, full_side, full_size_noise, lower_sides, noise_at_sides, noise_word
 from analysis.summary import terminal
 from analysis.tables import (
     ALEXNET_TITLE,
@@ -37,11 +39,11 @@ from analysis.tables import (
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEADLINE_COLUMNS = (
-    "seeds", "clean", "mean noise", "unseen by all", "worst", "mCE", ALEXNET_TITLE, "ECE noise", "flips", "passes",
-    "seconds",
+    "seeds", "clean", *(f"mean {word}" for word in WORDS), "unseen by all", "worst", "mCE", ALEXNET_TITLE,
+    *(f"ECE {word}" for word in WORDS), "flips", "passes", "seconds",
 )  # fmt: skip
 
-_OPTIONAL = ("real", "heads", "embeddings")  # tables that most studies have no rows for
+_OPTIONAL = ("real", "heads", "embeddings", "adapted")  # tables that most studies have no rows for
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def write_report(
         "contrasts": contrast_table(found, snapshot.study),
         "heads": head_table(snapshot, found),
         "embeddings": embedding_table(snapshot, found),
+        "adapted": adapted_table(snapshot, found),
         "trials": trial_table(snapshot, metric=found.objective[0]),
     }
     pictures = draw(snapshot, found, tables)
@@ -107,21 +110,20 @@ def write_report(
         html=places["report.html"],
         tables=[place for name, place in places.items() if name.startswith("tables/")],
         figures=[place for name, place in places.items() if name.startswith("figures/")],
-        summary=terminal(found, tables["accuracy"], tables["contrasts"]),
+        summary=terminal(found, tables["accuracy"], tables["contrasts"], tables.get("adapted")),
     )
 
 
 def draw(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table]) -> list[Picture]:
     """The figures of a study, those it has data for."""
-    pictures: list[Picture] = []
+    pictures = [*_severity_picture(found), *_side_picture(found, snapshot.study)]
     if found.arms and found.corruptions:
-        pictures = [
-            Picture("severity", "Accuracy against severity",
-                    "Mean over the corruptions; bands are 95 % intervals.", figures.severity_figure(found)),
+        where = "at lower sides" if noise_word(found) == LOWER else "under noise"
+        pictures += [
             Picture("corruptions", "Accuracy by corruption",
                     "Per cent, mean over severities. ● trained on this very corruption, ◐ on one of its group.",
                     figures.heat_figure(found)),
-            Picture("cost", "Accuracy under noise against cost of training",
+            Picture("cost", f"Accuracy {where} against cost of training",
                     "One gradient pass is one image forward and backward through the deployed network.",
                     figures.cost_figure(found, tables["accuracy"].frame)),
         ]  # fmt: skip
@@ -138,10 +140,29 @@ def draw(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table]) -> li
         rows = trials[trials["phase"] == phase]
         pictures.append(
             Picture(f"search-{phase}", f"Phase {phase}: the objective, trial by trial",
-                    "Measured on validation images under validation noise.",
+                    facts.validation_words(snapshot.study),
                     figures.history_figure(rows, metric=metric, goal=goal))
         )  # fmt: skip
     return pictures
+
+
+def _severity_picture(found: Headline) -> list[Picture]:
+    if not any(full_size_noise(arm) for arm in found.arms):
+        return []
+    caption = "Mean over the corruptions; bands are 95 % intervals."
+    if any(lower_sides(arm) for arm in found.arms):
+        caption += " Images at full size."
+    return [Picture("severity", "Accuracy against severity", caption, figures.severity_figure(found))]
+
+
+def _side_picture(found: Headline, study: Mapping[str, Any]) -> list[Picture]:
+    arms, size = [arm for arm in found.arms[: figures.MAX_LINES] if lower_sides(arm)], full_side(study)
+    if not arms or size is None:
+        return []
+    caption = f"Bands are 95 % intervals; {size} px are the images as they are."
+    if any(noise_at_sides(arm) for arm in arms):
+        caption += " Under noise: the mean over the corruptions and severities measured at that side."
+    return [Picture("sides", "Accuracy against side", caption, figures.side_figure(found, size))]
 
 
 def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictures: list[Picture]) -> str:
@@ -159,7 +180,7 @@ def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictu
          "cells": [_split_interval(column.text(row)) for column in columns]}
         for _, row in accuracy.frame.iterrows()
     ]  # fmt: skip
-    ended, task = tables["trials"].frame, task_of(snapshot.study)
+    ended, task, word = tables["trials"].frame, task_of(snapshot.study), noise_word(found)
     return environment.get_template("report.html").render(
         facts=facts.gather(snapshot, found, tables["contrasts"]),
         is_test=found.split == "test",
@@ -174,7 +195,11 @@ def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictu
         embeddings=_cells_of(tables["embeddings"]) if "embeddings" in tables else None,
         embeddings_title=TITLES[task] if task else "",
         embeddings_legend=LEGENDS[task] if task else "",
-        measure_legend=MEASURE_LEGEND if "ECE noise" in (column.title for column in columns) else "",
+        adapted=_cells_of(tables["adapted"]) if "adapted" in tables else None,
+        adapted_legend=ADAPTED_LEGEND,
+        where="at lower sides" if word == LOWER else "under noise",
+        mean_legend=_mean_legend(found),
+        measure_legend=MEASURE_LEGEND if f"ECE {word}" in (column.title for column in columns) else "",
         contrasts=tables["contrasts"],
         is_restated=bool(snapshot.study.get("restated")),
         is_stated=bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts")),
@@ -183,6 +208,14 @@ def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictu
         unfinished=ended[ended["status"] != "finished"].to_dict("records") if len(ended) else [],
         notes=_notes(found, accuracy),
     )
+
+
+def _mean_legend(found: Headline) -> str:
+    """What the mean over noisy cells is over."""
+    if noise_word(found) == LOWER:
+        return "Mean lower sides: over all sides below full size."
+    more = ", those of lower sides among them" if any(lower_sides(arm) for arm in found.arms) else ""
+    return f"Mean noise: over all corruptions and severities{more}."
 
 
 def _notes(found: Headline, accuracy: Table) -> list[str]:

@@ -26,7 +26,7 @@ from analysis.metrics import (
     main_rows,
     own_images,
 )
-from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, ungrouped
+from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, ungrouped
 from analysis.selection import Goal, candidates, top_per
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
 
@@ -88,9 +88,6 @@ class Arm:
     def of(self, corruption: str) -> list[Cell]:
         return [cell for cell in self.cells if cell[0] == corruption]
 
-    def at(self, severity: int) -> list[Cell]:
-        return [cell for cell in self.noisy() if cell[1] == severity]
-
     def relations(self) -> dict[str, str]:
         return dict(zip(self.rows.corruption, self.rows.relation, strict=True))
 
@@ -131,7 +128,7 @@ class Headline:
 
     @property
     def corruptions(self) -> list[str]:
-        """Noisy corruptions of the arms, by group and name; without the folders of real images."""
+        """Noisy corruptions of the arms, by group, side and name; without the folders of real images."""
         return self._names({name for arm in self.arms for name, _ in arm.noisy()})
 
     @property
@@ -142,7 +139,8 @@ class Headline:
     def _names(self, wanted: set[str]) -> list[str]:
         known = {group: place for place, group in enumerate(GROUP_ORDER)}
         groups = self.groups()
-        return sorted(wanted, key=lambda name: (known.get(groups[name], len(known)), groups[name], name))
+        places = {name: (known.get(groups[name], len(known)), groups[name]) for name in wanted}
+        return sorted(wanted, key=lambda name: (*places[name], side_of(name, groups[name]), name))
 
     def groups(self) -> dict[str, str]:
         """Corruption -> group."""

@@ -2,16 +2,19 @@
 # pandas ships no stubs:
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 
+from analysis.adapted import adapted_lines
 from analysis.contrasts import endpoint_title, joint_text
 from analysis.scores import Headline
+from analysis.sides import noise_word
 from analysis.tables import Table, real_text
 
 
-def terminal(found: Headline, accuracy: Table, contrasts: Table) -> str:
-    """The headline as plain text, for the end of a run."""
+def terminal(found: Headline, accuracy: Table, contrasts: Table, adapted: Table | None = None) -> str:
+    """The headline as plain text, for the end of a run; `adapted` where BatchNorm was adapted to the test images."""
     if accuracy.frame.empty:
         return "no finished trial yet"
-    wanted = ("configuration", "clean", "mean noise", "worst", "mCE", "ECE noise", "flips", "passes", "seeds")
+    word = noise_word(found)
+    wanted = ("configuration", "clean", f"mean {word}", "worst", "mCE", f"ECE {word}", "flips", "passes", "seeds")
     columns = [column for column in accuracy.columns if column.title in wanted]
     lines = [[column.title for column in columns]]
     lines += [[column.text(row) for column in columns] for _, row in accuracy.frame.iterrows()]
@@ -26,9 +29,9 @@ def terminal(found: Headline, accuracy: Table, contrasts: Table) -> str:
         text.append("  ".join(cells).rstrip())
     for _, row in contrasts.frame.iterrows():
         gap = f"{row['difference'] * 100:+.1f} points ({joint_text(row)})"
-        where = endpoint_title(row["endpoint"])
+        where = endpoint_title(row["endpoint"], noise=word)
         text.append(f"{where}: {row['label']} against {row['baseline']} {gap}: {row['verdict']}")
     for name in found.real:
         shown = "; ".join(f"{row['label']} {real_text(name)(row)}" for _, row in accuracy.frame.iterrows())
         text.append(f"real images {name} (in no mean): {shown}")
-    return "\n".join(text)
+    return "\n".join([*text, *adapted_lines(adapted, word)])

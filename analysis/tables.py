@@ -20,6 +20,7 @@ from analysis.load import Snapshot
 from analysis.metrics import alexnet_corruption_error, by_corruption, mean_corruption_error, worst_family
 from analysis.records import GROUP_ORDER, RELATIONS, final_metrics, last_metric
 from analysis.scores import CLEAN, NOISE, Arm, Headline, corruption_error
+from analysis.sides import full_size_noise, noise_word
 from analysis.stats import Interval
 
 MARKS = {"seen": "●", "similar": "◐", "unseen": ""}
@@ -29,8 +30,8 @@ UNSEEN = "unseen_by_all"
 ALEXNET_TITLE = "mCE by AlexNet (imagecorruptions, not ImageNet-C)"
 MEASURE_LEGEND = (
     "ECE: expected calibration error of the predicted class, 15 bins, in per cent, mean over seeds and cells (biased "
-    "upwards where images are few). Flips: per cent of images whose prediction under noise is not the one on the clean "
-    "image, right or wrong."
+    "upwards where images are few). Flips: per cent of images whose prediction under noise or at a lower side is not "
+    "the one on the clean image, right or wrong."
 )
 REAL_LEGEND = (
     "Folders of real noisy images, each of images of its own, without clean ones beside them: these figures stand in "
@@ -92,6 +93,7 @@ def accuracy_table(found: Headline) -> Table:
     baseline = next((arm for arm in found.arms if arm.config_id == found.baseline), None)
     notes: list[str] = []
     rows = [_accuracy_row(arm, baseline, found, notes) for arm in found.arms]
+    word = noise_word(found)
     columns = [
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("seeds", lambda row: str(row["n_seeds"])),
@@ -99,18 +101,18 @@ def accuracy_table(found: Headline) -> Table:
         Column("clean", interval_text(CLEAN)),
         *(Column(name, interval_text(name, mark=True)) for name in found.corruptions),
         *(Column(f"real: {name}", real_text(name)) for name in found.real),
-        Column("mean noise", interval_text(NOISE)),
+        Column(f"mean {word}", interval_text(NOISE)),
         Column("unseen by all", interval_text(UNSEEN)),
         Column("worst", worst_text),
         Column("mCE", interval_text("mce", scale=1.0, digits=2)),
         Column("relative mCE", interval_text("relative_mce", scale=1.0, digits=2)),
         *_published_columns(found),
-        *_measure_columns(rows),
+        *_measure_columns(rows, word),
         Column("passes", lambda row: count_text(row["cost_passes"])),
         Column("seconds", lambda row: count_text(row["cost_seconds"])),
     ]
     legend = ["Accuracy in per cent [95 % interval]. ● trained on this very corruption, ◐ on one of its group."]
-    legend += [MEASURE_LEGEND] if _measure_columns(rows) else []
+    legend += [MEASURE_LEGEND] if _measure_columns(rows, word) else []
     legend += [REAL_LEGEND] if found.real else []
     return Table("accuracy", pd.DataFrame(rows), columns, [*legend, *dict.fromkeys(notes)])
 
@@ -125,9 +127,9 @@ def _published_columns(found: Headline) -> list[Column]:
     ]
 
 
-def _measure_columns(rows: Sequence[dict]) -> list[Column]:
+def _measure_columns(rows: Sequence[dict], word: str) -> list[Column]:
     """Calibration and flips, those that the records have."""
-    columns = {"ECE clean": "ece_clean", "ECE noise": "ece_noise", "flips": "flips_noise"}
+    columns = {"ECE clean": "ece_clean", f"ECE {word}": "ece_noise", "flips": "flips_noise"}
     return [
         Column(title, interval_text(name))
         for title, name in columns.items()
@@ -336,9 +338,10 @@ def _value_text(metric: str, value: float) -> str:
 
 
 def severity_means(arm: Arm) -> pd.DataFrame:
-    """Accuracy with its interval by severity; severity 0 is clean."""
-    levels = sorted({severity for _, severity in arm.noisy()})
-    cells = [(0, arm.of(CLEAN)), *((level, arm.at(level)) for level in levels)]
+    """Accuracy with its interval by severity, of images at full size; severity 0 is clean."""
+    noisy = full_size_noise(arm)
+    levels = sorted({severity for _, severity in noisy})
+    cells = [(0, arm.of(CLEAN)), *((level, [cell for cell in noisy if cell[1] == level]) for level in levels)]
     rows = [{"severity": level} | bounds("accuracy", arm.mean(some)) for level, some in cells]
     return pd.DataFrame(rows).dropna()
 

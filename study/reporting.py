@@ -106,11 +106,12 @@ def best_line(ledger: Ledger, config: StudyConfig) -> str:
     if not ranking:
         return "no trial of the search finished\n"
     chosen = ranking[0]
+    lower = objective.metric == "acc/noise" and not config.noise.validation  # it is the mean over lower sides then
     params = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
                        for name, value in ledger.trial(chosen.key)["params"].items())  # fmt: skip
     return (
         f"best trial of {len(candidates)}: number {chosen.number} ({chosen.key}), {objective.metric} "
-        f"{chosen.value:.3f} on validation images\n  {params}\n"
+        f"{chosen.value:.3f} on validation images{' at lower sides' if lower else ''}\n  {params}\n"
     )
 
 

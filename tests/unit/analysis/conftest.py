@@ -298,6 +298,82 @@ def _real_rows(name: str, count: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     return pd.DataFrame(rows), cell
 
 
+def add_sides(
+    folder: Path, *, sides: tuple[int, ...] = (8, 16, 32), only: bool = False, with_noise: bool = True
+) -> Path:
+    """Bring a study to what trials with lower sides write; the smaller the side, the fewer images are right.
+
+    Args:
+        only: Take every other noise out, as a study without any has it; full size is 64.
+    """
+    for path in sorted(folder.glob("trials/*/cells.parquet")):
+        path_of_predictions = path.with_name("predictions.parquet")
+        for file in (path, path_of_predictions):
+            if file.exists():
+                rows = pd.read_parquet(file)
+                full = rows[rows["corruption"] == "clean"] if only else rows
+                lower = [_at_side(rows, side, with_noise=with_noise and not only) for side in sides]
+                pd.concat([full, *lower], ignore_index=True).to_parquet(file, index=False)
+        if path_of_predictions.exists():
+            _count_again(path, pd.read_parquet(path_of_predictions))
+    return folder
+
+
+def _at_side(rows: pd.DataFrame, side: int, *, with_noise: bool) -> pd.DataFrame:
+    """Rows of cells or of predictions at a lower side, where the same share of the images is always wrong."""
+    lower = rows[rows["corruption"] != "resolution"] if with_noise else rows[rows["corruption"] == "clean"]
+    clean = lower["corruption"] == "clean"
+    lower = lower.assign(
+        corruption=np.where(clean, f"{side}px", lower["corruption"] + f"_{side}px"),
+        severity=np.where(clean, 1, lower["severity"]),
+    )
+    if "group" in lower:
+        return lower.assign(group=np.where(clean, "resolution", "resolution-" + lower["group"]))
+    is_hard = lower["image_id"] % 64 >= 8 * np.sqrt(side)
+    return lower.assign(correct=lower["correct"] & ~is_hard)
+
+
+def _count_again(path: Path, predictions: pd.DataFrame) -> None:
+    """Make the tested cells those that the predictions say."""
+    cells = pd.read_parquet(path)
+    right = predictions.groupby(["corruption", "severity"])["correct"].sum()
+    tested = cells["split"] == "test"
+    counts = [int(right[cell]) for cell in zip(cells["corruption"][tested], cells["severity"][tested], strict=True)]
+    cells.loc[tested, "correct"] = counts
+    cells["accuracy"] = cells["correct"] / cells["n"]
+    cells.to_parquet(path, index=False)
+
+
+def add_adapted(folder: Path, gains: dict[str, int], *, clean_loss: int = 0) -> Path:
+    """Beside each tested cell of these trials one with adapted batch norms.
+
+    Args:
+        gains: Trial key -> images more that are right in each noisy cell.
+        clean_loss: Images fewer that are right in the clean one.
+    """
+    for key, gain in gains.items():
+        path = folder / "trials" / key / "cells.parquet"
+        cells = pd.read_parquet(path)
+        tested = cells[cells["split"] == "test"]
+        correct = tested["correct"] + np.where(tested["corruption"] == "clean", -clean_loss, gain)
+        correct = correct.clip(0, tested["n"])
+        adapted = tested.assign(bn="adapted", correct=correct, accuracy=correct / tested["n"])
+        pd.concat([adapted, cells], ignore_index=True).to_parquet(path, index=False)
+    return folder
+
+
+@pytest.fixture
+def with_sides() -> Callable[..., Path]:
+    """The function that brings a study to what trials with lower sides write."""
+    return add_sides
+
+
+@pytest.fixture
+def with_adapted() -> Callable[..., Path]:
+    """The function that adds rows with adapted batch norms."""
+    return add_adapted
+
+
 @pytest.fixture
 def with_measures() -> Callable[..., Path]:
     """The function that brings a study to what trials write now."""
