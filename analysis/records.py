@@ -98,6 +98,7 @@ TRAIN_GROUPS: dict[str, frozenset[str]] = {
 """Training noise -> the groups it counts as. `pmal_pair` blurs its target and adds Gaussian noise: both groups."""
 
 _LOWER = frozenset({"resolution"})
+_AT_LOWER = "resolution-"
 _ENDS = {"final": "finished", "pruned": "pruned", "failed": "failed"}
 
 
@@ -186,11 +187,16 @@ def relation(corruption: str, group: str, train_types: Iterable[str], groups: Ma
         groups: name -> groups, see `TRAIN_GROUPS`.
 
     Returns:
-        `clean`; `seen` (trained on this very corruption); `similar` (on one of its group); `unseen`.
+        `clean`; `seen` (trained on this very corruption); `similar` (on one of its group); `unseen`. Noise at a lower
+        resolution is what the stranger of the two is: seen where both were.
     """
     if corruption == "clean":
         return "clean"
     types = set(train_types)
+    if group.startswith(_AT_LOWER):
+        noise, _, side = corruption.rpartition("_")
+        parts = ((side, "resolution"), (noise, group.removeprefix(_AT_LOWER)))
+        return max((relation(*part, types, groups) for part in parts), key=RELATIONS.index)
     if corruption in types:
         return "seen"
     own = "noise" if group == "pmal" else group

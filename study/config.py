@@ -424,7 +424,8 @@ def _known_endpoint(text: str) -> str:
     what, known = ("corruption", [*CORRUPTIONS]) if kind == "corruption" else ("group of corruptions", groups)
     for name in names.split("+") if kind == "outside" else [names] if colon else []:
         if name not in known and not (kind == "corruption" and re.fullmatch(r"(\w+_)?\d+px", name)):
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+            side = [f"{name}px"] if kind == "corruption" and name.isdecimal() else []
+            near = side or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
             raise ValueError(
                 f"must name a {what}, but got {name!r}; "
                 + (f"near: {', '.join(near)}" if near else f"there are {', '.join(known)}")
@@ -537,9 +538,14 @@ class TrialConfig(Section):
             return
         weight, direct = getattr(self.method, "direct_weight", 0.0), getattr(self.method, "direct_teacher", None)
         if weight > 0 and direct is None:
-            raise ValueError(f"method.direct_teacher is required with direct_weight {weight:g}, but is not there")
+            raise ValueError(
+                f"method.direct_teacher is required with direct_weight {weight:g}, but is not there; name it, or take "
+                "direct_weight out"
+            )
         if weight == 0 and direct is not None:
-            raise ValueError("method.direct_teacher has no effect with direct_weight: 0; set that or take it out")
+            raise ValueError(
+                "method.direct_teacher has no effect with direct_weight: 0; raise that, or take the teacher out"
+            )
 
     def _student_noise_fits(self, student_input: str) -> None:
         if student_input != "clean" and not (self.noise.train or self.resolution.train):
@@ -550,7 +556,7 @@ class TrialConfig(Section):
         if student_input == "clean" and self.resolution.train:
             raise ValueError(
                 f"resolution.train has no effect with method.name: {self.method.name} and method.student_input: clean; "
-                "set method.student_input: noisy"
+                "set method.student_input: noisy, or take the sides out there (in a phase: set: {resolution.train: []})"
             )
         if student_input == "clean" and self.noise.train:
             raise ValueError(

@@ -57,7 +57,17 @@ class ResolutionConfig(Section):
         if self.with_noise and not (self.validation or self.test):
             raise ValueError("with_noise has no effect without sides in validation or test; name some or take it out")
         if self.kernel != ResolutionConfig.model_fields["kernel"].default and not self.train:
-            raise ValueError(f"kernel has no effect without sides in train, but got {self.kernel}; name some")
+            raise ValueError(
+                f"kernel has no effect without sides in train, but got {self.kernel}; name some or take it out"
+            )
+        measured = self.validation or self.test
+        if self.test_kernel != ResolutionConfig.model_fields["test_kernel"].default and not measured:
+            raise ValueError(
+                f"test_kernel has no effect without sides in validation or test, but got {self.test_kernel}; name some "
+                "or take it out"
+            )
+        if self.view == "small" and not (self.train or measured):
+            raise ValueError("view has no effect without sides in train, validation or test, but got small; name some")
         return self
 
     def problem(self, image_size: int) -> str:
@@ -70,7 +80,10 @@ class ResolutionConfig(Section):
                     f"({image_size}), but got {over[0]}; leave it out, or raise data.image_size"
                 )
         if self.view == "small" and self.train == (image_size,):
-            return f"resolution.view: small has no effect with train: [{image_size}], which is data.image_size"
+            return (
+                f"resolution.view must be up with train: [{image_size}], which is data.image_size, but got small; name "
+                "a lower side, or take view out"
+            )
         return ""
 
     @property

@@ -176,7 +176,7 @@ def _refusal(trained: TrainedModel, tool: str, error: Exception) -> str:
 
 
 def _images(trained: TrainedModel, count: int) -> Tensor:
-    side = trained.config.data.image_size
+    side = trained.input_size
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(count))
 
 
@@ -198,7 +198,7 @@ def _require_packages(formats: Sequence[str]) -> None:
 
 
 def _text(trained: TrainedModel, folder: Path, found: dict[str, Exported]) -> str:
-    side, classes = trained.config.data.image_size, len(trained.class_names)
+    side, classes = trained.input_size, len(trained.class_names)
     lines = [f"{trained.config.method.name} from {trained.place}", f"written to {folder}"]
     for name, exported in found.items():
         num_bytes = sum((folder / file).stat().st_size for file in exported.files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from study.config_resolution import ResolutionConfig
     from study.plan import Backbone, PhasePlan, Plan
 
 _WIDTH = 110
@@ -56,21 +57,30 @@ def _backbone(backbone: Backbone) -> list[str]:
 
 def _noise(plan: Plan) -> list[str]:
     noise, lower = plan.study.config.noise, plan.study.config.resolution
-    searched = any(key == "noise.train" for phase in plan.phases for key, _, _ in phase.searched)
+    searched = {key for phase in plan.phases for key, _, _ in phase.searched}
     own = "the method's own" if noise.train is None else ", ".join(item.name for item in noise.train) or "none"
     held = f"; held out of all else: {', '.join(noise.held_out)}" if noise.held_out else ""
     images = min(noise.validation_images, plan.sizes.validation)
     return [
-        *_wrapped("Noise", f"to train on: {'searched' if searched else own}"),
+        *_wrapped("Noise", f"to train on: {'searched' if 'noise.train' in searched else own}"),
         *_wrapped("", f"to choose by: {_seen(noise.validation, noise.validation_severities, lower.validation)}, "
                   f"on {images} images"),
         *_wrapped("", f"to test on, once: {_seen(noise.test, noise.test_severities, lower.test)}{held}"),
         *(_wrapped("", f"real noisy images, with the test: {', '.join(noise.real)} ({plan.sizes.real:,} images)")
           if noise.real else []),
-        *(_wrapped("", "at the lower sides too: all of this noise") if lower.with_noise else []),
-        *(_wrapped("Sides", f"to train on: {', '.join(map(str, lower.train))} px, {lower.kernel}, "
-                   f"{'kept small' if lower.view == 'small' else 'brought back up'}") if lower.train else []),
+        *_sides(lower, searched="resolution.train" in searched),
     ]  # fmt: skip
+
+
+def _sides(lower: ResolutionConfig, *, searched: bool) -> list[str]:
+    """What sides images are shrunk to; nothing where there are none."""
+    sides = "searched" if searched else f"{', '.join(map(str, lower.train))} px, {lower.kernel}"
+    view = "kept small" if lower.view == "small" else "brought back up"
+    lines = [
+        *([f"to train on: {sides}, {view}"] if searched or lower.train else []),
+        *(["the noise to choose and to test by is measured at the lower sides too"] if lower.with_noise else []),
+    ]
+    return [line for number, text in enumerate(lines) for line in _wrapped("" if number else "Sides", text)]
 
 
 def _seen(names: tuple[str, ...], severities: tuple[int, ...], sides: tuple[int, ...]) -> str:

@@ -21,7 +21,7 @@ from study.places import resolve_places
 from study.problems import Path as KeyPath
 from study.problems import Problem, ProblemsError
 from study.space import for_phase, parse
-from study.teachers import FoundTeacher, check_sizes, check_teacher, find_teacher, phase_problem
+from study.teachers import FoundTeacher, check_sizes, check_teacher, find_teacher, has_fixed_size, phase_problem
 
 
 class Network(NamedTuple):
@@ -32,6 +32,7 @@ class Network(NamedTuple):
     stages: int
     pretrained: bool | str
     batch_norm: str = "train"
+    several_sizes: bool = False
 
 
 def refuse_what_cannot_run(study: StudyConfig, *, storage: str | None = None) -> None:
@@ -68,9 +69,12 @@ def configs_of(study: StudyConfig, phase: Phase) -> list[TrialConfig]:
 
 
 def _network_of(config: TrialConfig, side: int) -> Network:
+    """Of a trial as it meets images of one side."""
     model = config.model
     stages = getattr(config.method, "stages", 1)
-    return Network(model.backbone, side, stages, model.pretrained, model.batch_norm)
+    return Network(
+        model.backbone, side, stages, model.pretrained, model.batch_norm, several_sizes=len(_sides(config)) > 1
+    )
 
 
 def _sides(config: TrialConfig) -> list[int]:
@@ -170,6 +174,12 @@ def network_problems(network: Network) -> Iterator[Problem]:
         first, _, rest = str(error).partition(" ")
         path = {"stages": ("method", "stages"), "batch_norm": ("model", "batch_norm")}.get(first, ("model", "backbone"))
         yield Problem(path, rest if first in {"stages", "batch_norm", "backbone"} else str(error))
+        return
+    if network.several_sizes and has_fixed_size(network.backbone):
+        yield Problem(
+            ("resolution", "view"),
+            f"must be up with backbone {network.backbone!r}, which takes images of one size only, but got small",
+        )
         return
     yield from _weights(network)
 

@@ -125,7 +125,7 @@ def check_sizes(backbone: str, *, trained_at: int, config: TrialConfig) -> None:
         ValueError: It cannot, or has not.
     """
     size = config.data.image_size
-    if size != trained_at and _has_fixed_size(backbone):
+    if size != trained_at and has_fixed_size(backbone):
         raise ValueError(
             f"must take the study's images of {size} pixels (data.image_size), but its {backbone} was trained at "
             f"{trained_at} and takes no other"
@@ -138,7 +138,8 @@ def check_sizes(backbone: str, *, trained_at: int, config: TrialConfig) -> None:
         raise ValueError(f"does not go with method.stages: the teacher's {error}") from None
 
 
-def _has_fixed_size(backbone: str) -> bool:
+def has_fixed_size(backbone: str) -> bool:
+    """Whether a backbone takes only images of the size that it is built for."""
     config = get_pretrained_cfg(backbone)
     return config is not None and bool(config.fixed_input_size)
 

@@ -36,6 +36,11 @@ class TrainedModel:
     place: str
     digest: str
 
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the images that the network was trained on."""
+        return self.config.resolution.input_size(self.config.data.image_size)
+
 
 def load_model(name: str, *, storage: str | None = None) -> TrainedModel:
     """A trial's deployed network.

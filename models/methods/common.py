@@ -81,7 +81,8 @@ def make_export(
         "backbone": context.backbone,
         "num_classes": context.num_classes,
         "image_size": context.image_size,
-        "timm": creation_arguments(context.backbone, context.image_size),
+        "input_size": context.input_size or context.image_size,
+        "timm": creation_arguments(context.backbone, context.input_size or context.image_size),
         "mean": list(backbone.mean),
         "std": list(backbone.std),
     }

@@ -76,7 +76,10 @@ class DistilSettings(LossSettings):
             object.__setattr__(self, "losses", LossWeights(**cast("Mapping[str, float]", self.losses)))
         check_losses(self, self.weights())
         if not self.weights():
-            raise ValueError(f"losses must give one a weight, such as {{kd: 0.9}}; there are {', '.join(LOSSES)}")
+            raise ValueError(
+                f"losses must give one or more a weight above 0, such as {{kd: 0.9}}, but none has one; there are "
+                f"{', '.join(LOSSES)}"
+            )
 
     def weights(self) -> dict[str, float]:
         """Of the losses that are there."""
@@ -97,7 +100,9 @@ def check_losses(settings: LossSettings, weights: Mapping[str, float]) -> None:
     for item in fields(LossSettings):
         owner = next(name for name in sorted(LOSSES, key=len, reverse=True) if item.name.startswith(f"{name}_"))
         if getattr(settings, item.name) != item.default and owner not in weights:
-            raise ValueError(f"{item.name} has no effect without {owner} among the losses; give it a weight")
+            raise ValueError(
+                f"{item.name} has no effect without {owner} among the losses; give that a weight or take this out"
+            )
     if getattr(settings, "gather", False) and not any(LOSSES[name].relational for name in weights):
         raise ValueError("gather has no effect, as no loss here compares images with each other; leave it out")
 

@@ -49,7 +49,10 @@ class HorkdSettings(FirstOrderSettings, KdSettings):
 
     def __post_init__(self) -> None:
         if not any(getattr(self, name) for name in _ORDERS):
-            raise ValueError("first_order, second_order, third_order or kd_weight must be above 0, but all are 0")
+            raise ValueError(
+                "first_order must be above 0, or second_order, third_order or kd_weight, but all are 0; give one a "
+                "weight"
+            )
         self.as_distil()
 
     def as_distil(self) -> DistilSettings:

@@ -57,7 +57,12 @@ def load_export(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
     spec = method_spec(config["method"])
     values = config["settings"].items()
     settings = spec.settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values})
-    context = Context(backbone=config["backbone"], num_classes=config["num_classes"], image_size=config["image_size"])
+    context = Context(
+        backbone=config["backbone"],
+        num_classes=config["num_classes"],
+        image_size=config["image_size"],
+        input_size=config.get("input_size"),
+    )
     method = spec.build(context, settings)
     method.deployed.load_state_dict(state_dict)
     method.network.eval()

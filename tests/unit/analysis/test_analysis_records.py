@@ -102,6 +102,18 @@ def test_null_metrics_are_missing():
         ("pmal", "pmal", ["shot_noise"], "similar"),
         ("fog", "weather", ["pmal_pair"], "unseen"),
         ("fog", "weather", [], "unseen"),
+        ("16px", "resolution", ["16px"], "seen"),
+        ("8px", "resolution", ["16px"], "similar"),
+        ("resolution_bicubic", "resolution", ["16px"], "similar"),
+        ("16px", "resolution", ["resolution"], "similar"),
+        ("16px", "resolution", ["gaussian_noise"], "unseen"),
+        ("gaussian_noise", "noise", ["16px"], "unseen"),
+        ("gaussian_noise_16px", "resolution-noise", ["16px", "gaussian_noise"], "seen"),
+        ("gaussian_noise_8px", "resolution-noise", ["16px", "gaussian_noise"], "similar"),
+        ("shot_noise_16px", "resolution-noise", ["16px", "pmal_pair"], "similar"),
+        ("fog_16px", "resolution-weather", ["16px", "gaussian_noise"], "unseen"),
+        ("gaussian_noise_16px", "resolution-noise", ["16px"], "unseen"),
+        ("gaussian_noise_16px", "resolution-noise", ["gaussian_noise"], "unseen"),
     ],
 )
 def test_relation_to_the_training_noise(corruption, group, trained, expected):
@@ -119,6 +131,13 @@ def test_noise_left_out_is_the_methods_own():
     assert training_noise({"method": {"name": "pmal"}, "noise": {"train": None}}) == ("pmal_pair",)
     assert training_noise({"method": {"name": "plain"}, "noise": {"train": None}}) == ()
     assert training_noise({"noise": {"train": [{"name": "fog"}, "frost"]}}) == ("fog", "frost")
+
+
+def test_sides_are_among_the_training_noise_but_not_full_size_and_need_no_group():
+    config = {"data": {"image_size": 32}, "resolution": {"train": [32, 16]}, "noise": {"train": ["fog"]}}
+    assert training_noise(config) == ("16px", "fog")
+    assert training_noise({"data": {"image_size": 32}, "resolution": {"train": [32]}}) == ()
+    assert ungrouped(training_noise(config), TRAIN_GROUPS) == []
 
 
 def test_config_id_ignores_the_training_seed_only():
