@@ -6,6 +6,7 @@ here and an interval is one over training seeds alone.
 """
 # pandas ships no stubs, and pyright takes an indexed frame for any of four types:
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportOperatorIssue=false
 
 from __future__ import annotations
 

@@ -180,8 +180,11 @@ def load_teacher(
     Raises:
         ValueError: It is not there, not the one the trial was planned with, or does not fit.
     """
-    teacher, facts = _loaded(spec[f"{prefix}place"], spec[f"{prefix}digest"])
-    check_teacher(facts, config, class_names)
+    try:
+        teacher, facts = _loaded(spec[f"{prefix}place"], spec[f"{prefix}digest"])
+        check_teacher(facts, config, class_names)
+    except ValueError as error:
+        raise ValueError(f"method.{prefix}teacher: {error}") from error
     return teacher
 
 
@@ -190,10 +193,10 @@ def _loaded(place: str, digest: str) -> tuple[Teacher, FoundTeacher]:
     model = read_model(place)
     if model.digest != digest:
         raise ValueError(
-            f"method.teacher: the weights in {redact(place)} are not those that the trial was planned with; restore "
+            f"the weights in {redact(place)} are not those that the trial was planned with; restore "
             "them, or start a study under another name"
         )
     facts, method = _facts(model), model.method
     if not isinstance(method, Teacher):
-        raise ValueError(f"method.teacher: {facts.method} shows no maps, so nothing can be learned from it")
+        raise ValueError(f"{facts.method} shows no maps, so nothing can be learned from it")
     return method, facts

@@ -30,7 +30,6 @@ METHODS: dict[str, MethodSpec] = {
         Horkd,
         "a plain backbone taught by points, pairs and triplets of a teacher's embeddings",
         taught=True,
-        decomposable=False,
         taught_twice=True,
     ),
 }
