@@ -57,7 +57,7 @@ def shrink(images_BCHW: Tensor, side: int, *, keys_B: Tensor, kernel: str = "bic
     if kernel != RANDOM:
         return _down(images_BCHW, side, kernel)
     drawn_B = integers(fold_in(keys_B, "kernel"), (1,), high=len(KERNELS), stream="kernel")[:, 0]
-    drawn_B = drawn_B.to(images_BCHW.device)[:, None, None, None]
+    drawn_B = drawn_B.to(images_BCHW.device, non_blocking=True)[:, None, None, None]
     small_BCHW = _down(images_BCHW, side, KERNELS[0])
     for index, name in enumerate(KERNELS[1:], start=1):
         small_BCHW = torch.where(drawn_B == index, _down(images_BCHW, side, name), small_BCHW)
@@ -102,7 +102,7 @@ class LowResolution:
         self._noise_before = noise is not None and any(kind.name == PMAL_PAIR for kind in noise.types)
 
     def __call__(self, images_BCHW: Tensor, keys_B: Tensor, *, draw: int = 0, level: float = 1.0) -> NoisyPair:
-        """A pair for each image, as of `TrainingNoise`; its record has `side`, int64 (B,), in pixels, too."""
+        """A pair for each image. Its record has `side`, int64 (B,), in pixels; the noise's only with `pmal_pair`."""
         target_BCHW, seen_BCHW, record = images_BCHW, images_BCHW, {}
         if self.noise is not None and self._noise_before:
             target_BCHW, seen_BCHW, record = self.noise(images_BCHW, keys_B, draw=draw, level=level)
@@ -115,14 +115,14 @@ class LowResolution:
             return NoisyPair(target_BCHW, shown[0][1], record)
         input_BCHW = torch.empty_like(images_BCHW)
         for chosen, part_BCHW in shown:
-            input_BCHW[chosen.to(images_BCHW.device)] = part_BCHW
+            input_BCHW[chosen.to(images_BCHW.device, non_blocking=True)] = part_BCHW
         return NoisyPair(target_BCHW, input_BCHW, record)
 
     def _seen(
         self, images_BCHW: Tensor, keys_B: Tensor, own: Tensor, side: int, chosen: Tensor, draw: int, level: float
     ) -> Tensor:
         """What is seen of the chosen images."""
-        full, there = images_BCHW.shape[-1], chosen.to(images_BCHW.device)
+        full, there = images_BCHW.shape[-1], chosen.to(images_BCHW.device, non_blocking=True)
         part_BCHW, keys_B, own = images_BCHW[there], keys_B[chosen.to(keys_B.device)], own[chosen.to(own.device)]
         if side < full:
             part_BCHW = shrink(part_BCHW, side, keys_B=own, kernel=self.lens.kernel)

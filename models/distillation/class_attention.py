@@ -6,6 +6,7 @@ Shape suffixes: B batch, C channels, H height, W width, N classes.
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,7 +35,8 @@ class AtPlus(DistillationLoss):
     RMSE is the root of the mean squared difference of an image, at least 1e-6; w are the classifier's weights of the
     label's class. Where the networks' maps have different sides the smaller are enlarged to the larger (bilinear),
     attention maps before they are scaled; where they have different channels the student's pass a 1 x 1 convolution,
-    which is trained, for the features alone. A map of one value gives an attention of 0.
+    which is trained, for the features alone. A constant map gives an attention of 0, without
+    gradient.
 
     Behind a mean over the map and one linear layer, w_c / (H W) is the gradient that Grad-CAM takes, and scaling
     removes the H W: the maps of the public code, with the ReLU before the sum as there.
@@ -99,10 +101,11 @@ def _enlarged(maps_BCHW: Tensor, side: tuple[int, ...]) -> Tensor:
 
 
 def _scaled(maps_B1HW: Tensor) -> Tensor:
-    """Each image's map from 0 to 1."""
+    """Each image's map from 0 to 1; 0 without gradient where it is constant."""
     least = maps_B1HW.amin((1, 2, 3), keepdim=True)
     span = maps_B1HW.amax((1, 2, 3), keepdim=True) - least
-    return (maps_B1HW - least) / span.clamp_min(_LEAST_RANGE)
+    wide_enough = span > _LEAST_RANGE
+    return (maps_B1HW - least) * torch.where(wide_enough, 1 / torch.where(wide_enough, span, 1), 0)
 
 
 def _rmse(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:

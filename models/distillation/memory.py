@@ -95,13 +95,14 @@ def first_of_each(rows_P: Tensor) -> Tensor:
 def gather_rows(rows_P: Tensor, values_PD: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and values of all workers, in order of rank; every worker must call it, also one that has none.
 
-    Without a `torch.distributed` group of several workers they are returned as they are.
+    Without a `torch.distributed` group of several workers, or where only shapes are counted (meta device), they are
+    returned as they are.
 
     Args:
         rows_P: int64; P may differ between workers.
         values_PD: D may not.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if rows_P.is_meta or not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return rows_P, values_PD
     own = torch.tensor([len(rows_P)], device=rows_P.device)
     counts = [int(count) for count in torch.cat(_gathered(own)).tolist()]

@@ -125,6 +125,14 @@ def test_equal_maps_have_a_loss_of_nothing_and_a_gradient() -> None:
     assert torch.isfinite(student.maps[-1].grad).all()
 
 
+def test_a_constant_map_has_no_gradient() -> None:
+    map_B1HW = torch.full((1, 1, 3, 3), 2.0, dtype=torch.float64, requires_grad=True)
+    scaled_B1HW = _scaled(map_B1HW)
+    assert torch.equal(scaled_B1HW, torch.zeros_like(scaled_B1HW))
+    (gradient,) = torch.autograd.grad((scaled_B1HW * torch.arange(9.0).reshape(1, 1, 3, 3)).sum(), map_B1HW)
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
 def test_weights_are_settings() -> None:
     student, teacher = view(LARGER[0]), view(LARGER[1], seed=1)
     parts = [build(features=f, attention=a)(student, teacher, sample()) for f, a in ((1.0, 0.0), (0.0, 1.0))]

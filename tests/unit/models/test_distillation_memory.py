@@ -86,6 +86,8 @@ def work(rank: int, place: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=WORLD)
     torch.manual_seed(0)
     bank, gathered = MemoryBank(12, 2), []
+    shapes = torch.empty(2, dtype=torch.int64, device="meta"), torch.empty(2, 2, device="meta")
+    assert gather_rows(*shapes) == shapes  # counting a step's cost exchanges nothing
     for step in range(3):
         rows_P, values_PD = gather_rows(*given(rank, step))
         gathered.append((rows_P, values_PD))
