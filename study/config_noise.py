@@ -152,7 +152,8 @@ class NoiseConfig(Section):
                 raise ValueError(
                     f"must give each folder a name of letters, digits, '_' and '-', but got {name!r}; rename it"
                 )
-            if name in CORRUPTIONS or name in TRAINING_ONLY or name == "clean":
+            is_side = re.fullmatch(r"(.*_)?[0-9]+px", name) is not None  # as cells of a lower resolution are called
+            if name in CORRUPTIONS or name in TRAINING_ONLY or name == "clean" or is_side:
                 raise ValueError(
                     f"must give each folder a name of its own, but {name!r} is Murk's own name of a corruption; "
                     f"call it otherwise, such as {name}_real"

@@ -205,6 +205,9 @@ def _update(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Problem]:
     if micro is not None and micro >= batch and not {"train.batch_size", "train.micro_batch"} & set(space):
         text = f"must be below train.batch_size ({batch}), or it has no effect"
         yield Problem(("train", "micro_batch"), f"{text}, but got {micro}")
+    if getattr(config.method, "gather", False) and config.resources.workers_per_trial == 1:
+        text = "true has no effect with one worker; set resources.workers_per_trial or leave gather out"
+        yield Problem(("method", "gather"), text)
     if config.optim.sam.ascent == "local" and config.resources.workers_per_trial == 1:
         text = "local has no effect with one worker; set resources.workers_per_trial or leave ascent out"
         yield Problem(("optim", "sam", "ascent"), text)
