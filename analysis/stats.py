@@ -81,6 +81,9 @@ def crossed(terms: Sequence[Term], *, level: float = LEVEL) -> Interval:
     .. math:: \widehat{Var} = \sum_g w_g^2 \frac{(MS_{seed,g} - MS_{rest,g})^+}{S_g I}
         + \frac{1}{I} Var_i\Big(\sum_g w_g \bar y_{g \cdot i}\Big)
 
+    Where a seed component is a small difference of two large mean squares, Satterthwaite's degrees of freedom fall towards
+    0 and the interval past all bounds; they are held at the fewest seeds less one, those of a t interval over seeds.
+
     One term of weight 1 is a mean, two of 1 and -1 a difference paired by image. Seeds are not paired: arms that share
     seed numbers are treated as independent, which can only widen the interval where they go up and down together.
 
@@ -90,7 +93,7 @@ def crossed(terms: Sequence[Term], *, level: float = LEVEL) -> Interval:
     sizes = {scores_SI.shape[1] for _, scores_SI in terms}
     if len(sizes) != 1 or min(sizes) < 2:
         raise ValueError(f"arms must share their images, 2 or more, but have {sorted(sizes)} images")
-    num_images, num_seeds = sizes.pop(), min(scores_SI.shape[0] for _, scores_SI in terms)
+    num_images, num_seeds = sizes.pop(), _fewest_seeds(terms)
     by_image_I = _by_image(terms)
     image_variance = float(by_image_I.var(ddof=1)) / num_images
     components = [(image_variance, num_images - 1)]
@@ -108,12 +111,17 @@ def crossed(terms: Sequence[Term], *, level: float = LEVEL) -> Interval:
     variance = image_variance + seed_variance
     spread = sum(value**2 / df for value, df in components)
     df = variance**2 / spread if spread > 0 else float(num_images - 1)
+    df = max(df, float(num_seeds - 1)) if num_seeds > 1 else df
     estimate, se = float(by_image_I.mean()), math.sqrt(variance)
     half = float(sps.t.ppf(0.5 + level / 2, df)) * se
     population: Population = "method" if num_seeds > 1 else "networks"
     return Interval(
         estimate, estimate - half, estimate + half, se, df, num_images, num_seeds, population, seed_variance
     )
+
+
+def _fewest_seeds(terms: Sequence[Term]) -> int:
+    return min(scores_SI.shape[0] for _, scores_SI in terms)
 
 
 def _by_image(terms: Sequence[Term]) -> np.ndarray:

@@ -166,3 +166,18 @@ def test_simultaneous_lies_between_single_and_bonferroni():
         bonferroni = float(sps.t.ppf(1 - 0.05 / 6, single.df)) * single.se
         assert single.high <= joint.high <= single.estimate + bonferroni + 1e-12
     assert pairs == simultaneous([[(1.0, arm), (-1.0, arms[0])] for arm in arms[1:]])
+
+
+def test_arms_that_are_nearly_the_same_network_have_an_interval_that_says_something() -> None:
+    """Seed components that are small differences of large mean squares once gave an interval of millions of points."""
+    rng = np.random.default_rng(3)
+    widths = []
+    for _ in range(40):
+        first_SI = (rng.random((3, 248)) < 0.2 + 0.002 * rng.standard_normal((3, 1))).astype(float)
+        second_SI = first_SI.copy()
+        second_SI[0, :2] = 1 - second_SI[0, :2]
+        found = crossed_difference(first_SI, second_SI)
+        assert found.df >= 2
+        assert found.low < float(first_SI.mean() - second_SI.mean()) < found.high
+        widths.append(found.high - found.low)
+    assert max(widths) < 0.5
