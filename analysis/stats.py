@@ -81,8 +81,9 @@ def crossed(terms: Sequence[Term], *, level: float = LEVEL) -> Interval:
     .. math:: \widehat{Var} = \sum_g w_g^2 \frac{(MS_{seed,g} - MS_{rest,g})^+}{S_g I}
         + \frac{1}{I} Var_i\Big(\sum_g w_g \bar y_{g \cdot i}\Big)
 
-    Where a seed component is a small difference of two large mean squares, Satterthwaite's degrees of freedom fall towards
-    0 and the interval past all bounds; they are held at the fewest seeds less one, those of a t interval over seeds.
+    Where a seed component is a small difference of two large mean squares, Satterthwaite's degrees of freedom fall
+    towards 0 and the interval grows past all bounds; they are held at the fewest seeds less one, those of a t interval
+    over seeds.
 
     One term of weight 1 is a mean, two of 1 and -1 a difference paired by image. Seeds are not paired: arms that share
     seed numbers are treated as independent, which can only widen the interval where they go up and down together.

@@ -47,7 +47,8 @@ class ParquetSource:
             self._schema = pq.read_schema(file)
         self._image = self._column("image_column", image_column, IMAGE_COLUMNS, required=True)
         self._label = self._column("label_column", label_column, LABEL_COLUMNS, required=True)
-        self._name = self._column("name_column", name_column, NAME_COLUMNS, required=False)
+        named = self._column("name_column", name_column, NAME_COLUMNS, required=False)
+        self._name = None if named == self._label else named
         self._split = self._column("split_column", split_column, SPLIT_COLUMNS, required=False)
 
     def _open(self):

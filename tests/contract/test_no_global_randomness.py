@@ -21,6 +21,7 @@ from noise import (
     frost,
     keyed,
     light,
+    low_resolution,
     poisson,
     preview,
     resolution,
@@ -45,6 +46,7 @@ _NUMPY = ("rand", "randn", "random", "normal", "uniform", "poisson", "randint", 
 _PYTHON = ("random", "uniform", "gauss", "randint", "choice", "shuffle", "sample", "seed")
 
 _IMAGES_BCHW = scenes(4, 16, 20)
+_SQUARES_BCHW = scenes(4, 16, 16)
 _KEYS_4 = image_keys(range(4), seed=0)
 _MIXTURE = TrainingNoise(
     [NoiseType("gaussian_noise", (1, 2), 0.3), NoiseType("pmal_pair", (1,), 0.4), NoiseType("kornia.rain", (3,), 0.3)]
@@ -69,6 +71,10 @@ CALLS: dict[Callable[..., Any], Callable[[], Any]] = {
     families.parameter_for: lambda: families.parameter_for("contrast", 1, 32),
     families.catalogue: families.catalogue,
     families.catalogue_text: lambda: families.catalogue_text(families.catalogue()),
+    low_resolution.shrink: lambda: low_resolution.shrink(_SQUARES_BCHW, 9, keys_B=_KEYS_4, kernel="random"),
+    low_resolution.LowResolution: lambda: low_resolution.LowResolution((9, 12), lens=low_resolution.Lens("random"))(
+        _SQUARES_BCHW, _KEYS_4
+    ),
     corruption.corrupt: lambda: corruption.corrupt(_IMAGES_BCHW, "shot_noise", 3, keys=_KEYS_4),
     corruption.corrupt_checked: lambda: corruption.corrupt_checked(
         _IMAGES_BCHW, "shot_noise", 3, keys=_KEYS_4, scale="tiny"

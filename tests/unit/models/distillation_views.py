@@ -14,8 +14,8 @@ from models.distillation.loss import DistillationLoss, Facts, Sample, Shape, Vie
 from models.distillation.registry import loss_spec
 
 NUM_CLASSES, NUM_ROWS = 5, 40
-STUDENT = Shape(maps=((3, 4, 4), (4, 2, 2)), embedding=6)
-TEACHER = Shape(maps=((2, 8, 8), (4, 8, 8), (5, 4, 4)), embedding=7)
+STUDENT = Shape(maps=((3, 4, 4), (6, 2, 2)), embedding=6)
+TEACHER = Shape(maps=((2, 8, 8), (4, 8, 8), (7, 4, 4)), embedding=7)
 FACTS = Facts(STUDENT, TEACHER, NUM_CLASSES, train_labels=torch.arange(NUM_ROWS) % NUM_CLASSES)
 
 

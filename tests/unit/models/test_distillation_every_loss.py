@@ -186,7 +186,8 @@ def test_equal_networks_agree(name: str) -> None:
     student = learning(random_view(STUDENT, 6, seed=1))
     value = loss(student, mapped(student, lambda values: values.detach()), sample_of(6))
     value.backward()
-    assert value.abs() < 1e-12
+    # at_plus's roots begin at 1e-6, so that they are flat at 0.
+    assert value.abs() < (2e-5 if name == "at_plus" else 1e-12)
     for values in tensors(student):
         assert values.grad is None or values.grad.abs().max() < 1e-6
 
@@ -195,14 +196,14 @@ def test_equal_networks_agree(name: str) -> None:
 def test_a_student_of_other_sides_is_taken(name: str) -> None:
     """Smaller images, and maps that are not square: what the loss was built for are channels, not sides."""
     loss = build(name)
-    student = learning(random_view(Shape(((3, 3, 2), (4, 1, 1)), STUDENT.embedding), 6, seed=1))
+    student = learning(random_view(Shape(((3, 3, 2), (6, 1, 1)), STUDENT.embedding), 6, seed=1))
     value = loss(student, random_view(TEACHER, 6, seed=2), sample_of(6))
     value.backward()
     assert value.isfinite()
 
 
 def test_an_unknown_loss_is_told_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"must be one of \['at', .*but got 'RKDD'; did you mean rkd"):
+    with pytest.raises(ValueError, match=r"must be one of \['aird', .*but got 'RKDD'; did you mean rkd"):
         loss_spec("RKDD")
     with pytest.raises(ValueError, match=r"but got 'zzzzzz'$"):
         loss_spec("zzzzzz")

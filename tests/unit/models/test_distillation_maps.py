@@ -135,9 +135,9 @@ def test_vid_learns_the_variance_of_what_is_left() -> None:
 
 
 def test_modules_have_their_parameters() -> None:
-    """FitNet's one stage: 3 -> 4 channels; VID's two: 3 -> 4 and 4 -> 5; attention transfer none."""
+    """FitNet's one stage: 3 -> 4 channels; VID's two: 3 -> 4 and 6 -> 7; attention transfer none."""
     assert parameters("fitnet") == (3 * 4 + 4) + 2 * 4
-    assert parameters("vid") == (3 * 4 + 2 * 4 * 4 + 4) + (4 * 5 + 2 * 5 * 5 + 5)
+    assert parameters("vid") == (3 * 4 + 2 * 4 * 4 + 4) + (6 * 7 + 2 * 7 * 7 + 7)
     assert parameters("at") == 0
 
 

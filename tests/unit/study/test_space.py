@@ -204,6 +204,9 @@ def test_every_setting_of_a_trial_takes_its_own_default_as_fixed(key):
         space["method.teacher"] = {"fixed": "another/0123456789abcdef", "when": {"method.name": name}}
     if key == "method.name":
         space = {key: {"fixed": "plain"}}
+    if name == "distil":  # of which one loss at least has a weight; a weight of 0 is a loss that is not there
+        others = "kd" if key != "method.losses.kd" else "dkd"
+        space[f"method.losses.{others}"] = {"fixed": 1.0, "when": {"method.name": name}}
     shared = bool(key_problem(key))  # what all trials share
     with pytest.raises(ProblemsError, match="measured by") if shared else nullcontext():
         parse(space, _with_other_budget(key))
@@ -250,6 +253,7 @@ def test_written_holds_what_differs_and_what_chooses_a_branch():
     assert written(config) == {
         "data": {"source": "synthetic-vehicles"},
         "method": {"name": "plain"},
+        "task": {"name": "classification"},
         "optim": {"sam": {"rho": 0.2}},
         "name": "a",
     }
@@ -281,7 +285,7 @@ def test_near_keys_go_by_writing_and_by_description():
 
 
 def test_unions_name_their_branches():
-    assert set(unions()) == {"data.source", "method.name"}
+    assert set(unions()) == {"data.source", "method.name", "task.name"}
     assert {"plain", "pmal"} <= set(unions()["method.name"])
 
 

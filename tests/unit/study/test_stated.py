@@ -35,7 +35,7 @@ def problems(*, report: dict[str, Any] | None = None, other: dict[str, Any] | No
     [
         (
             ["clean", "group:blur"],
-            "report.endpoints.1: must be measured by a corruption of noise.test, which has noise",
+            "report.endpoints.1: must be measured by a corruption of the test, which has noise",
         ),
         (["outside:noise+weather"], "but outside:noise+weather has none there"),
         (["clean", "noise", "clean"], "report.endpoints.2: stands twice: clean"),

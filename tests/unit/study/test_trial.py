@@ -277,8 +277,8 @@ def test_other_images_than_planned_are_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_the_trial_with_a_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(config: Any, *, num_classes: int, teacher: Any) -> Any:
-        method = build_method(config, num_classes=num_classes, teacher=teacher)
+    def broken(config: Any, **given: Any) -> Any:
+        method = build_method(config, **given)
         with torch.no_grad():
             method.parameter_groups()["heads"][0].fill_(torch.nan)
         return method

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import study.ranks
 from models.batchnorm import batch_norms, synchronise
 from models.methods.method import Method
+from study.config_resolution import ResolutionConfig
 from study.data.loader import batches
 from study.ranks import Ranks
 from study.trial import _clean_batches, build_method
@@ -217,7 +218,7 @@ def test_workers_reestimate_by_equally_many_batches(count: int, world: int) -> N
     for rank in range(world):
         run: Any = SimpleNamespace(
             data=SimpleNamespace(train=make_images(count)),
-            config=SimpleNamespace(data=SimpleNamespace(split_seed=0)),
+            config=SimpleNamespace(data=SimpleNamespace(split_seed=0), resolution=ResolutionConfig()),
             ranks=Ranks(rank, world, "cpu"),
         )
         numbers.append([len(images) for images in _clean_batches(run)])

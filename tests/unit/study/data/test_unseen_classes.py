@@ -9,6 +9,7 @@ from pydantic import ValidationError
 import study.data.cache as cache_module
 from study.config import StudyConfig, TrialConfig
 from study.config_data import ImageFolder, SyntheticVehicles
+from study.config_task import Retrieval
 from study.data.duplicates import find_duplicates
 from study.data.inspect import inspect_data
 from study.data.prepare import data_fingerprint, prepare_data, split_places
@@ -19,6 +20,7 @@ from study.plan import count_images
 from study.possible import refuse_what_cannot_run
 from study.problems import ProblemsError
 
+RETRIEVAL = Retrieval(name="retrieval")
 SYNTHETIC = SyntheticVehicles(num_classes=12, train_per_class=6, test_per_class=2, image_size=16, unseen_classes=0.5)
 
 
@@ -99,7 +101,7 @@ def test_it_enters_fingerprints_and_trial_keys_only_where_it_is_set(tmp_path):
     tree = TrialConfig(data=off).model_dump(mode="json")
     del tree["data"]["unseen_classes"]
     keys = [trial_key(config, fingerprint="f", role="search") for config in (tree, TrialConfig(data=off))]
-    assert keys[0] == keys[1] != trial_key(TrialConfig(data=SYNTHETIC), fingerprint="f", role="search")
+    assert keys[0] == keys[1] != trial_key(TrialConfig(data=SYNTHETIC, task=RETRIEVAL), fingerprint="f", role="search")
 
 
 def test_a_cache_of_before_this_setting_is_read(tmp_path):
@@ -113,7 +115,7 @@ def test_a_cache_of_before_this_setting_is_read(tmp_path):
 
 
 def test_the_plan_counts_the_same(tmp_path):
-    sizes, names = count_images(StudyConfig(name="a", data=SYNTHETIC))
+    sizes, names = count_images(StudyConfig(name="a", data=SYNTHETIC, task=RETRIEVAL))
     splits = prepare_data(SYNTHETIC, cache_dir=tmp_path)
     assert names == splits.class_names
     assert sizes == Sizes(4, *map(len, splits.by_name().values()))
@@ -121,7 +123,9 @@ def test_the_plan_counts_the_same(tmp_path):
 
 def test_too_few_classes_are_told_before_anything_starts():
     with pytest.raises(ProblemsError, match=r"data.unseen_classes: must leave two classes or more"):
-        refuse_what_cannot_run(StudyConfig(name="a", data=SYNTHETIC.model_copy(update={"num_classes": 5})))
+        refuse_what_cannot_run(
+            StudyConfig(name="a", data=SYNTHETIC.model_copy(update={"num_classes": 5}), task=RETRIEVAL)
+        )
 
 
 @pytest.mark.parametrize(
