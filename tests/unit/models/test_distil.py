@@ -221,7 +221,7 @@ def test_a_pmal_teacher_teaches_by_the_sum_of_its_heads() -> None:
         (lambda: DistilSettings(), r"one or more a weight above 0, such as \{kd: 0.9\}, .*there are kd, "),
         (lambda: DistilSettings(losses=LossWeights(kd=1.0), dkd_beta=2.0), "dkd_beta has no effect without dkd among"),
         (lambda: DistilSettings(losses=LossWeights(kd=1.0), gather=True), "gather has no effect, as no loss here comp"),
-        (lambda: HorkdSettings(first_order=0, second_order=0, third_order=0), "first_order must be above 0.* all are 0"),
+        (lambda: HorkdSettings(first_order=0, second_order=0, third_order=0), "first_order must be above 0"),
         (lambda: HorkdSettings(kd_temperature=2.0), "kd_temperature has no effect without kd among the losses"),
         (lambda: HorkdSettings(first_order=1, second_order=0, third_order=0, gather=True), "gather has no effect"),
         (lambda: make(settings_of(kd=1.0), teacher=None).objectives(make_batch()), "distil must have a teacher"),
