@@ -161,8 +161,23 @@ def config_id(config: Mapping[str, Any]) -> str:
     task = {key: value for key, value in bare.pop("task", {}).items() if key not in ("pairs", "images")}
     if task.get("name", "classification") != "classification":  # records are older than tasks
         bare["task"] = task
-    text = json.dumps(bare, sort_keys=True, separators=(",", ":"), default=str)
+    text = json.dumps(_as_older(bare), sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _as_older(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the settings that older records lack, where they say nothing: a configuration keeps its name."""
+    bare = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    if not any(bare.get("resolution", {}).get(name) for name in ("train", "validation", "test")):
+        bare.pop("resolution", None)
+    if not bare.get("train", {}).get("adapt_bn"):
+        bare.get("train", {}).pop("adapt_bn", None)
+    if bare.get("optim", {}).get("schedule") != "step":
+        for name in ("step_at", "step_factor"):
+            bare.get("optim", {}).pop(name, None)
+    if bare.get("data", {}).get("unseen_classes") is None:
+        bare.get("data", {}).pop("unseen_classes", None)
+    return bare
 
 
 def training_noise(config: Mapping[str, Any]) -> tuple[str, ...]:

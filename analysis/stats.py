@@ -82,8 +82,8 @@ def crossed(terms: Sequence[Term], *, level: float = LEVEL) -> Interval:
         + \frac{1}{I} Var_i\Big(\sum_g w_g \bar y_{g \cdot i}\Big)
 
     Where a seed component is a small difference of two large mean squares, Satterthwaite's degrees of freedom fall
-    towards 0 and the interval grows past all bounds; they are held at the fewest seeds less one, those of a t interval
-    over seeds.
+    towards 0 and the interval grows past all bounds; they are held at the fewest seeds (or the images, if these are
+    fewer) less one, those of a t interval over seeds.
 
     One term of weight 1 is a mean, two of 1 and -1 a difference paired by image. Seeds are not paired: arms that share
     seed numbers are treated as independent, which can only widen the interval where they go up and down together.
@@ -112,7 +112,7 @@ def crossed(terms: Sequence[Term], *, level: float = LEVEL) -> Interval:
     variance = image_variance + seed_variance
     spread = sum(value**2 / df for value, df in components)
     df = variance**2 / spread if spread > 0 else float(num_images - 1)
-    df = max(df, float(num_seeds - 1)) if num_seeds > 1 else df
+    df = max(df, float(min(num_seeds, num_images) - 1)) if num_seeds > 1 else df
     estimate, se = float(by_image_I.mean()), math.sqrt(variance)
     half = float(sps.t.ppf(0.5 + level / 2, df)) * se
     population: Population = "method" if num_seeds > 1 else "networks"

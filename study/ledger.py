@@ -95,6 +95,12 @@ def trial_key(
     tree["data"] = {name: value for name, value in tree["data"].items() if name != "path"}
     if tree["data"].get("unseen_classes") is None:  # older than this setting are the keys of all other trials
         tree["data"].pop("unseen_classes", None)
+    if role == "search":  # what only the test reads
+        tree["train"].pop("adapt_bn", None)
+        if "resolution" in tree:
+            tree["resolution"] = {**tree["resolution"], "test": []}
+            if not tree["resolution"].get("validation"):
+                tree["resolution"]["with_noise"] = False
     for name, default in _LATER.items():  # keys are older than these settings, which say nothing by default
         if tree.get(name) == default:
             tree.pop(name)

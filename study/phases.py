@@ -17,15 +17,18 @@ from noise.families import CORRUPTIONS
 from study.config import (
     DEFAULT_ENDPOINTS,
     ConfirmPhase,
+    OptimConfig,
     Phase,
     SearchPhase,
     StudyConfig,
+    TrainConfig,
     TrainPhase,
     TrialConfig,
     teacher_kind,
     teacher_phase,
     teachers_of,
 )
+from study.config_resolution import ResolutionConfig
 from study.config_task import Classification
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
@@ -46,6 +49,8 @@ from study.tracking import Tracker
 from study.trial import versions
 
 DONE, FAILED_TRIALS, INTERRUPTED = 0, 1, 130
+_GROWN = {"task": Classification(), "resolution": ResolutionConfig(), "train": TrainConfig(), "optim": OptimConfig()}
+"""Sections that older records lack, or lack settings of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +250,8 @@ def _open_study(
     config = loaded.config.model_dump(mode="json")
     record = ledger.read_json("study.json")
     if record is not None:
-        before = {"task": Classification().model_dump(), **record["config"]}  # of a record from before there were any
+        old = record["config"]  # of before some settings there were none
+        before = old | {name: section.model_dump(mode="json") | old.get(name, {}) for name, section in _GROWN.items()}
         changed = _changed_keys(before, config)
         if record["fingerprint"] != data.fingerprint:
             changed.append("the images themselves")

@@ -42,8 +42,13 @@ def evaluate_model(
         find(name)
     images, source = _images(trained, data)
     trained.method.network.to(Ranks().torch_device())
+    lower, side = trained.config.resolution, trained.config.data.image_size
+    cells = grid(
+        list(dict.fromkeys(names)), (1, 2, 3, 4, 5), noise_at_sides=lower.with_noise,
+        sides=[one for one in lower.validation or lower.train if one < side],
+    )  # fmt: skip
     result = evaluate(
-        trained.method.predict, images, grid(list(dict.fromkeys(names)), (1, 2, 3, 4, 5)), split="validation",
+        trained.method.predict, images, cells, split="validation", lens=lower.evaluation_lens,
         seed=trained.config.noise.seed, ranks=Ranks(), scale=trained.config.noise.scale,
         batch_size=trained.config.train.eval_batch_size,
     )  # fmt: skip
@@ -61,6 +66,11 @@ def evaluate_model(
 def _images(trained: TrainedModel, data: str | None) -> tuple[ImageSet, str]:
     cache_dir = _cache_dir()
     if data is None:
+        if trained.config.data.unseen_classes is not None:
+            raise ValueError(
+                "the model's validation images are of classes that it never learned (data.unseen_classes), so its "
+                "classifier has no accuracy on them; name images of its own classes with --data"
+            )
         own = prepare_data(trained.config.data, cache_dir=cache_dir)
         if own.fingerprint != trained.fingerprint:
             raise ValueError(

@@ -87,7 +87,7 @@ def prepare_task(config: TrialConfig, data: DataSplits, *, cache_dir: Path, test
     except ValueError as error:
         raise ValueError(f"task.pairs: {error}") from error
     if not task.allow_overlap:
-        _refuse_known(pairs, data.class_names)
+        _refuse_known(pairs, tuple(dict.fromkeys((*data.class_names, *data.validation.class_names))))
     return pairs
 
 
@@ -102,7 +102,8 @@ def read_pairs(task: Verification, *, image_size: int, cache_dir: Path) -> PairS
         return prepare_pairs(path, task.pairs, image_size=image_size, cache_dir=cache_dir)
     except ValueError as error:
         key, _, rest = str(error).partition(" ")
-        raise ValueError(f"task.{'images' if key.startswith('path') else 'pairs'}: {rest}") from error
+        setting = {"path": "images", "path:": "images", "pairs": "pairs"}.get(key)
+        raise ValueError(f"task.{setting}: {rest}" if setting else f"task.images: {error}") from error
 
 
 def fingerprint_of(pairs: PairSet | None) -> str:

@@ -70,11 +70,11 @@ def _within(classes: list[list[int]]) -> Iterator[tuple[int, int]]:
 def _between(classes: list[list[int]]) -> Iterator[tuple[int, int]]:
     """All pairs of two classes, each once, neighbouring classes and images of the same place first."""
     most = max(map(len, classes))
-    links = list(_round(len(classes)))
-    for begin in range(0, len(links), len(classes)):  # classes at one distance from each other
+    links = _round(len(classes))
+    while ring := list(islice(links, len(classes))):  # classes at one distance from each other
         for shift in range(most):
             for place in range(most):
-                for one, other in links[begin : begin + len(classes)]:
+                for one, other in ring:
                     partner = (place + shift) % most
                     if place < len(classes[one]) and partner < len(classes[other]):
                         yield classes[one][place], classes[other][partner]

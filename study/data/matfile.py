@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
-UNREADABLE = (MatReadError, NotImplementedError, ValueError, TypeError, EOFError, OSError, KeyError)
+UNREADABLE = (
+    MatReadError, NotImplementedError, ValueError, TypeError, EOFError, OSError, KeyError, zlib.error, OverflowError
+)  # fmt: skip
 """What scipy raises on files that are torn, no MATLAB files, or of version 7.3 (which are HDF5)."""
 
 
