@@ -14,7 +14,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from study.config import Scheduler
+from study.config_search import Scheduler
 from study.ledger import Ledger, Status
 from study.progress import Board
 from study.runtime import StopRequest

@@ -19,6 +19,10 @@ else:
     LayoutName = Literal[tuple(LAYOUTS)]
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""Names become folders and MLflow experiments: letters, digits, '.', '_' and '-', 64 at most."""
+
+
 class Section(BaseModel):
     """A frozen section that refuses unknown keys."""
 

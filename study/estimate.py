@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 from models.methods.method import Method, Teacher
+from study.build import build_method, loop_settings
 from study.checkpoint import Progress
-from study.config import TrialConfig, teacher_of
+from study.config import TrialConfig
+from study.config_method import teacher_of
 from study.data.image_set import ImageSet
 from study.evaluate import evaluate
 from study.grids import grid_of_test, grid_of_validation
 from study.loop import make_optimizer, plan_course, train_epochs
 from study.ranks import Ranks
-from study.trial import build_method, loop_settings
 
 MAX_IMAGES = 32
 ENOUGH_SECONDS = 4.0

@@ -13,16 +13,11 @@ import torch
 
 from models.backbones import Stages, check_backbone, create_backbone
 from models.methods.method import Teacher
-from study.config import (
-    ConfirmPhase,
-    Phase,
-    ResourcesConfig,
-    SearchPhase,
-    StudyConfig,
-    TrialConfig,
-    teacher_kind,
-    teachers_of,
-)
+from study.build import build_method
+from study.config import StudyConfig, TrialConfig
+from study.config_method import teacher_kind, teachers_of
+from study.config_phases import ConfirmPhase, Phase, SearchPhase
+from study.config_search import ResourcesConfig
 from study.data.prepare import allot
 from study.data.real import list_real, open_real
 from study.data.sources import open_source
@@ -37,7 +32,6 @@ from study.space import Space, for_phase, parse
 from study.studyfile import LoadedStudy, StudyFileError
 from study.teachers import find_teacher
 from study.trained import read_model
-from study.trial import build_method
 
 DRAWS = 16
 MAX_MEASURED = 4

@@ -11,7 +11,9 @@ from timm.models import get_pretrained_cfg
 
 from analysis.metrics import ALEXNET_CLASSES
 from models.backbones import check_backbone, create_backbone
-from study.config import Phase, SearchPhase, StudyConfig, TrialConfig, teacher_kind, teacher_phase, teachers_of
+from study.config import StudyConfig, TrialConfig
+from study.config_method import teacher_kind, teacher_phase, teachers_of
+from study.config_phases import Phase, SearchPhase
 from study.data.prepare import allot
 from study.data.real import list_real, open_real
 from study.data.source import Source

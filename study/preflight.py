@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from study.config import ResourcesConfig
+from study.config_search import ResourcesConfig
 
 Executor = Literal["inline", "ray_train"]
 Node = Mapping[str, float]

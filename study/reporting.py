@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from analysis.report import ReportPaths, write_report
 from analysis.selection import Candidate, ranked
-from study.config import SearchPhase, StudyConfig
+from study.config import StudyConfig
+from study.config_phases import SearchPhase
 from study.ledger import Ledger
 from study.places import Places, redact, resolve_places, resolve_tracking, sqlite_path
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from study.config import ResourcesConfig
+from study.config_search import ResourcesConfig
 from study.preflight import Capacity, check_fit
 
 _OBJECT_STORE_BYTES = 256 * 2**20

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from study.config import SearchConfig
+from study.config_search import SearchConfig
 from study.ledger import Ledger, TrialSpec
 from study.progress import Board, ProgressLine
 from study.runtime import Interrupted, Runtime, StopRequest, catch_signals, start_ray, stop_ray

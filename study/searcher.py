@@ -17,7 +17,7 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
-from study.config import SearchConfig
+from study.config_search import SearchConfig
 from study.ledger import Ledger, Status, TrialSpec
 
 MAX_ASKS = 100

@@ -6,16 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from analysis.metrics import ALEXNET_CLASSES, ALEXNET_ERRORS, ALEXNET_IMAGE_SIZE, ALEXNET_SEVERITIES
-from study.config import (
-    DEFAULT_ENDPOINTS,
-    ConfirmPhase,
-    Phase,
-    SearchPhase,
-    StudyConfig,
-    TrainPhase,
-    teacher_kind,
-    teachers_of,
-)
+from study.config import StudyConfig
+from study.config_method import teacher_kind, teachers_of
+from study.config_phases import DEFAULT_ENDPOINTS, ConfirmPhase, Phase, SearchPhase, TrainPhase
 from study.evaluate import CLEAN, group_of
 from study.grids import grid_of_test
 from study.keys import places, unknown_trial_key

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from study.config import StudyConfig, teacher_kind
+from study.config import StudyConfig
+from study.config_method import teacher_kind
 from study.override import assign, path_of
 from study.problems import Path as KeyPath
 from study.problems import Problem, dotted, near, shown

@@ -11,7 +11,9 @@ from timm.models import get_pretrained_cfg
 
 from models.backbones import check_backbone
 from models.methods.method import Teacher
-from study.config import Phase, StudyConfig, TrialConfig, teacher_kind, teacher_phase
+from study.config import StudyConfig, TrialConfig
+from study.config_method import teacher_kind, teacher_phase
+from study.config_phases import Phase
 from study.ledger import Ledger
 from study.places import redact
 from study.problems import near_text

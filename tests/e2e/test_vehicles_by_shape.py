@@ -7,8 +7,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from noise.keyed import image_keys
-from study.config import AugmentConfig
 from study.config_data import SyntheticVehicles
+from study.config_train import AugmentConfig
 from study.data.augment import augment
 from study.data.image_set import ImageSet
 from study.data.loader import batches, steps_per_epoch

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from study.config import ResourcesConfig
+from study.config_search import ResourcesConfig
 from study.preflight import check_fit
 from study.runtime import Runtime
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from study.config import Objective, Scheduler, SearchConfig
+from study.config_search import Objective, Scheduler, SearchConfig
 from study.ledger import Ledger, TrialSpec, trial_key
 from study.override import apply
 from study.search import PhaseSummary, run_list, run_search

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
-from study.config import Scheduler, SearchConfig
+from study.config_search import Scheduler, SearchConfig
 from study.ledger import Ledger, TrialSpec
 from study.loop import Stopped
 from study.runtime import Interrupted, StopRequest

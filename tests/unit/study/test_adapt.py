@@ -12,11 +12,12 @@ from torch import nn
 from analysis.metrics import main_rows
 from noise.low_resolution import Lens
 from study.adapt import ADAPTED, adapted_cells
+from study.build import build_method
 from study.data.prepare import prepare_data
 from study.evaluate import Cell, Evaluation, evaluate, grid, noisy
 from study.loop import device_images
 from study.ranks import Ranks
-from study.trial import build_method, run_trial
+from study.trial import run_trial
 from tests.unit.study.trials import ledger_of, tiny_config, tiny_spec
 
 RANKS = Ranks(device="cpu")

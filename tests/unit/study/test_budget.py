@@ -11,13 +11,14 @@ from pydantic import ValidationError
 
 from models.sam import SamSettings
 from study import checkpoint
+from study.build import build_method, loop_settings
 from study.config import StudyConfig, TrialConfig
 from study.estimate import Cost, Sizes, check_budget, epochs_of, trial_seconds
 from study.loop import Stopped, lr_at, plan_course
 from study.plan import make_plan
 from study.studycheck import check_study
 from study.studyfile import load_study_text
-from study.trial import build_method, loop_settings, run_trial
+from study.trial import run_trial
 from tests.unit.study.test_trial import StopAfter, _same, _state
 from tests.unit.study.trials import PMAL, TINY, ledger_of, tiny_config, tiny_spec
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from models.distillation.registry import LOSSES
 from models.methods.distil import DistilSettings
 from study.cli import app
-from study.config import StudyConfig, TrialConfig, is_decomposable, method_settings, teachers_of
+from study.config import StudyConfig, TrialConfig
+from study.config_method import is_decomposable, method_settings, teachers_of
 from study.keys import places
 from study.ledger import trial_key
 from study.override import apply, written

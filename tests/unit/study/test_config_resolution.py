@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from noise.low_resolution import Lens, LowResolution
+from study.build import low_resolution, training_sampler
 from study.config import StudyConfig, TrialConfig
 from study.config_resolution import ResolutionConfig
 from study.evaluate import Cell
@@ -15,7 +16,6 @@ from study.ledger import Role, trial_key
 from study.override import apply, written
 from study.plantext import _sides
 from study.possible import Network, network_problems, networks
-from study.trial import low_resolution, training_sampler
 from tests.unit.study.trials import tiny_config
 
 PMD = {"name": "pmd", "teacher": "some/trial"}

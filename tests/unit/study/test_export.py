@@ -14,10 +14,10 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from study.artifacts import export_files
+from study.build import build_method
 from study.cli import BAD_INPUT, app
 from study.export import TOLERANCE, export_model, make_program, onnx_predict
 from study.trained import read_model
-from study.trial import build_method
 from tests.unit.study.trials import PMAL, tiny_config
 
 CLASSES = ("car", "lorry", "van")

@@ -5,7 +5,7 @@ from typing import Any
 from analysis.records import config_id
 from study.config import TrialConfig
 from study.ledger import trial_key
-from study.phases import _GROWN, _changed_keys
+from study.studyrecord import _GROWN, changed_keys
 
 
 def older() -> dict[str, Any]:
@@ -27,8 +27,8 @@ def test_a_trial_keeps_its_key_and_its_configurations_name() -> None:
 def test_a_study_is_not_changed_by_settings_that_say_nothing() -> None:
     old, new = older(), TrialConfig().model_dump(mode="json")
     before = old | {name: section.model_dump(mode="json") | old.get(name, {}) for name, section in _GROWN.items()}
-    assert _changed_keys(before, new) == []
-    assert _changed_keys(before, new | {"resolution": {**new["resolution"], "train": [16]}}) == ["resolution.train"]
+    assert changed_keys(before, new) == []
+    assert changed_keys(before, new | {"resolution": {**new["resolution"], "train": [16]}}) == ["resolution.train"]
 
 
 def test_what_only_the_test_reads_voids_no_search() -> None:

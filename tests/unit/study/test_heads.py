@@ -12,10 +12,11 @@ from torch import Tensor
 import analysis.heads
 from models.methods.method import SUM, Headed
 from noise.corruption import corrupt
+from study.build import build_method
 from study.data.image_set import ImageSet
 from study.evaluate import Evaluation, evaluate, grid
 from study.ranks import Ranks
-from study.trial import build_method, run_trial
+from study.trial import run_trial
 from tests.unit.study.trials import PMAL, ledger_of, tiny_config, tiny_spec
 from tests.unit.study.workers import run_workers
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study import phases
-from study.config import ConfirmPhase
+from study import phases, studyrecord, studyrun
+from study.config_phases import ConfirmPhase
 from study.ledger import Ledger
 from study.places import resolve_places
 from study.preflight import Capacity
@@ -44,21 +44,21 @@ def loaded(tmp_path: Path, *sets: str) -> LoadedStudy:
 
 def open_study(ledger: Ledger, study: LoadedStudy, tmp_path: Path, *, again: bool = False) -> dict[str, Any]:
     data = prepare_data(study.config.data, cache_dir=tmp_path.parent / "cache")
-    phases._open_study(ledger, study, data, tracking_uri=None, again=again)
+    studyrecord.open_study(ledger, study, data, tracking_uri=None, again=again)
     record = ledger.read_json("study.json")
     assert record is not None
     return record
 
 
-def study_run(ledger: Ledger, study: LoadedStudy, tmp_path: Path) -> phases.StudyRun:
+def study_run(ledger: Ledger, study: LoadedStudy, tmp_path: Path) -> studyrun.StudyRun:
     capacity = Capacity(executor="inline", per_trial={"CPU": 1.0}, max_concurrent=1)  # pyright: ignore[reportCallIssue, reportArgumentType]
     places = resolve_places(study.config.tracking, cwd=tmp_path)
-    return phases.StudyRun(
+    return studyrun.StudyRun(
         study.config, ledger, places, "f" * 64, Runtime(study.config.resources, capacity, is_ours=False)
     )
 
 
-def add_trial(run: phases.StudyRun, phase: int, *, number: int, accuracy: float, **optim: Any) -> str:
+def add_trial(run: studyrun.StudyRun, phase: int, *, number: int, accuracy: float, **optim: Any) -> str:
     config = tiny_config(optim=optim)
     spec = run.spec(config, run.config.phases[phase], number=number, params={})
     run.ledger.create_trial(spec)
@@ -85,7 +85,7 @@ def test_folders_of_real_images_are_recorded_and_may_move_but_not_change(tmp_pat
         data = prepare_data(study.config.data, cache_dir=tmp_path.parent / "cache")
         places = dataclasses.replace(resolve_places(None, cwd=tmp_path), cache_dir=tmp_path.parent / "cache")
         real = phases._real_images(study.config, data, places)
-        phases._open_study(ledger, study, data, tracking_uri=None, again=False, real=real)
+        studyrecord.open_study(ledger, study, data, tracking_uri=None, again=False, real=real)
         return (ledger.read_json("study.json") or {})["real"]
 
     found = opened(loaded(tmp_path, camera("here", shade=9)))
@@ -119,15 +119,15 @@ def test_a_search_can_be_made_longer_until_something_was_chosen_from_it(tmp_path
     open_study(ledger, loaded(tmp_path), tmp_path)
     longer = loaded(tmp_path, "search.trials=5")
     assert open_study(ledger, longer, tmp_path)["config"]["search"]["trials"] == 5
-    phases._record_phase(ledger, longer.config.phases[1], status="running", selected=["a"])
+    studyrecord.record_phase(ledger, longer.config.phases[1], status="running", selected=["a"])
     with pytest.raises(ValueError, match=r"other settings \(search\.trials\)"):
         open_study(ledger, loaded(tmp_path, "search.trials=7"), tmp_path)
 
 
 def test_other_means_are_taken_over_and_what_was_done_stays(tmp_path: Path, ledger: Ledger) -> None:
     record = open_study(ledger, loaded(tmp_path), tmp_path)
-    phases._record_phase(ledger, loaded(tmp_path).config.phases[0], status="finished", trials=["a"])
-    phases._record_test_read(ledger, "confirm", ["a"])
+    studyrecord.record_phase(ledger, loaded(tmp_path).config.phases[0], status="finished", trials=["a"])
+    studyrecord.record_test_read(ledger, "confirm", ["a"])
     changed = loaded(tmp_path, "resources.max_concurrent=1", "report.baseline={method.name: pmal}")
     found = open_study(ledger, changed, tmp_path)
     assert found["config"]["resources"]["max_concurrent"] == 1
@@ -140,7 +140,7 @@ def test_other_means_are_taken_over_and_what_was_done_stays(tmp_path: Path, ledg
 def test_the_test_split_of_the_same_trials_is_read_once_and_of_others_again(tmp_path: Path, ledger: Ledger) -> None:
     open_study(ledger, loaded(tmp_path), tmp_path)
     for trials in (["a", "b"], ["b", "a"], ["c"]):
-        phases._record_test_read(ledger, "confirm", trials)
+        studyrecord.record_test_read(ledger, "confirm", trials)
     reads = (ledger.read_json("study.json") or {})["test_reads"]
     assert [(read["trials"], read["again"]) for read in reads] == [(["a", "b"], False), (["c"], True)]
 
@@ -148,7 +148,7 @@ def test_the_test_split_of_the_same_trials_is_read_once_and_of_others_again(tmp_
 def test_a_confirmation_that_was_cut_off_has_read_the_test_split_too(tmp_path: Path, ledger: Ledger) -> None:
     study = loaded(tmp_path)
     open_study(ledger, study, tmp_path)
-    phases._record_phase(ledger, study.config.phases[1], status="running")
+    studyrecord.record_phase(ledger, study.config.phases[1], status="running")
     key = add_trial(study_run(ledger, study, tmp_path), 1, number=0, accuracy=0.5)
     found = open_study(ledger, loaded(tmp_path, "train.epochs=3"), tmp_path, again=True)
     assert [read["trials"] for read in found["test_reads"]] == [[key]]
@@ -160,7 +160,7 @@ def test_only_trials_of_the_present_settings_are_chosen_and_the_choice_stays(tmp
     run = study_run(ledger, study, tmp_path)
     stale = add_trial(run, 0, number=0, accuracy=0.9, lr=0.3)
     low, high = (add_trial(run, 0, number=i, accuracy=value, lr=value) for i, value in ((1, 0.1), (2, 0.2)))
-    phases._record_phase(ledger, study.config.phases[0], status="finished", trials=[low, high])
+    studyrecord.record_phase(ledger, study.config.phases[0], status="finished", trials=[low, high])
     confirm = study.config.phases[1]
     assert isinstance(confirm, ConfirmPhase)
     assert stale in ledger.keys("search")
@@ -189,8 +189,8 @@ def test_contrasts_changed_after_the_test_split_was_read_are_no_longer_stated_be
     )
     assert open_study(ledger, first, tmp_path)["restated"] is False
     assert open_study(ledger, second, tmp_path)["restated"] is False
-    phases._record_phase(ledger, second.config.phases[0], status="running")
-    phases._record_test_read(ledger, "A", ["a"])
+    studyrecord.record_phase(ledger, second.config.phases[0], status="running")
+    studyrecord.record_test_read(ledger, "A", ["a"])
     assert open_study(ledger, second, tmp_path)["restated"] is False
     assert open_study(ledger, first, tmp_path)["restated"] is True
     assert open_study(ledger, second, tmp_path)["restated"] is True

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from study.config import TrackingConfig
+from study.config_search import TrackingConfig
 from study.places import is_submitted_job, redact, resolve_places, resolve_tracking, sqlite_path
 
 SESSION = "session_2026-01-02_03-04-05_678901_234"

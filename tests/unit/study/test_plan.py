@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from study import plan as plan_module
-from study.config import ResourcesConfig, TrialConfig
+from study.config import TrialConfig
+from study.config_search import ResourcesConfig
 from study.data.prepare import prepare_data
 from study.estimate import Cost, Sizes, measure, trial_seconds
 from study.override import apply

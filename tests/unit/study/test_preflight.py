@@ -2,7 +2,7 @@
 
 import pytest
 
-from study.config import ResourcesConfig
+from study.config_search import ResourcesConfig
 from study.preflight import Capacity, check_fit, resolve_executor
 
 SMALL = [{"CPU": 2.0, "memory": 8e9}]

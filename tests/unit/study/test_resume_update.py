@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from study import checkpoint
+from study.build import build_method
 from study.ledger import TrialSpec
 from study.loop import Stopped
 from study.ranks import Ranks
-from study.trial import NoReporter, build_method, prepare_run, run_trial
+from study.trial import NoReporter, prepare_run, run_trial
 from tests.unit.study.trials import PMAL, ledger_of, tiny_config, tiny_spec
 from tests.unit.study.workers import run_workers
 

@@ -17,7 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from study.bridge import LedgerAsha, TuneSearcher, failure, settle
-from study.config import Objective, Scheduler, SearchConfig
+from study.config_search import Objective, Scheduler, SearchConfig
 from study.ledger import Ledger, TrialSpec
 from study.loop import Stopped
 from study.progress import Board

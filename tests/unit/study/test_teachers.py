@@ -10,8 +10,11 @@ import pytest
 import timm
 from safetensors.torch import load_file
 
-from study import checkpoint, phases
-from study.config import ConfirmPhase, StudyConfig, TrialConfig, teacher_kind
+from study import checkpoint, phases, studyrecord, studyrun
+from study.build import build_method
+from study.config import StudyConfig, TrialConfig
+from study.config_method import teacher_kind
+from study.config_phases import ConfirmPhase
 from study.estimate import measure
 from study.ledger import Ledger, TrialSpec, trial_key
 from study.loop import Stopped
@@ -25,7 +28,7 @@ from study.space import for_phase
 from study.studyfile import LoadedStudy, load_study, load_study_text
 from study.teachers import FoundTeacher, check_teacher, find_teacher, load_teacher, look_at
 from study.trained import load_model
-from study.trial import build_method, run_trial
+from study.trial import run_trial
 from tests.unit.study.test_trial import StopAfter, _same, _state
 from tests.unit.study.trials import PMAL, ledger_of, prepare_data, tiny_config, tiny_spec
 
@@ -264,27 +267,27 @@ def test_a_plan_counts_the_students_mean_passes(tmp_path: Path) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- the study
 @pytest.fixture
-def run(tmp_path: Path) -> phases.StudyRun:
+def run(tmp_path: Path) -> studyrun.StudyRun:
     """The two-phase study before its first trial."""
     study = loaded(tmp_path)
     ledger = Ledger(str(tmp_path / "results"), "two")
     data = prepare_data(study.config.data, cache_dir=tmp_path.parent / "cache")
-    phases._open_study(ledger, study, data, tracking_uri=None, again=False)
+    studyrecord.open_study(ledger, study, data, tracking_uri=None, again=False)
     capacity = Capacity(executor="inline", per_trial={"CPU": 1.0}, max_concurrent=1)  # pyright: ignore[reportCallIssue, reportArgumentType]
     places = dataclasses.replace(
         resolve_places(study.config.tracking, cwd=tmp_path), cache_dir=tmp_path.parent / "cache"
     )
     runtime = Runtime(study.config.resources, capacity, is_ours=False)
-    return phases.StudyRun(study.config, ledger, places, data.fingerprint, runtime, class_names=data.class_names)
+    return studyrun.StudyRun(study.config, ledger, places, data.fingerprint, runtime, class_names=data.class_names)
 
 
-def student_of(run: phases.StudyRun, **changes: Any) -> TrialSpec:
+def student_of(run: studyrun.StudyRun, **changes: Any) -> TrialSpec:
     phase = run.config.phases[2]
     (spec,) = phases._specs(run, phase, for_phase(run.config, phase))  # type: ignore[arg-type]
     return dataclasses.replace(spec, **changes)
 
 
-def train_pmal(run: phases.StudyRun, number: int, *, phase: int = 0, **changes: Any) -> TrialSpec:
+def train_pmal(run: studyrun.StudyRun, number: int, *, phase: int = 0, **changes: Any) -> TrialSpec:
     config = for_phase(run.config, run.config.phases[0]).trial()
     tree = config.model_dump(mode="json")
     tree["train"] |= {"epochs": 1, **changes}
@@ -293,11 +296,11 @@ def train_pmal(run: phases.StudyRun, number: int, *, phase: int = 0, **changes: 
     return spec
 
 
-def test_a_pmal_teacher_and_its_pmd_student_as_a_two_phase_study(run: phases.StudyRun) -> None:
+def test_a_pmal_teacher_and_its_pmd_student_as_a_two_phase_study(run: studyrun.StudyRun) -> None:
     low, best = (train_pmal(run, number, seed=number) for number in (0, 1))
     for spec, accuracy in ((low, 0.1), (best, 0.9)):
         run.ledger.append(spec.key, "final", epoch=1, step=0, metrics={"acc/noise": accuracy}, final=True)
-    phases._record_phase(run.ledger, run.config.phases[0], status="finished", trials=[low.key, best.key])
+    studyrecord.record_phase(run.ledger, run.config.phases[0], status="finished", trials=[low.key, best.key])
     spec = student_of(run)
     assert spec.teacher["place"] == run.ledger.path(best.key)
     assert "test/noise" in run_trial(TrialSpec(**json.loads(json.dumps(spec.as_dict()))))
@@ -314,12 +317,12 @@ def test_a_pmal_teacher_and_its_pmd_student_as_a_two_phase_study(run: phases.Stu
         student_of(dataclasses.replace(run, teachers={}))
 
 
-def test_a_student_can_learn_from_the_teacher_of_its_own_seed(run: phases.StudyRun) -> None:
+def test_a_student_can_learn_from_the_teacher_of_its_own_seed(run: studyrun.StudyRun) -> None:
     specs = {seed: train_pmal(run, seed, seed=seed) for seed in (0, 1)}
     for spec, accuracy in zip(specs.values(), (0.1, 0.9), strict=True):
         run.ledger.append(spec.key, "final", epoch=1, step=0, metrics={"acc/noise": accuracy}, final=True)
     keys = [spec.key for spec in specs.values()]
-    phases._record_phase(run.ledger, run.config.phases[0], status="finished", trials=keys)
+    studyrecord.record_phase(run.ledger, run.config.phases[0], status="finished", trials=keys)
     phase = run.config.phases[2]
     config = for_phase(run.config, phase.model_copy(update={"set": {**phase.set, "method.teacher": "pmal@seed"}}))
 
@@ -359,14 +362,14 @@ def test_seeds_that_pair_up_are_checked_before_the_start(tmp_path: Path, phase: 
         load_study(file)
 
 
-def test_of_a_confirm_phase_the_first_chosen_teaches(run: phases.StudyRun) -> None:
+def test_of_a_confirm_phase_the_first_chosen_teaches(run: studyrun.StudyRun) -> None:
     later, first = (train_pmal(run, number, phase=1, seed=100 + number) for number in (1, 0))
-    phases._record_phase(run.ledger, run.config.phases[1], status="finished", trials=[later.key, first.key])
+    studyrecord.record_phase(run.ledger, run.config.phases[1], status="finished", trials=[later.key, first.key])
     assert isinstance(run.config.phases[1], ConfirmPhase)
-    assert phases._best_of(run, "chosen") == first.key
+    assert studyrun._best_of(run, "chosen") == first.key
 
 
-def test_a_phase_in_which_no_trial_finished_cannot_teach(run: phases.StudyRun) -> None:
-    phases._record_phase(run.ledger, run.config.phases[0], status="finished", trials=[])
+def test_a_phase_in_which_no_trial_finished_cannot_teach(run: studyrun.StudyRun) -> None:
+    studyrecord.record_phase(run.ledger, run.config.phases[0], status="finished", trials=[])
     with pytest.raises(ValueError, match=r"method\.teacher: no trial of 'pmal' finished, so nobody can teach"):
         student_of(run)

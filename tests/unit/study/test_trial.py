@@ -17,12 +17,13 @@ from analysis.load import load
 from analysis.report import write_report
 from noise.training import NoisyPair, TrainingNoise
 from study import checkpoint
+from study.build import build_method
 from study.data.prepare import prepare_data
 from study.data.real import prepare_all_real
 from study.ledger import TrialSpec, trial_key
 from study.loop import Diverged, Stopped
 from study.ranks import Ranks
-from study.trial import NoReporter, build_method, prepare_run, run_trial
+from study.trial import NoReporter, prepare_run, run_trial
 from tests.unit.study.trials import PMAL, ledger_of, tiny_config, tiny_spec
 
 
@@ -302,7 +303,7 @@ def test_noise_keys_differ_from_image_to_image_and_from_epoch_to_epoch(
             seen.extend(keys_B.tolist())
             return super().__call__(images_BCHW, keys_B, draw=draw, level=level)
 
-    monkeypatch.setattr("study.trial.TrainingNoise", Recording)
+    monkeypatch.setattr("study.build.TrainingNoise", Recording)
     spec = tiny_spec(tmp_path, tiny_config(noise={"train": ["speckle_noise"]}))
     run_trial(spec)
     assert len(seen) == len(set(seen)) == 2 * 21

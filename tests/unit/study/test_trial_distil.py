@@ -17,6 +17,7 @@ from models.methods.method import Batch
 from noise.keyed import image_keys
 from noise.low_resolution import enlarge, shrink
 from study import checkpoint
+from study.build import build_method, loop_settings
 from study.config import TrialConfig
 from study.estimate import Sizes, measure, trial_seconds
 from study.export import export_model
@@ -25,7 +26,7 @@ from study.loop import Stopped, plan_course
 from study.ranks import Ranks
 from study.teachers import look_at
 from study.trained import load_model
-from study.trial import NoReporter, _clean_batches, build_method, loop_settings, prepare_run, run_trial
+from study.trial import NoReporter, _clean_batches, prepare_run, run_trial
 from tests.unit.study.test_trial import StopAfter, _same, _state
 from tests.unit.study.trials import ledger_of, tiny_config, tiny_spec
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from models.methods.method import Batch, Method, Objective
 from models.methods.registry import METHODS
+from study.build import build_method, loop_settings
 from study.checkpoint import Progress
 from study.data.image_set import ImageSet
 from study.estimate import measure
 from study.loop import device_images, make_optimizer, micro_batches, train_epochs
 from study.ranks import Ranks
-from study.trial import build_method, loop_settings
 from tests.unit.study.trials import PMAL, tiny_config
 from tests.unit.study.workers import run_workers
 

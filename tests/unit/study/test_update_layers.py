@@ -12,10 +12,11 @@ from torch import Tensor, nn
 import study.ranks
 from models.batchnorm import batch_norms, synchronise
 from models.methods.method import Method
+from study.build import build_method
 from study.config_resolution import ResolutionConfig
 from study.data.loader import batches
 from study.ranks import Ranks
-from study.trial import _clean_batches, build_method
+from study.trial import _clean_batches
 from tests.unit.study.test_update import config_of, make_images, train, watch, weights, without_statistics
 from tests.unit.study.trials import PMAL
 from tests.unit.study.workers import run_workers

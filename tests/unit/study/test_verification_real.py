@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from study.build import build_method
 from study.data.hashing import image_id
 from study.evaluate import grid
 from study.ranks import Ranks
-from study.trial import build_method
 from study.validation_pairs import MadePairs
 from study.verification import evaluate_pairs
 from tests.unit.study.trials import tiny_config

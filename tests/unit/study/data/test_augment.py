@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from noise.keyed import image_keys
-from study.config import AugmentConfig
+from study.config_train import AugmentConfig
 from study.data.augment import augment
 
 ALL = AugmentConfig(crop_padding=3, flip=0.5, colour=0.4)
