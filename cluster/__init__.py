@@ -1,0 +1,1 @@
+"""Murk on a cluster: job submission, manifests and scripts; imports none of the other rooms."""
