@@ -48,11 +48,17 @@ class ParquetSource:
         self._image = self._column("image_column", image_column, IMAGE_COLUMNS, required=True)
         self._label = self._column("label_column", label_column, LABEL_COLUMNS, required=True)
         named = self._column("name_column", name_column, NAME_COLUMNS, required=False)
-        self._name = None if named == self._label else named
+        names_itself = name_column is None and label_column is not None and self._is_text(self._label)
+        self._name = None if named == self._label or names_itself else named
         self._split = self._column("split_column", split_column, SPLIT_COLUMNS, required=False)
 
     def _open(self):
         return self._files.open(self._path, "rb")
+
+    def _is_text(self, column: str | None) -> bool:
+        """Whether a column holds words, which need no other column to name them."""
+        kind = self._schema.field(column).type
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
     def _column(self, setting: str, given: str | None, usual: tuple[str, ...], *, required: bool) -> str | None:
         names = self._schema.names

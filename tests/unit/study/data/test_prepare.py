@@ -163,6 +163,17 @@ def test_parquet_structs_strings_and_max_classes(tmp_path):
     assert sum(len(part) for part in splits.by_name().values()) == 8
 
 
+def test_words_as_labels_need_no_other_column_to_name_them(tmp_path):
+    path = tmp_path / "set.parquet"
+    kinds, models = [f"kind {i % 2}" for i in range(12)], [f"model {i % 4}" for i in range(12)]
+    pq.write_table(pa.table({"jpeg": [picture(i) for i in range(12)], "body": kinds, "class_name": models}), path)
+    data = Parquet(source="parquet", path=str(path), image_size=8, label_column="body")
+    assert prepare_data(data, cache_dir=tmp_path / "cache").class_names == ("kind 0", "kind 1")
+    named = data.model_copy(update={"name_column": "class_name"})
+    with pytest.raises(ValueError, match="must give each label one name"):
+        prepare_data(named, cache_dir=tmp_path / "cache")
+
+
 def test_parquet_at_a_remote_address(tmp_path):
     data = write_parquet(tmp_path / "set.parquet")
     remote = data.model_copy(update={"path": f"file://{tmp_path}/set.parquet"})
