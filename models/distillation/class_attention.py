@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.distillation.loss import DistillationLoss, Facts, LossSpec, Sample, View, wide
-from models.distillation.vectors import full_precision
+from models.distillation.vectors import without_autocast
 from models.methods.method import setting
 
 _LEAST_SQUARE = 1e-12  # of a mean squared difference, so that its root has a gradient
@@ -68,7 +68,7 @@ class AtPlus(DistillationLoss):
         Raises:
             ValueError: A view has no linear classifier.
         """
-        with full_precision(student.embedding_BD):
+        with without_autocast(student.embedding_BD):
             student_BCHW, teacher_BCHW = wide(student.maps[-1]), wide(teacher.maps[-1]).detach()
             side = tuple(max(sides) for sides in zip(student_BCHW.shape[2:], teacher_BCHW.shape[2:], strict=True))
             features = _rmse(_enlarged(self.adapter(student_BCHW), side), _enlarged(teacher_BCHW, side))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from models.distillation import memory
 from models.distillation.loss import DistillationLoss, Facts, LossSpec, Sample, View, wide
 from models.distillation.memory import MemoryBank, OtherClasses, first_of_each
-from models.distillation.vectors import full_precision, unit
+from models.distillation.vectors import directions, without_autocast
 from models.methods.method import setting
 
 _CHUNK_VALUES = 1 << 25  # of a table of similarities: 128 MiB in float32
@@ -80,9 +80,9 @@ class Crd(DistillationLoss):
 
     def forward(self, student: View, teacher: View, sample: Sample) -> Tensor:
         """The mean over the images, whose losses depend on their own embeddings and on the banks alone."""
-        with full_precision(student.embedding_BD):
-            student_BD = unit(self.student_embedding(wide(student.embedding_BD)))
-            teacher_BD = unit(self.teacher_embedding(wide(teacher.embedding_BD).detach()))
+        with without_autocast(student.embedding_BD):
+            student_BD = directions(self.student_embedding(wide(student.embedding_BD)))
+            teacher_BD = directions(self.teacher_embedding(wide(teacher.embedding_BD).detach()))
             rows_B = sample.rows_B if self._is_known else sample.rows_B % len(self.others.labels_n)
             keys_B = sample.keys_B.to(rows_B.device, non_blocking=True)
             if self.training and not rows_B.is_meta:

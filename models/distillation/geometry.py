@@ -6,55 +6,23 @@ passes no gradient, by masks and not by branches, so that nothing depends on val
 Shape suffixes: B batch, D values of an embedding, A anchors, J and K the other images, M values.
 """
 
-import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from models.distillation.loss import View
+from models.distillation.vectors import TINY, directions, inverse_norm, other_images, without_autocast
 
-_TINY = 1e-12
 _LEAST_SQUARE = 1e-12
 _NOISE_STEPS = 16
 _CHUNK_VALUES = 2**22
-
-Given = ParamSpec("Given")
-Value = TypeVar("Value")
-
-
-def full_precision(method: Callable[Given, Value]) -> Callable[Given, Value]:
-    """Run a method without autocast, whose products would be of half precision whatever they are given.
-
-    The device is that of the first argument after `self`, a tensor or a view.
-    """
-
-    @functools.wraps(method)
-    def run(*args: Given.args, **kwargs: Given.kwargs) -> Value:
-        first: Any = args[1]
-        with _without_autocast(first.logits_BN if isinstance(first, View) else first):
-            return method(*args, **kwargs)
-
-    return run
-
-
-def _without_autocast(values: Tensor) -> AbstractContextManager[object]:
-    kind = values.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def nothing(values: Tensor) -> Tensor:
     """A loss of 0 whose gradient is 0: of a batch that has too few images to be compared."""
     return (values * 0).sum()
-
-
-def directions(values: Tensor) -> Tensor:
-    """``x / |x|`` of each vector of the last dimension, 0 without gradient where ``|x| <= 1e-12``."""
-    return values * _inverse_norm(values, floor=_TINY)
 
 
 def correlations(one_BM: Tensor, other_BM: Tensor) -> Tensor:
@@ -77,7 +45,7 @@ def scaled_distances(embeddings_BD: Tensor) -> Tensor:
     Source: arXiv 1904.05068; the clamp: the public benchmark of the authors of CRD.
     """
     count = len(embeddings_BD)
-    others_BB = 1 - torch.eye(count, dtype=embeddings_BD.dtype, device=embeddings_BD.device)
+    others_BB = other_images(count, embeddings_BD)
     distances_BB = _Distances.apply(embeddings_BD - embeddings_BD.mean(0)).clamp(min=_LEAST_SQUARE**0.5) * others_BB
     mean = distances_BB.sum() / max(1, count * (count - 1))
     return distances_BB / mean.clamp(min=_LEAST_SQUARE**0.5)
@@ -128,7 +96,7 @@ class _Distances(torch.autograd.Function):
         embeddings_BD, distances_BB = ctx.saved_tensors
         apart_BB = distances_BB > 0
         ratios_BB = torch.where(apart_BB, (outer[0] + outer[0].T) / torch.where(apart_BB, distances_BB, 1), 0)
-        with _without_autocast(ratios_BB):
+        with without_autocast(ratios_BB):
             return embeddings_BD * ratios_BB.sum(1, keepdim=True) - ratios_BB @ embeddings_BD
 
 
@@ -146,7 +114,7 @@ class _AngleLoss(torch.autograd.Function):
             anchors = slice(first, first + chunk)
             cosines_AJK = _cosines(directions(_edges(teacher_BD, anchors)))
             edges_AJD = _edges(student_BD, anchors)
-            scale_AJ1 = _inverse_norm(edges_AJD, floor=_TINY)
+            scale_AJ1 = inverse_norm(edges_AJD, floor=TINY)
             units_AJD = edges_AJD * scale_AJ1
             own_AJK = _cosines(units_AJD)
             total += F.smooth_l1_loss(own_AJK, cosines_AJK, reduction="sum")
@@ -178,11 +146,4 @@ def _cosines(units_AJD: Tensor) -> Tensor:
 def _standardised(values_BM: Tensor) -> Tensor:
     centred_BM = values_BM - values_BM.mean(1, keepdim=True)
     noise_B1 = _NOISE_STEPS * torch.finfo(values_BM.dtype).eps * values_BM.detach().norm(dim=1, keepdim=True)
-    return centred_BM * _inverse_norm(centred_BM, floor=noise_B1.clamp(min=_TINY))
-
-
-def _inverse_norm(values: Tensor, *, floor: float | Tensor) -> Tensor:
-    """1 / |x| of each vector of the last dimension, and 0 without gradient where ``|x| <= floor``."""
-    square = values.square().sum(-1, keepdim=True)
-    long = square > floor * floor
-    return torch.where(long, torch.where(long, square, 1).rsqrt(), 0)
+    return centred_BM * inverse_norm(centred_BM, floor=noise_B1.clamp(min=TINY))

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.distillation.loss import Facts, LossSpec, RelationalLoss, View, wide
-from models.distillation.vectors import full_precision, other_images, unit
+from models.distillation.vectors import directions, other_images, without_autocast
 from models.methods.method import setting
 
 
@@ -48,9 +48,9 @@ class Aird(RelationalLoss):
     def compare(self, student_part: Tensor, teacher_part: Tensor) -> Tensor:
         """The loss of a whole batch."""
         num_images = len(student_part)
-        with full_precision(student_part):
-            student_BD, teacher_BD = unit(student_part), unit(teacher_part)
-            instance = (unit(self.adapter(student_part)) - teacher_BD).square().sum(1).mean()
+        with without_autocast(student_part):
+            student_BD, teacher_BD = directions(student_part), directions(teacher_part)
+            instance = (directions(self.adapter(student_part)) - teacher_BD).square().sum(1).mean()
             off_BB = student_BD @ student_BD.T - teacher_BD @ teacher_BD.T
             relation = (off_BB.square() * other_images(num_images, off_BB)).sum() / max(
                 1, num_images * (num_images - 1)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.distillation.geometry import correlations, full_precision, nothing
+from models.distillation.geometry import correlations, nothing
 from models.distillation.loss import DistillationLoss, Facts, LossSpec, RelationalLoss, Sample, View, wide
+from models.distillation.vectors import full_precision
 from models.losses import softened_divergence
 from models.methods.method import setting
 

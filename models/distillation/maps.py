@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.distillation.geometry import directions, full_precision
 from models.distillation.loss import DistillationLoss, Facts, LossSpec, Sample, View, paired_stages, wide
+from models.distillation.vectors import directions, full_precision
 from models.methods.method import setting
 
 _LEAST_VARIANCE = 1e-5

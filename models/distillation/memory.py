@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.distillation.draws import integers
-from models.distillation.vectors import unit
+from models.distillation.vectors import directions
 
 _NUM_PROBES = 32  # random directions, to measure how large a new bank's similarities are
 
@@ -35,14 +35,14 @@ class MemoryBank(nn.Module):
 
         Draws from torch's default generator.
         """
-        probes_PD = unit(torch.randn(_NUM_PROBES, self.values_nD.shape[1]))
+        probes_PD = directions(torch.randn(_NUM_PROBES, self.values_nD.shape[1]))
         similarity_Pn = probes_PD @ self.values_nD.T
         return (similarity_Pn / temperature).flatten().logsumexp(0) - math.log(similarity_Pn.numel())
 
     def update(self, rows_P: Tensor, values_PD: Tensor, *, momentum: float) -> None:
-        """value = unit(momentum * old + (1 - momentum) * new); a row that comes twice must come with equal values."""
+        """The mean of old and new by momentum, at unit length; a row that comes twice must come with equal values."""
         old_PD = self.values_nD[rows_P]
-        self.values_nD[rows_P] = unit(momentum * old_PD + (1 - momentum) * values_PD.to(old_PD.dtype))
+        self.values_nD[rows_P] = directions(momentum * old_PD + (1 - momentum) * values_PD.to(old_PD.dtype))
 
 
 class OtherClasses(nn.Module):

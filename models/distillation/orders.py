@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from models.distillation.geometry import angle_loss, directions, distance_loss, full_precision
+from models.distillation.geometry import angle_loss, distance_loss
 from models.distillation.loss import DistillationLoss, Facts, LossSpec, Sample, View, wide
 from models.distillation.relations import Embeddings
+from models.distillation.vectors import directions, full_precision
 from models.methods.method import setting
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.distillation.loss import Facts, LossSpec, RelationalLoss, View, wide
-from models.distillation.vectors import full_precision, other_images, unit
+from models.distillation.vectors import directions, other_images, without_autocast
 from models.methods.method import setting
 
 _CHUNK_VALUES = 1 << 24  # of one tensor: 64 MiB in float32
@@ -76,7 +76,7 @@ class Crrcd(RelationalLoss):
     def compare(self, student_part: Tensor, teacher_part: Tensor) -> Tensor:
         """The loss of a whole batch."""
         num_images = len(student_part)
-        with full_precision(student_part):
+        with without_autocast(student_part):
             is_pair_JK = other_images(len(student_part), student_part)
             size = max(1, _CHUNK_VALUES // (num_images * max(num_images, self.dim)))
             totals = []
@@ -92,8 +92,8 @@ class Crrcd(RelationalLoss):
         self, anchor_AD: Tensor, student_BD: Tensor, teacher_BD: Tensor, is_pair_AJ: Tensor, is_pair_JK: Tensor
     ) -> Tensor:
         """The sum over the pairs of some images with all."""
-        own_AJR = unit(self.teacher_relation(anchor_AD, teacher_BD))
-        cross_AKR = unit(self.cross_relation(anchor_AD, student_BD))
+        own_AJR = directions(self.teacher_relation(anchor_AD, teacher_BD))
+        cross_AKR = directions(self.cross_relation(anchor_AD, student_BD))
         logits_AJK = own_AJR @ cross_AKR.transpose(1, 2) / self.temperature
         attract_AJ = -F.logsigmoid(logits_AJK.diagonal(dim1=1, dim2=2))
         repel_AJ = (-F.logsigmoid(-logits_AJK) * is_pair_AJ[:, None] * is_pair_JK).sum(2)

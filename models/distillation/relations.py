@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from models.distillation.geometry import angle_loss, directions, distance_loss, full_precision, nothing
+from models.distillation.geometry import angle_loss, distance_loss, nothing
 from models.distillation.loss import Facts, LossSpec, RelationalLoss, View, wide
+from models.distillation.vectors import directions, full_precision
 from models.methods.method import setting
 
 _PKT_EPS = 1e-7

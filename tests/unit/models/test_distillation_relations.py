@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.distillation.geometry import angle_loss, directions, distance_loss, scaled_distances
+from models.distillation.geometry import angle_loss, distance_loss, scaled_distances
 from models.distillation.loss import View
 from models.distillation.relations import CorrelationCongruence
+from models.distillation.vectors import directions
 from tests.unit.models.distillation_views import STUDENT, TEACHER, build, random_view, sample_of
 
 COUNT = 5
