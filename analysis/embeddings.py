@@ -20,6 +20,7 @@ import pandas as pd
 
 from analysis.load import Snapshot, read_study
 from analysis.scores import CLEAN, NOISE, Arm, Headline
+from analysis.sides import Word, noise_word
 from analysis.tables import Column, Table, interval_text
 
 Task = Literal["retrieval", "verification"]
@@ -133,11 +134,12 @@ def embedding_table(snapshot: Snapshot, found: Headline) -> Table:
         if len(own):
             _agree_with_cells(arm, own, task)
             rows.append(_identity(arm, own) | (_recalls(own) if task == "retrieval" else _curves(arm, own)))
+    word = noise_word(found)
     columns = [
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("seeds", lambda row: str(row["n_seeds"])),
         Column("queries" if task == "retrieval" else "pairs", lambda row: str(row["n"])),
-        *(_recall_columns(rows) if task == "retrieval" else _curve_columns()),
+        *(_recall_columns(rows, word) if task == "retrieval" else _curve_columns(word)),
     ]
     note = f"{TITLES[task]} in per cent, means over seeds and cells, on {found.split} images. {LEGENDS[task]}"
     return Table(task, pd.DataFrame(rows), columns, [note] if rows else [])
@@ -171,16 +173,16 @@ def _curves(arm: Arm, own: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def _recall_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+def _recall_columns(rows: Sequence[Mapping[str, Any]], word: Word) -> list[Column]:
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if "_at_" in name]
-    titles = {name: name.replace(f"{NOISE}_at_", "mean noise @").replace(f"{CLEAN}_at_", "clean @") for name in names}
+    titles = {name: name.replace(f"{NOISE}_at_", f"mean {word} @").replace(f"{CLEAN}_at_", "clean @") for name in names}
     left_out = [Column("left out", lambda row: str(row["left_out"]))] if any(row["left_out"] for row in rows) else []
     return [*left_out, *(Column(titles[name], interval_text(name)) for name in names)]
 
 
-def _curve_columns() -> list[Column]:
+def _curve_columns(word: Word) -> list[Column]:
     columns = []
-    for kind, title in ((CLEAN, "clean"), (NOISE, "mean noise")):
+    for kind, title in ((CLEAN, "clean"), (NOISE, f"mean {word}")):
         columns.append(Column(title, interval_text(kind)))
         names = {"SE": f"{kind}_standard_error", "AUC": f"{kind}_auc", "TAR": f"{kind}_tar"}
         columns += [Column(f"{title} {short}", interval_text(name)) for short, name in names.items()]

@@ -86,7 +86,8 @@ def crossed(terms: Sequence[Term], *, level: float = LEVEL) -> Interval:
     fewer) less one, those of a t interval over seeds.
 
     One term of weight 1 is a mean, two of 1 and -1 a difference paired by image. Seeds are not paired: arms that share
-    seed numbers are treated as independent, which can only widen the interval where they go up and down together.
+    seed numbers are treated as independent: too wide an interval where they go up and down together (the same order of
+    images), too narrow a one where one goes down as the other goes up.
 
     Raises:
         ValueError: arms have different images, or there are fewer than 2 images.

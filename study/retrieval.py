@@ -78,7 +78,7 @@ def neighbours(
     return Neighbours(*(torch.cat([empty, *columns]) for columns in (zip(*found, strict=True) if found else ((), ()))))
 
 
-def has_mate(labels_I: np.ndarray) -> np.ndarray:
+def has_mate(labels_I: np.ndarray, *, split: str) -> np.ndarray:
     """bool (I,), which images have another one of their class: the queries that can be right.
 
     Raises:
@@ -88,8 +88,8 @@ def has_mate(labels_I: np.ndarray) -> np.ndarray:
     found_I = counts[place_I] > 1
     if not found_I.any():
         raise ValueError(
-            f"task: retrieval needs a class with two images, but the {len(labels_I)} images are of {len(counts)} "
-            "classes; give it more images"
+            f"task: retrieval needs a class with two images, but the {len(labels_I)} {split} images are of "
+            f"{len(counts)} classes; give it more images"
         )
     return found_I
 
@@ -152,7 +152,7 @@ def evaluate_retrieval(
     """
     chosen = np.arange(len(images.labels)) if positions is None else positions
     labels_I = np.asarray(images.labels)[chosen]
-    counted = np.flatnonzero(has_mate(labels_I))
+    counted = np.flatnonzero(has_mate(labels_I, split=split))
     device = ranks.torch_device()
     mine = torch.from_numpy(counted[ranks.rank :: ranks.world])
     all_labels = torch.from_numpy(labels_I).to(device)

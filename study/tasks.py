@@ -74,8 +74,8 @@ def prepare_task(config: TrialConfig, data: DataSplits, *, cache_dir: Path, test
     task = config.task
     if isinstance(task, Retrieval):
         limit, keyed = config.noise.validation_images, config.data.split_seed
-        has_mate(data.validation.labels[whole_classes(data.validation, limit, seed=keyed)])
-        has_mate(data.test.labels)
+        has_mate(data.validation.labels[whole_classes(data.validation, limit, seed=keyed)], split="validation")
+        has_mate(data.test.labels, split="test")
     if not isinstance(task, Verification):
         return None
     validation_pairs(data.validation, count=task.validation_pairs, seed=config.data.split_seed)

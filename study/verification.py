@@ -93,7 +93,10 @@ def check_pairs(pairs: PairSet) -> None:
     """
     folds = np.unique(pairs.fold)
     if len(folds) < 2:
-        raise ValueError(f"pairs must be in two folds or more, as one is judged by the others, but got {len(folds)}")
+        raise ValueError(
+            f"pairs must be in two folds or more, as one is judged by the others, but got {len(folds)}; "
+            "number them in the fold column, or take a list that has folds (LFW's pairs.txt)"
+        )
     for fold in folds:
         others = pairs.same[pairs.fold != fold]
         if others.all() or not others.any():

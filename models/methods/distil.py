@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import StagedBackbone, check_backbone, create_backbone
-from models.distillation.gather import crowd_of, gathered
+from models.distillation.gather import Crowd, crowd_of, gathered
 from models.distillation.loss import DistillationLoss, Facts, RelationalLoss, Sample, Shape, View, wide
 from models.distillation.registry import LOSSES, LossSettings
 from models.losses import smoothed_cross_entropy
@@ -241,19 +241,19 @@ class Distil(BackboneStudent[StudentNetwork]):
         smoothing = self._context.label_smoothing
         entropy_B = smoothed_cross_entropy(wide(student.logits_BN), own.labels_B, smoothing=smoothing)
         total = self._settings.label_weight * entropy_B.sum()
+        crowd = crowd_of(count, own.labels_B.device) if self._settings.gather else None
         for prefix, (seen, factor) in shown.items():
             teacher = _view_rows(seen.view, part)
             for name, weight in self._weights.items():
                 module = cast("DistillationLoss", network.losses[f"{prefix}{name}"])
-                total = total + factor * weight * count * self._value(module, student, teacher, own)
+                total = total + factor * weight * count * self._value(module, student, teacher, own, crowd)
         return LossSum(total, count)
 
-    def _value(self, module: DistillationLoss, student: View, teacher: View, sample: Sample) -> Tensor:
+    def _value(
+        self, module: DistillationLoss, student: View, teacher: View, sample: Sample, crowd: Crowd | None
+    ) -> Tensor:
         """A loss of this worker's images, or of all workers' where it compares images and those are gathered."""
-        if not (self._settings.gather and isinstance(module, RelationalLoss)):
-            return module(student, teacher, sample)
-        crowd = crowd_of(len(sample.labels_B), sample.labels_B.device)
-        if crowd is None:
+        if crowd is None or not isinstance(module, RelationalLoss):
             return module(student, teacher, sample)
         ours, theirs = module.parts(student, teacher)
         return module.compare(gathered(ours, crowd), gathered(theirs, crowd))

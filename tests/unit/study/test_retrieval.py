@@ -151,7 +151,7 @@ def test_images_without_company_are_no_queries_but_stay_in_the_gallery() -> None
     assert {row["left_out"] for row in found.extra} == {1}
     assert images.ids[0] not in found.predictions["image_id"]
     with pytest.raises(ValueError, match="needs a class with two images, but the 3 images are of 3 classes"):
-        has_mate(np.array([4, 1, 2]))
+        has_mate(np.array([4, 1, 2]), split="test")
 
 
 def test_a_subset_is_of_images_with_company_and_the_same_in_any_order() -> None:
