@@ -30,7 +30,7 @@ from models.distillation.loss import DistillationLoss, Facts, RelationalLoss, Sa
 from models.distillation.registry import LOSSES, LossSettings
 from models.losses import smoothed_cross_entropy
 from models.methods.common import backbone_view, make_export, seeded, to_signed
-from models.methods.cost import gradient_passes, meta_batch, meta_copy
+from models.methods.cost import counted_once, gradient_passes, meta_batch, meta_copy
 from models.methods.method import Batch, Context, Export, LossSum, Objective, Viewed, setting
 from models.methods.student import BackboneStudent, Taught
 
@@ -183,6 +183,12 @@ class Distil(BackboneStudent[StudentNetwork]):
 
     @cached_property
     def _passes(self) -> float:
+        context = self._context
+        teachers = [(teacher.network, factor) for teacher, factor in self._sources().values()]
+        sizes = (context.image_size, context.input_size)
+        return counted_once(self.name, self.network, teachers, self._settings, sizes, count=self._count)
+
+    def _count(self) -> float:
         context, shapes = self._context, meta_copy(self.network)
         sources = {}
         for prefix, (teacher, factor) in self._sources().items():

@@ -15,7 +15,7 @@ from models.backbones import StagedBackbone, create_backbone
 from models.distillation.loss import View
 from models.losses import smoothed_cross_entropy
 from models.methods.common import FromUnit, backbone_view, make_export, parameter_groups, seeded, signed_pair, to_signed
-from models.methods.cost import gradient_passes, meta_batch, meta_copy
+from models.methods.cost import counted_once, gradient_passes, meta_batch, meta_copy
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler
 
 
@@ -93,6 +93,9 @@ class Plain:
 
     @cached_property
     def _passes(self) -> float:
+        return counted_once("plain", self.network, self._context.image_size, count=self._count)
+
+    def _count(self) -> float:
         shapes = meta_copy(self.network)
         batch = meta_batch(shapes, image_size=self._context.image_size)
         return gradient_passes(self._objectives(shapes, batch, None), backbone=shapes, batch=batch)

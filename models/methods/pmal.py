@@ -39,7 +39,7 @@ from models.methods.common import (
     signed_pair,
     to_signed,
 )
-from models.methods.cost import forward_macs, gradient_passes, meta_batch, meta_copy
+from models.methods.cost import counted_once, forward_macs, gradient_passes, meta_batch, meta_copy
 from models.methods.method import (
     SUM,
     Batch,
@@ -299,6 +299,9 @@ class Pmal:
 
     @cached_property
     def _passes(self) -> float:
+        return counted_once("pmal", self.network, self._settings, self._context.image_size, count=self._count)
+
+    def _count(self) -> float:
         shapes = meta_copy(self.network)
         batch = meta_batch(shapes, image_size=self._context.image_size)
         return gradient_passes(self._objectives(shapes, batch, None), backbone=shapes.backbone, batch=batch)

@@ -29,7 +29,7 @@ from models.backbones import StagedBackbone, check_backbone, create_backbone
 from models.distillation.loss import wide
 from models.losses import smoothed_cross_entropy, softened_divergence, squared_error
 from models.methods.common import make_export, seeded, to_signed
-from models.methods.cost import gradient_passes, meta_batch, meta_copy
+from models.methods.cost import counted_once, gradient_passes, meta_batch, meta_copy
 from models.methods.method import Batch, Context, Export, Lesson, LossSum, Objective, Sampler, Teacher, setting
 from models.methods.student import BackboneStudent, Taught
 
@@ -168,7 +168,9 @@ class Pmd(BackboneStudent[PmdNetwork]):
         epochs, taught = self._context.epochs, self._settings.distil_share
         if epochs is not None:
             taught = sum(epoch / epochs < taught for epoch in range(epochs)) / epochs
-        return taught * self._passes_at(0.0) + (1 - taught) * self._passes_at(1.0)
+        facts = ("pmd", self.network, self._teacher().network, self._settings, self._context.image_size)
+        early, late = (counted_once(*facts, at, count=partial(self._passes_at, at)) for at in (0.0, 1.0))
+        return taught * early + (1 - taught) * late
 
     def _passes_at(self, progress: float) -> float:
         shapes, teacher = meta_copy(self.network), copy.deepcopy(self._teacher())

@@ -150,7 +150,7 @@ def test_images_without_company_are_no_queries_but_stay_in_the_gallery() -> None
     assert {row["n"] for row in found.cells} == {19}
     assert {row["left_out"] for row in found.extra} == {1}
     assert images.ids[0] not in found.predictions["image_id"]
-    with pytest.raises(ValueError, match="needs a class with two images, but the 3 images are of 3 classes"):
+    with pytest.raises(ValueError, match="needs a class with two images, but the 3 test images are of 3 classes"):
         has_mate(np.array([4, 1, 2]), split="test")
 
 

@@ -176,7 +176,7 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path, faces: Faces, monkeypa
     with pytest.raises(ValueError, match=r"task\.pairs: pairs must be in two folds"):
         prepare_task(config, data, cache_dir=cache, tested=True)
     alone = replace(data, test=replace(data.test, labels=np.arange(len(data.test))))
-    with pytest.raises(ValueError, match="needs a class with two images, but the 12 images"):
+    with pytest.raises(ValueError, match="needs a class with two images, but the 12 test images"):
         prepare_task(tiny_config(task=RETRIEVAL), alone, cache_dir=cache, tested=True)
 
 
