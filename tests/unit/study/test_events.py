@@ -119,7 +119,7 @@ def test_a_line_is_parsed_once_and_only_when_asked_for(monkeypatch: pytest.Monke
     ledger = Ledger(str(tmp_path), "s")
     for event, fields in STEPS:
         ledger.append("k", event, **fields)
-    assert ledger.status("k") == "finished" and ledger.metrics("k")["epoch"] == 4
+    assert (ledger.status("k"), ledger.metrics("k")["epoch"]) == ("finished", 4)
     assert len(parsed) == 1
     assert len(ledger.events("k")) == len(parsed) == len(STEPS)
 
