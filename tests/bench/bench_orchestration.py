@@ -32,7 +32,7 @@ from study.config_search import ResourcesConfig  # noqa: E402
 from study.ledger import Ledger  # noqa: E402
 from study.preflight import check_fit  # noqa: E402
 from study.projection import Projection  # noqa: E402
-from study.runtime import Runtime, local_settings  # noqa: E402
+from study.runtime import Runtime, cluster_settings, local_settings  # noqa: E402
 from study.search import Trainable, run_search  # noqa: E402
 from study.searcher import OptunaSource  # noqa: E402
 from study.tracking import Tracker  # noqa: E402
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help="which to run, with commas")
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 300], help="trials for `resume` and `growth`")
     parser.add_argument("--algorithm", default="tpe", help="the search's, for `growth`")
+    parser.add_argument("--address", help="a Ray that is up, in place of one of its own")
     given = parser.parse_args()
     parts = given.parts.split(",")
     print(heading(f"Cost of orchestration; Ray {ray.__version__}, Optuna {optuna.__version__}"))
@@ -77,7 +78,7 @@ def main() -> None:
     if "resume" in parts:
         resume(given.trials)
     if {"loop", "load", "mlflow", "growth"} & set(parts):
-        with local_ray() as runtime:
+        with ray_of(given.address) as runtime:
             if "loop" in parts:
                 loop(runtime)
             if "load" in parts:
@@ -251,8 +252,8 @@ def database_of(ledger: Ledger) -> str:
 
 
 @contextmanager
-def local_ray() -> Iterator[Runtime]:
-    ray.init(num_cpus=NUM_CPUS, **local_settings())
+def ray_of(address: str | None) -> Iterator[Runtime]:
+    ray.init(**(cluster_settings(address) if address else {"num_cpus": NUM_CPUS, **local_settings()}))
     try:
         yield Runtime(ResourcesConfig(), check_fit(ResourcesConfig(), [{"CPU": float(NUM_CPUS)}]), is_ours=False)
     finally:
@@ -266,7 +267,8 @@ def mark() -> Mark:
 
 def since(before: Mark) -> Mark:
     """What went by."""
-    return Mark(*(now - then for now, then in zip(mark(), before, strict=True)))
+    now = mark()
+    return Mark(now.wall_s - before.wall_s, now.cpu_s - before.cpu_s, now.rss_bytes - before.rss_bytes)
 
 
 if __name__ == "__main__":
