@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from study.config import NUMERICS
 from study.config_resolution import ResolutionConfig
 from study.config_task import Classification
+from study.events import EventLog, RecentLogs
 from study.storage import Storage
 
 Status = Literal["finished", "pruned", "failed", "running"]
@@ -148,6 +149,7 @@ class Ledger:
         self.study = study
         self.files = Storage(f"{storage.rstrip('/')}/{study}")
         self.root = self.files.root
+        self._recent = RecentLogs()
 
     def path(self, key: str, *names: str) -> str:
         """Where a trial's file lies."""
@@ -170,22 +172,24 @@ class Ledger:
 
     def events(self, key: str) -> list[dict[str, Any]]:
         """All whole events of a trial; a line torn by a crash is passed over."""
-        data = self.read_bytes(key, "events.jsonl") or b""
-        return [event for line in data.splitlines() if (event := _event(line)) is not None]
+        return self._log(key).events()
+
+    def events_backwards(self, key: str) -> Iterator[dict[str, Any]]:
+        """The same from the last to the first; a line is parsed only when it is asked for."""
+        return self._log(key).backwards()
 
     def status(self, key: str) -> Status:
         """What the last event that starts or ends the trial says; a trial without an end is `running`."""
-        state: Status = "running"
-        for event in self.events(key):
+        for event in self.events_backwards(key):
             if event["event"] in _ENDS:
-                state = _ENDS[event["event"]]
-            elif event["event"] in {"start", "resume"}:
-                state = "running"
-        return state
+                return _ENDS[event["event"]]
+            if event["event"] in {"start", "resume"}:
+                break
+        return "running"
 
     def metrics(self, key: str) -> dict[str, float]:
         """Metrics of the last event that has some, with `epoch`; empty when there is none."""
-        for event in reversed(self.events(key)):
+        for event in self.events_backwards(key):
             if event.get("metrics"):
                 return {**event["metrics"], "epoch": event.get("epoch", 0)}
         return {}
@@ -206,10 +210,13 @@ class Ledger:
         rows = []
         for key in self.files.folders("trials"):
             data = self.read_bytes(key, "trial.json")
-            if data is not None and (phase is None or json.loads(data)["phase"] == phase):
-                record = json.loads(data)
+            record = None if data is None else json.loads(data)
+            if record is not None and (phase is None or record["phase"] == phase):
                 rows.append((record["phase"], record["number"], key))
         return [key for _, _, key in sorted(rows)]
+
+    def _log(self, key: str) -> EventLog:
+        return self._recent.read(key, lambda known: self.files.read_changed(known, "trials", key, "events.jsonl"))
 
     def read_bytes(self, key: str, name: str) -> bytes | None:
         """A trial's file, or None."""
@@ -264,11 +271,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return value
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None

@@ -43,10 +43,18 @@ def written(section: BaseModel) -> dict[str, Any]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         chooses = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
-        default = field.get_default(call_default_factory=True, validated_data={})
-        if value != default or chooses or isinstance(field.discriminator, str):
+        if value != _defaults(type(section))[name] or chooses or isinstance(field.discriminator, str):
             tree[name] = written(value) if isinstance(value, BaseModel) else dump[name]
     return tree
+
+
+@lru_cache(maxsize=256)
+def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
+    """Name -> default of a section's settings, to compare with: pydantic copies each one anew whenever it is asked."""
+    return {
+        name: field.get_default(call_default_factory=True, validated_data={})
+        for name, field in kind.model_fields.items()
+    }
 
 
 def override(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

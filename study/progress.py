@@ -56,7 +56,23 @@ class _Course:
     first_epoch: int
     started: float
     last: float
-    ended: bool = False
+
+
+@dataclass
+class _Ended:
+    """The sums over the trials of this launch that ended, so that showing a phase costs the same however long it is."""
+
+    epochs_seen: int = 0
+    busy_s: float = 0.0
+    num_reached: int = 0
+    epochs_reached: int = 0
+
+    def add(self, course: _Course) -> None:
+        if course.epoch > course.first_epoch:
+            self.epochs_seen += course.epoch - course.first_epoch
+            self.busy_s += course.last - course.started
+        self.num_reached += course.epoch > 0
+        self.epochs_reached += course.epoch
 
 
 @dataclass
@@ -78,6 +94,7 @@ class Board:
     clock: Callable[[], float] = time.monotonic
     _counts: dict[Status, int] = field(default_factory=lambda: {"finished": 0, "pruned": 0, "failed": 0})
     _courses: dict[str, _Course] = field(default_factory=dict)
+    _ended: _Ended = field(default_factory=_Ended)
     _best: Best | None = None
     _notes: list[str] = field(default_factory=list)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -99,9 +116,10 @@ class Board:
     def end(self, key: str, status: Status, *, number: int, value: float | None = None) -> None:
         """A trial ended, in this launch or in an earlier one."""
         with self._lock:
-            course = self._courses.get(key)
+            course = self._courses.pop(key, None)
             if course is not None:
-                course.ended, course.last = True, self.clock()
+                course.last = self.clock()
+                self._ended.add(course)
             if status in self._counts:
                 self._counts[status] += 1
             if status == "finished" and value is not None and self._beats(value):
@@ -121,10 +139,9 @@ class Board:
     def snapshot(self) -> Snapshot:
         """The phase as it stands."""
         with self._lock:
-            running = sum(not course.ended for course in self._courses.values())
             return Snapshot(
                 self.phase, self.total, self._counts["finished"], self._counts["pruned"], self._counts["failed"],
-                running, self.metric, self._best, self._seconds_left(),
+                len(self._courses), self.metric, self._best, self._seconds_left(),
             )  # fmt: skip
 
     def _beats(self, value: float) -> bool:
@@ -133,17 +150,19 @@ class Board:
         return value > self._best.value if self.maximise else value < self._best.value
 
     def _seconds_left(self) -> float | None:
-        courses = self._courses.values()
-        epochs_seen = sum(course.epoch - course.first_epoch for course in courses)
+        under_way, ended = self._courses.values(), self._ended
+        epochs_seen = ended.epochs_seen + sum(course.epoch - course.first_epoch for course in under_way)
         if not epochs_seen:
             return None
-        epoch_s = sum(course.last - course.started for course in courses if course.epoch > course.first_epoch)
-        epoch_s /= epochs_seen
+        busy_s = sum(course.last - course.started for course in under_way if course.epoch > course.first_epoch)
+        epoch_s = (ended.busy_s + busy_s) / epochs_seen
         # A pruned trial is short: those to come are taken to be as long as those that ended.
-        ended = [course.epoch for course in courses if course.ended and course.epoch] or [c.epochs for c in courses]
-        under_way = [course for course in courses if not course.ended]
+        if ended.num_reached:
+            epochs_each = ended.epochs_reached / ended.num_reached
+        else:
+            epochs_each = sum(course.epochs for course in under_way) / len(under_way)
         to_come = max(0, self.total - sum(self._counts.values()) - len(under_way))
-        epochs_left = to_come * sum(ended) / len(ended) + sum(max(0, c.epochs - c.epoch) for c in under_way)
+        epochs_left = to_come * epochs_each + sum(max(0, c.epochs - c.epoch) for c in under_way)
         return epochs_left * epoch_s / max(1, min(self.max_concurrent, to_come + len(under_way)))
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from study.events import Stamp
+
 
 class StudyLockedError(ValueError):
     """Another driver runs this study."""
@@ -45,17 +47,35 @@ class Storage:
     def folders(self, *names: str) -> list[str]:
         """Names of the folders inside a folder, sorted; none when it is missing."""
         place = self.path(*names)
+        if self._is_local:
+            return _local_folders(place)
         if not self._fs.isdir(place):
             return []
-        rows = self._fs.ls(place, detail=True, refresh=True) if not self._is_local else self._fs.ls(place, detail=True)
+        rows = self._fs.ls(place, detail=True, refresh=True)
         return sorted(posixpath.basename(row["name"].rstrip("/")) for row in rows if row["type"] == "directory")
 
     def read_bytes(self, *names: str) -> bytes | None:
         """The file's bytes, or None when it is not there."""
+        place = self.path(*names)
         try:
-            return self._fs.cat_file(self.path(*names))
+            return Path(place).read_bytes() if self._is_local else self._fs.cat_file(place)
         except FileNotFoundError:
             return None
+
+    def read_changed(self, known: Stamp | None, *names: str) -> tuple[Stamp | None, bytes | None]:
+        """The file's stamp, and its bytes unless it has the known stamp still; (None, bytes or None) in object stores.
+
+        The file is opened before it is asked: on a network mount only that shows what another machine has appended.
+        """
+        if not self._is_local:
+            return None, self.read_bytes(*names)
+        try:
+            with Path(self.path(*names)).open("rb", buffering=0) as handle:
+                state = os.fstat(handle.fileno())
+                stamp = Stamp(state.st_ino, state.st_size, state.st_mtime_ns)
+                return stamp, None if stamp == known else handle.readall()
+        except FileNotFoundError:
+            return None, None
 
     def write_bytes(self, data: bytes, *names: str) -> None:
         """Write a whole file; a reader sees the old one or the new one, also after a crash."""
@@ -109,6 +129,15 @@ class Storage:
                 msg = f"{place.parent} is being run by another process; wait for it or stop it, then `murk resume`"
                 raise StudyLockedError(msg) from None
             yield
+
+
+def _local_folders(place: str) -> list[str]:
+    """As `Storage.folders`; a listing of thousands is read many times, and this asks nothing of each entry."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 @contextmanager

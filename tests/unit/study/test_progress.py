@@ -112,6 +112,21 @@ def test_resumed_trial_counts_only_epochs_of_this_launch(clock):
     assert board.snapshot().seconds_left == pytest.approx(5.0)
 
 
+def test_trials_that_ended_are_kept_as_sums_and_estimate_the_same(clock):
+    board = board_of(clock, total=6)
+    for number, (epochs, length_s) in enumerate([(3, 30.0), (1, 8.0), (0, 5.0)]):
+        board.start(f"k{number}", number=number, epochs=3)
+        clock.now_s += length_s
+        board.reach(f"k{number}", epochs)
+        board.end(f"k{number}", "finished" if epochs else "failed", number=number)
+    board.start("k3", number=3, epochs=3)
+    clock.now_s += 10.0
+    board.reach("k3", 1)
+    # Five epochs in 48 s of trials that reached one; two of the trial under way and 2 x (3 + 1) / 2 are to come.
+    assert board.snapshot().seconds_left == pytest.approx((2 + 2 * 2) * 48.0 / 5)
+    assert list(board._courses) == ["k3"]
+
+
 def test_unknown_trial_changes_nothing(clock):
     board = board_of(clock)
     board.reach("stranger", 3)
