@@ -1,0 +1,75 @@
+"""A Ray head with a token, and other servers of a test's own, each ended with its block by its own process group."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.studies import environment
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def process(command: list[str], log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen]:
+    """A process group of our own, ended with the block."""
+    with log.open("w") as out:
+        started = subprocess.Popen(command, stdout=out, stderr=out, env=env, start_new_session=True)
+        try:
+            yield started
+        finally:
+            os.killpg(started.pid, signal.SIGTERM)
+            try:
+                started.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(started.pid, signal.SIGKILL)
+                started.wait(30)
+
+
+def wait_for(url: str, process: subprocess.Popen, log: Path, timeout_s: float = 120) -> None:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(url, timeout=2)
+        except urllib.error.HTTPError:
+            return  # it answers: a token is wanted
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError(f"nothing answers at {url}: {log.read_text()[-2000:]}")
+
+
+@contextmanager
+def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A Ray head that only this machine can reach, with a token; gives its job address and the environment to use."""
+    port, dashboard, client, agent = (free_port() for _ in range(4))  # another Ray on this machine has the usual ones
+    env = environment(
+        PATH=f"{BIN}:{os.environ['PATH']}", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(tmp_path / "token")
+    )
+    (tmp_path / "token").write_text("t" * 64)
+    command = [
+        str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1",
+        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        f"--dashboard-agent-listen-port={agent}",
+        "--num-cpus=2", "--object-store-memory=200000000", "--disable-usage-stats",
+    ]  # fmt: skip
+    log = tmp_path / "ray.log"
+    with process(command, log, env) as started:
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_for(f"{address}/api/version", started, log)
+        yield address, env
