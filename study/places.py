@@ -183,6 +183,11 @@ def _in_ray_session(path: Path) -> bool:
     return any(_RAY_SESSION.fullmatch(part) for part in (*path.parts, *path.resolve().parts))
 
 
+def default_cache_dir() -> Path:
+    """Where this machine keeps decoded images and copies of remote ones."""
+    return _cache_dir(os.environ, Path.cwd())
+
+
 def _cache_dir(environment: Mapping[str, str], cwd: Path) -> Path:
     if environment.get(CACHE_VARIABLE):
         return _absolute_path(environment[CACHE_VARIABLE], cwd)

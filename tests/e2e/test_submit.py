@@ -1,4 +1,4 @@
-"""`murk submit` against a real head: refused twice, stopped with its trials saved, gone on with, followed to its end."""
+"""`murk submit` against a real head: refused while it runs, stopped with its trials saved, gone on with to its end."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from study.ledger import Ledger
 from tests.e2e.heads import head
 from tests.e2e.studies import SMALL, murk
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 SETS = ["--set", "search.trials=2", "--set", "train.epochs=80", "--set", "phases=[{kind: search, name: search}]",
         "--set", "resources.max_concurrent=1"]  # fmt: skip
 
@@ -51,7 +51,6 @@ def test_a_submitted_study_is_refused_twice_stopped_and_gone_on_with(tmp_path: P
         again = call(*submit, A_SECRET="planted-value")
         assert again.returncode == 2
         assert "study 'small' is under way on this cluster as small-1 (running)" in again.stderr
-        assert "small-1" in call("jobs", "list").stdout
 
         stopped = call("jobs", "stop", "small")
         assert stopped.returncode == 0, stopped.stderr
@@ -66,11 +65,9 @@ def test_a_submitted_study_is_refused_twice_stopped_and_gone_on_with(tmp_path: P
         status = call("jobs", "status", "small").stdout
         assert [line.split()[:2] for line in status.splitlines()] == [["small-1", "STOPPED"], ["small-2", "SUCCEEDED"]]
 
-        checked = call("check", str(study), *SETS)
-        assert checked.returncode == 0, checked.stderr
-        assert "1 node with 2 CPUs: 2 workers" in checked.stdout
         lacking = call("check", str(study), *SETS, "--set", "resources.gpus_per_worker=1")
         assert lacking.returncode == 2
+        assert "1 node with 2 CPUs: no worker, ever" in lacking.stdout
         assert "It cannot run there" in lacking.stdout
 
     pulled = murk("pull", "small", "--storage", str(storage), cwd=elsewhere)
