@@ -57,7 +57,7 @@ common=(--num-cpus="$cpus" --num-gpus="$gpus" --disable-usage-stats --block)
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" "$ray" start --head \
     --node-ip-address="$head_ip" --port="$port" --dashboard-host=127.0.0.1 --temp-dir="$temporary" "${common[@]}" &
 started+=("$!")
-for _ in $(seq 60); do # workers that come before the head give up
+for _ in $(seq "${MURK_TRIES:-60}"); do # workers that come before the head give up
     if (exec 3<>"/dev/tcp/$head_ip/$port") 2>/dev/null; then
         break
     fi

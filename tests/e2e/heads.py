@@ -76,11 +76,14 @@ def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 @contextmanager
 def _started_head(log: Path, env: dict[str, str]) -> Iterator[str]:
-    port, dashboard, client, agent = (free_port() for _ in range(4))  # another Ray on this machine has the usual ones
+    # Another Ray on this machine has the usual ones.
+    port, dashboard, client, agent, grpc, environments, metrics = (free_port() for _ in range(7))
     command = [
         str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-        f"--dashboard-agent-listen-port={agent}",
+        # With ports of its own choice Ray waits 15 s for its agents to tell them, too short on a busy machine.
+        f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}",
+        f"--runtime-env-agent-port={environments}", f"--metrics-export-port={metrics}",
         "--num-cpus=2", "--object-store-memory=200000000", "--disable-usage-stats",
     ]  # fmt: skip
     with process(command, log, env) as started:

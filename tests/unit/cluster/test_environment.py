@@ -33,7 +33,7 @@ def test_a_value_is_never_repeated(name, words, tmp_path):
 
 def test_requirements_keep_their_hashes_and_leave_ray_to_the_nodes(tmp_path):
     lines = ["# made by uv", "ray==2.60.0 \\", "    --hash=sha256:aa", "torch==2.13 ; python_version > '3' \\",
-             "    --hash=sha256:bb \\", "    --hash=sha256:cc", "    # via murk", "", "timm==1.0  # a note"]  # fmt: skip
+             "    --hash=sha256:bb \\", "    --hash=sha256:cc", "    # via murk", "", "timm==1.0  # why"]  # fmt: skip
     path = tmp_path / "requirements.lock"
     path.write_text("\n".join(lines))
     assert packages_of(path) == [

@@ -97,7 +97,9 @@ def test_a_trial_of_one_to_four_workers_takes_what_is_there(nodes, trials):
 
 
 def test_fewer_than_the_least_do_not_fit():
-    with pytest.raises(ValueError, match=r"needs 2 workers with 1 CPU each, but only 1 of 2.*workers_per_trial\.min to 1"):
+    with pytest.raises(
+        ValueError, match=r"needs 2 workers with 1 CPU each, but only 1 of 2.*workers_per_trial\.min to 1"
+    ):
         check_fit(ResourcesConfig(workers_per_trial={"min": 2, "max": 4}), [{"CPU": 1.0}])
 
 
@@ -123,7 +125,10 @@ def test_resources_that_make_no_sense(settings, words):
 
 def test_layout_says_what_each_kind_of_node_holds():
     resources = ResourcesConfig(workers_per_trial=4, gpus_per_worker=1, cpus_per_worker=2)
-    assert layout(resources, GPUS) == ["2 nodes with 16 CPUs and 4 GPUs: 4 workers each", "1 node with 4 CPUs: no worker, ever"]
+    assert layout(resources, GPUS) == [
+        "2 nodes with 16 CPUs and 4 GPUs: 4 workers each",
+        "1 node with 4 CPUs: no worker, ever",
+    ]
     assert total(GPUS) == {"CPU": 36.0, "GPU": 8.0}
 
 
