@@ -59,7 +59,10 @@ def wait_for(url: str, process: subprocess.Popen, log: Path, timeout_s: float = 
 def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """A Ray head that only this machine can reach, with a token; gives its job address and the environment to use."""
     env = environment(
-        PATH=f"{BIN}:{os.environ['PATH']}", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(tmp_path / "token")
+        PATH=f"{BIN}:{os.environ['PATH']}",
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"),
+        RAY_agent_register_timeout_ms="100000",
     )
     (tmp_path / "token").write_text("t" * 64)
     for left in reversed(range(3)):
