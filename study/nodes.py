@@ -43,7 +43,7 @@ def _asked(address: str) -> list[Node]:
             f"no Ray job API answers at {address} ({type(error).__name__}); is the cluster up, and its dashboard's "
             "port forwarded to here?"
         ) from None
-    return [dict(node.resources_total) for node in found]
+    return [dict(vars(node)["resources_total"]) for node in found]
 
 
 def _joined(address: str) -> list[Node]:
