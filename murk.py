@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOMS = ("noise", "models", "study", "analysis")
+ROOMS = ("noise", "models", "study", "analysis", "cluster")
 
 
 def check_rooms() -> None:
@@ -31,8 +31,10 @@ def check_rooms() -> None:
 def main() -> None:
     """Run the command line."""
     check_rooms()
+    from cluster.cli import mount
     from study.cli import app
 
+    mount(app)
     app(prog_name="murk")
 
 

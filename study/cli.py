@@ -86,13 +86,34 @@ def resume(
 
 
 @app.command()
-def check(study: StudyFile, sets: Sets = None, name: StudyName = None) -> None:
+def check(
+    study: StudyFile,
+    sets: Sets = None,
+    name: StudyName = None,
+    storage: StorageOption = None,
+    address: Annotated[
+        str | None, typer.Option(help="Check what fits this cluster: its job API's URL, or a Ray address to join.")
+    ] = None,
+    as_job: Annotated[
+        bool, typer.Option("--as-job", help="Check the file alone, as fit for a cluster; print its name and place.")
+    ] = False,
+) -> None:
     """Validate a study file and show what it would do; starts nothing."""
     with _plain_errors():
-        from study.plan import make_plan
         from study.studyfile import load_study
 
-        plan = make_plan(load_study(_preset_or_path(study), sets or (), name))
+        loaded = load_study(_preset_or_path(study), sets or (), name)
+        if as_job:
+            import json
+
+            from study.asjob import job_facts
+
+            typer.echo(json.dumps(job_facts(loaded, sets=sets or (), storage=storage, cwd=Path.cwd())))
+            return
+        from study.nodes import nodes_at
+        from study.plan import make_plan
+
+        plan = make_plan(loaded, nodes=nodes_at(address) if address else None)
         typer.echo(plan.text())
         if plan.lacks:
             raise typer.Exit(BAD_INPUT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,24 @@ class SearchConfig(Section):
         return self
 
 
+class WorkerRange(Section):
+    """A number of workers that goes with the cluster: as many as there is room for, from `min` to `max`."""
+
+    min: int = Field(ge=1, le=4096)
+    max: int = Field(ge=1, le=4096)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_list(cls, data: Any) -> Any:
+        return {"min": data[0], "max": data[1]} if isinstance(data, list | tuple) and len(data) == 2 else data
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min >= self.max:
+            raise ValueError(f"min must be below max, but got {self.min} and {self.max}; write one number where it is")
+        return self
+
+
 class ResourcesConfig(Section):
     """Where trials run."""
 
@@ -48,7 +66,9 @@ class ResourcesConfig(Section):
         default="auto",
         description="auto: one worker without GPU runs in the trial's own process, all else by Ray Train.",
     )
-    workers_per_trial: int = Field(default=1, ge=1, le=4096)
+    workers_per_trial: Annotated[int, Field(ge=1, le=4096)] | WorkerRange = Field(
+        default=1, description="Or [1, 4]: as many as there is room for, more or fewer as the cluster changes."
+    )
     cpus_per_worker: float = Field(default=1.0, gt=0.0, le=1024)
     gpus_per_worker: float = Field(default=0.0, ge=0.0, le=16)
     max_concurrent: int | None = Field(default=None, ge=1, description="Trials at once; left out: as many as fit.")
@@ -58,9 +78,43 @@ class ResourcesConfig(Section):
 
     @model_validator(mode="after")
     def _inline_is_one_worker(self) -> Self:
-        if self.executor == "inline" and self.workers_per_trial > 1:
+        if self.executor == "inline" and self.max_workers > 1:
             raise ValueError("executor: inline runs one worker; set workers_per_trial: 1 or executor: ray_train")
         return self
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.gpus_per_worker > 1:
+            raise ValueError(
+                f"gpus_per_worker must be at most 1, as a worker trains on one GPU, but got {self.gpus_per_worker:g}; "
+                "for more of them set workers_per_trial"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _range_of_whole_workers(self) -> Self:
+        if self.is_elastic and (self.cpus_per_worker % 1 or self.gpus_per_worker % 1):
+            raise ValueError(
+                "workers_per_trial must be one number where a worker takes a fraction of a CPU or GPU, as Ray counts "
+                f"no fractions when it sizes a group, but got {self.min_workers} to {self.max_workers}; give each "
+                "worker whole ones, or write one number"
+            )
+        return self
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers goes with the cluster."""
+        return isinstance(self.workers_per_trial, WorkerRange)
+
+    @property
+    def min_workers(self) -> int:
+        """Workers without which a trial does not start."""
+        return self.workers_per_trial.min if isinstance(self.workers_per_trial, WorkerRange) else self.workers_per_trial
+
+    @property
+    def max_workers(self) -> int:
+        """Workers that a trial takes where there is room."""
+        return self.workers_per_trial.max if isinstance(self.workers_per_trial, WorkerRange) else self.workers_per_trial
 
 
 class TrackingConfig(Section):

@@ -119,7 +119,7 @@ def _check_budgets(config: StudyConfig, data: DataSplits) -> None:
         for trial in configs_of(config, phase):
             check_budget(
                 trial, num_classes=len(data.class_names), num_images=len(data.train),
-                workers=config.resources.workers_per_trial,
+                workers=config.resources.max_workers,
             )  # fmt: skip
 
 

@@ -135,6 +135,17 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(rest[1:]) if scheme.partition("+")[0] == "sqlite" else None
 
 
+def is_place_anywhere(place: str) -> bool:
+    """Whether a storage place or tracking URI means the same in any working directory."""
+    database = sqlite_path(place)
+    if database is not None:
+        return database.is_absolute()
+    scheme, separator, rest = place.partition("://")
+    if separator and scheme not in {"file", "local"}:
+        return True
+    return (Path(rest) if separator else Path(place).expanduser()).is_absolute()
+
+
 def _absolute_storage(named: str, cwd: Path) -> str:
     scheme, separator, rest = named.partition("://")
     if separator and scheme not in {"file", "local"}:
@@ -170,6 +181,11 @@ def _refuse_ray_session(path: Path, key: str) -> None:
 
 def _in_ray_session(path: Path) -> bool:
     return any(_RAY_SESSION.fullmatch(part) for part in (*path.parts, *path.resolve().parts))
+
+
+def default_cache_dir() -> Path:
+    """Where this machine keeps decoded images and copies of remote ones."""
+    return _cache_dir(os.environ, Path.cwd())
 
 
 def _cache_dir(environment: Mapping[str, str], cwd: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from study.data.prepare import allot
 from study.data.real import list_real, open_real
 from study.data.sources import open_source
 from study.estimate import Cost, Sizes, check_budget, epochs_of, measure, trial_seconds, without_weights
+from study.nodes import total
 from study.override import apply
 from study.places import resolve_places
 from study.plantext import plan_text
 from study.possible import networks, refuse_what_cannot_run, teacher_configs
-from study.preflight import check_fit
+from study.preflight import Node, check_fit
 from study.problems import ProblemsError, dotted
 from study.space import Space, for_phase, parse
 from study.studyfile import LoadedStudy, StudyFileError
@@ -87,6 +88,7 @@ class Plan:
     Attributes:
         lacks: What no trial could start without, one sentence each; empty where all is there.
         at_once: Trials that fit at the same time.
+        nodes: Of the cluster that was asked; none where it is this machine.
     """
 
     study: LoadedStudy
@@ -98,6 +100,7 @@ class Plan:
     at_once: int
     lacks: tuple[str, ...]
     measured: int
+    nodes: tuple[Node, ...] = ()
 
     @property
     def trials(self) -> int:
@@ -153,11 +156,14 @@ class _Costs:
         return method
 
 
-def make_plan(study: LoadedStudy, *, available: Mapping[str, float] | None = None) -> Plan:
+def make_plan(
+    study: LoadedStudy, *, available: Mapping[str, float] | None = None, nodes: Sequence[Node] | None = None
+) -> Plan:
     """Check a study against this machine and work out what it would do. Starts no Ray and decodes no image.
 
     Args:
         available: CPU and GPU counts to run on; this machine's when left out.
+        nodes: Those of a cluster, in place of one machine.
 
     Raises:
         StudyFileError: The images, a backbone or weights are not there; a ValueError.
@@ -169,9 +175,12 @@ def make_plan(study: LoadedStudy, *, available: Mapping[str, float] | None = Non
     except ProblemsError as error:
         places = [(study.sources.get(dotted(problem.path), study.path), problem) for problem in error.problems]
         raise StudyFileError("\n".join(f"{place}: {problem}" for place, problem in places)) from None
-    available = machine() if available is None else available
+    if nodes is not None:
+        available = total(nodes)
+    elif available is None:
+        available = machine()
     costs = _Costs(sizes, config)
-    at_once, lacks = fit(config.resources, available)
+    at_once, lacks = fit(config.resources, *([available] if nodes is None else nodes))
     phases = tuple(_plan_phase(config, phase, costs) for phase in config.phases)
     return Plan(
         study=study,
@@ -183,6 +192,7 @@ def make_plan(study: LoadedStudy, *, available: Mapping[str, float] | None = Non
         at_once=at_once,
         lacks=lacks,
         measured=sum(cost is not None for cost in costs.known.values()),
+        nodes=tuple(nodes or ()),
     )
 
 
@@ -192,13 +202,13 @@ def machine() -> dict[str, float]:
     return {"CPU": float(cpus), "GPU": float(torch.cuda.device_count())}
 
 
-def fit(resources: ResourcesConfig, available: Mapping[str, float]) -> tuple[int, tuple[str, ...]]:
+def fit(resources: ResourcesConfig, *nodes: Node) -> tuple[int, tuple[str, ...]]:
     """How many trials fit side by side, and what is lacking where not even one does."""
     try:
-        check_fit(resources, [available])
+        check_fit(resources, nodes)
     except ValueError as error:
         return 0, (str(error),)
-    alone = check_fit(resources.model_copy(update={"max_concurrent": None}), [available]).max_concurrent
+    alone = check_fit(resources.model_copy(update={"max_concurrent": None}), nodes).max_concurrent
     return min(alone, resources.max_concurrent or alone), ()
 
 
@@ -268,7 +278,7 @@ def _by_method(configs: list[TrialConfig], *, equal: bool = False) -> dict[str, 
 def _estimated(plan: PhasePlan, shares: Mapping[str, tuple[float, list[TrialConfig]]], costs: _Costs) -> PhasePlan:
     estimates, passes, images = [], 0.0, costs.sizes.train
     tested = plan.phase.kind != "search"
-    workers = plan.config.resources.workers_per_trial
+    workers = plan.config.resources.max_workers
     for turn in itertools.zip_longest(*(configs for _, configs in shares.values())):
         for config in filter(None, turn):  # by turns, so that each method has its share of what is timed
             costs.of(config)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from study.nodes import layout
+
 if TYPE_CHECKING:
     from study.config_resolution import ResolutionConfig
     from study.plan import Backbone, PhasePlan, Plan
@@ -152,12 +154,23 @@ def _cost(plan: Plan) -> list[str]:
     amount = f"{_counted(plan.trials, 'trial')}, {passes:,.0f} gradient passes, {duration(plan.seconds)} {together}"
     source = f"estimated on this machine, as busy as it is now, from {_counted(plan.measured, 'timed configuration')}"
     lines = _wrapped("Cost", f"{amount}; {source}, reading the images and writing the report not counted")
-    need = _counted(resources.workers_per_trial * resources.cpus_per_worker, "CPU")
-    gpus = resources.workers_per_trial * resources.gpus_per_worker
+    need = _counted(resources.max_workers * resources.cpus_per_worker, "CPU")
+    gpus = resources.max_workers * resources.gpus_per_worker
     need += f" and {_counted(gpus, 'GPU')}" if gpus else ""
-    lines += _wrapped("Machine", f"{have}; a trial takes {need}: {side}")
+    if resources.is_elastic:
+        need += f" for {resources.max_workers} workers, or fewer down to {resources.min_workers}"
+    if plan.nodes:
+        lines += _wrapped("Cluster", f"{have} in all; a trial takes {need}: {side} when nothing else runs there")
+        lines += [line for kind in layout(resources, plan.nodes) for line in _wrapped("", kind)]
+    else:
+        lines += _wrapped("Machine", f"{have}; a trial takes {need}: {side}")
     if plan.lacks:
-        return [*lines, "", "It cannot run here:", *(line for lack in plan.lacks for line in _wrapped("", lack))]
+        return [
+            *lines,
+            "",
+            f"It cannot run {'there' if plan.nodes else 'here'}:",
+            *(line for lack in plan.lacks for line in _wrapped("", lack)),
+        ]
     return lines
 
 

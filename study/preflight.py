@@ -41,7 +41,7 @@ def resolve_executor(resources: ResourcesConfig) -> Executor:
     """
     if resources.executor != "auto":
         return resources.executor
-    return "inline" if resources.workers_per_trial == 1 and not resources.gpus_per_worker else "ray_train"
+    return "inline" if resources.max_workers == 1 and not resources.gpus_per_worker else "ray_train"
 
 
 def worker_needs(resources: ResourcesConfig) -> dict[str, float]:
@@ -61,8 +61,9 @@ def check_fit(resources: ResourcesConfig, nodes: Sequence[Node]) -> Capacity:
     """
     executor = resolve_executor(resources)
     needs = worker_needs(resources)
-    slots = sum(_slots(node, needs) for node in nodes)
-    fitting = slots // resources.workers_per_trial
+    slots = sum(worker_slots(resources, node) for node in nodes)
+    fitting, rest = divmod(slots, resources.max_workers)
+    fitting += rest >= resources.min_workers  # a trial of fewer workers takes what the others leave
     if fitting < 1:
         raise ValueError(_refusal(resources, nodes, needs, slots))
     wanted = resources.max_concurrent or fitting
@@ -71,23 +72,33 @@ def check_fit(resources: ResourcesConfig, nodes: Sequence[Node]) -> Capacity:
     return Capacity(executor, concurrent, needs if executor == "inline" else dict(DRIVER_SHARE))
 
 
-def _slots(node: Node, needs: Mapping[str, float]) -> int:
-    return int(min((node.get(name, 0.0) + 1e-9) // amount for name, amount in needs.items()))
+def worker_slots(resources: ResourcesConfig, node: Node) -> int:
+    """How many workers a node holds when it is empty.
+
+    A share of a GPU lies on one of them: two GPUs hold two workers of 0.6, not three.
+    """
+    slots = []
+    for name, amount in worker_needs(resources).items():
+        has = node.get(name, 0.0) + 1e-9
+        is_shared = name == "GPU" and amount < 1
+        slots.append(int(has) * int((1 + 1e-9) // amount) if is_shared else int(has // amount))
+    return min(slots)
 
 
 def _refusal(resources: ResourcesConfig, nodes: Sequence[Node], needs: Mapping[str, float], slots: int) -> str:
-    workers = resources.workers_per_trial
-    each = _words(needs)
+    workers = resources.min_workers
+    each = shown(needs)
     have = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''} with " + "; ".join(
-        _words({name: node.get(name, 0.0) for name in needs}) for node in nodes
+        shown({name: node.get(name, 0.0) for name in needs}) for node in nodes
     )
     lacking = [name for name, amount in needs.items() if all(node.get(name, 0.0) < amount for node in nodes)]
     if lacking:
-        why = f"no node has {_words({name: needs[name] for name in lacking})}"
+        why = f"no node has {shown({name: needs[name] for name in lacking})}"
         ways = [f"lower resources.{_SETTING[name]}" for name in lacking]
     else:
         why = f"only {slots} of {workers} workers find a place"
-        ways = [f"set resources.workers_per_trial to {slots} at most" if slots else "lower resources.cpus_per_worker"]
+        key = "resources.workers_per_trial.min" if resources.is_elastic else "resources.workers_per_trial"
+        ways = [f"set {key} to {slots} at most" if slots else "lower resources.cpus_per_worker"]
     return (
         f"resources: a trial needs {workers} worker{'s' if workers != 1 else ''} with {each} each, but {why} "
         f"(the cluster has {have if nodes else 'no living node'}); {' and '.join(ways)}, or use a larger cluster"
@@ -97,5 +108,6 @@ def _refusal(resources: ResourcesConfig, nodes: Sequence[Node], needs: Mapping[s
 _SETTING = {"CPU": "cpus_per_worker", "GPU": "gpus_per_worker"}
 
 
-def _words(needs: Mapping[str, float]) -> str:
+def shown(needs: Mapping[str, float]) -> str:
+    """CPUs and GPUs in words."""
     return " and ".join(f"{amount:g} {name}{'' if amount == 1 else 's'}" for name, amount in needs.items())

@@ -54,7 +54,7 @@ def start_ray(resources: ResourcesConfig, *, address: str | None = None, verbose
 
     is_ours = not ray.is_initialized()
     if is_ours:
-        _init(settings)
+        join(settings)
     nodes: list[Mapping[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     try:
         return Runtime(resources, check_fit(resources, nodes), is_ours, verbose)
@@ -96,11 +96,22 @@ def _log_settings(verbose: bool) -> dict[str, Any]:
     return {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
 
 
-def _init(settings: dict[str, Any]) -> None:
+def join(settings: dict[str, Any]) -> None:
+    """Start or join Ray.
+
+    Raises:
+        ValueError: There is no cluster at the address, or it refuses the token.
+    """
     import ray
+    from ray.exceptions import AuthenticationError
 
     try:
         ray.init(**settings)
+    except AuthenticationError:
+        raise ValueError(
+            f"the Ray cluster at {settings.get('address')!r} refuses the token; give the one it was started with, by "
+            "RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+        ) from None
     except ConnectionError as error:
         raise ValueError(
             f"no Ray cluster answers at {settings.get('address')!r} ({error}); start one, or leave the address out"

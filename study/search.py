@@ -170,7 +170,7 @@ def _run(
     ):
         job = {
             "executor": capacity.executor,
-            "workers": resources.workers_per_trial,
+            "workers": (resources.min_workers, resources.max_workers),
             "cpus_per_worker": resources.cpus_per_worker,
             "gpus_per_worker": resources.gpus_per_worker,
             "retries": resources.retries,

@@ -111,6 +111,7 @@ def _phase(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
     space = config.search.space if isinstance(phase, SearchPhase) else {}
     yield from _curriculum(config, space)
     yield from _update(config, space)
+    yield from _elastic(config, space)
     yield from _shared_statistics(phase, config, path)
     if isinstance(phase, ConfirmPhase) and phase.per is not None:
         yield from _per(study, phase, (*path, "per"))
@@ -198,12 +199,29 @@ def _update(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Problem]:
     if micro is not None and micro >= batch and not {"train.batch_size", "train.micro_batch"} & set(space):
         text = f"must be below train.batch_size ({batch}), or it has no effect"
         yield Problem(("train", "micro_batch"), f"{text}, but got {micro}")
-    if getattr(config.method, "gather", False) and config.resources.workers_per_trial == 1:
+    if getattr(config.method, "gather", False) and config.resources.max_workers == 1:
         text = "true has no effect with one worker; set resources.workers_per_trial or leave gather out"
         yield Problem(("method", "gather"), text)
-    if config.optim.sam.ascent == "local" and config.resources.workers_per_trial == 1:
+    if config.optim.sam.ascent == "local" and config.resources.max_workers == 1:
         text = "local has no effect with one worker; set resources.workers_per_trial or leave ascent out"
         yield Problem(("optim", "sam", "ascent"), text)
+
+
+def _elastic(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Problem]:
+    """A number of workers that changes within a trial must not change what the trial is."""
+    if not config.resources.is_elastic:
+        return
+    where = ("resources", "workers_per_trial")
+    if config.train.budget is not None or any(key.startswith("train.budget") for key in space):
+        text = "must be one number with train.budget, whose last update would come at another place with other workers"
+        yield Problem(where, f"{text}; write one, or count epochs by train.epochs")
+    ascent = space.get("optim.sam.ascent", {})
+    if "local" in (config.optim.sam.ascent, ascent.get("fixed"), *(ascent.get("choice") or ())):
+        text = "must be one number with optim.sam.ascent: local, whose perturbation is that of each worker's own share"
+        yield Problem(where, f"{text}; write one, or take ascent: global")
+    if config.train.batch_size < config.resources.max_workers and "train.batch_size" not in space:
+        text = f"must be at most train.batch_size ({config.train.batch_size}), as each worker needs an image of a batch"
+        yield Problem(where, f"{text}, but got {config.resources.max_workers}")
 
 
 def _shared_statistics(phase: Phase, config: StudyConfig, path: Path) -> Iterator[Problem]:
@@ -217,7 +235,7 @@ def _shared_statistics(phase: Phase, config: StudyConfig, path: Path) -> Iterato
     if "sync" not in values:
         return
     resources = config.resources
-    if resources.workers_per_trial == 1:
+    if resources.max_workers == 1:
         yield Problem(where, "sync has no effect with one worker; set resources.workers_per_trial or take it out")
     elif not resources.gpus_per_worker:
         text = "sync needs GPUs, as PyTorch cannot share batch statistics between CPUs; set resources.gpus_per_worker"

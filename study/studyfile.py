@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -222,6 +222,31 @@ def _set(data: dict[str, Any], item: str, origins: _Origins) -> list[Problem]:
         return [Problem(path, str(error.args[0]))]
     origins.set(path, label)
     return []
+
+
+def relative_paths(text: str, sets: Sequence[str] = ()) -> list[str]:
+    """Dotted keys whose paths are relative in a valid study file or its --set, without those that a --set replaces."""
+    found = _relative_keys(read_yaml(text)[0])
+    for item in sets:
+        key, _, value = (part.strip() for part in item.partition("="))
+        found = [old for old in found if old != key and not old.startswith(f"{key}.")]
+        found += _relative_keys(_nested(path_of(key), read_yaml(value)[0]))
+    return sorted(set(found))
+
+
+def _relative_keys(tree: Any) -> list[str]:
+    """A relative path is one that moves with the folder it counts from."""
+    one, other = (dict(_leaves(_absolute(tree, folder))) for folder in (Path("/one"), Path("/other")))
+    return [key for key, value in one.items() if other[key] != value]
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of all values that hold no others."""
+    if not isinstance(tree, dict | list):
+        yield prefix, tree
+        return
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _nested(path: KeyPath, value: Any) -> Any:

@@ -36,12 +36,13 @@ class TrialJob(TypedDict):
     Args:
         spec: `TrialSpec.as_dict()`.
         stop_flag: Name of the actor that says when to stop.
+        workers: Fewest and most; Ray Train starts as many as there is room for, and resizes the group by itself.
         scratch: Folder for Ray Train's own files, on whichever machine the trial runs; nothing of value lies there.
     """
 
     spec: dict[str, Any]
     executor: Executor
-    workers: int
+    workers: tuple[int, int]
     cpus_per_worker: float
     gpus_per_worker: float
     retries: int
@@ -138,13 +139,13 @@ def _run_workers(config: dict[str, Any]) -> None:
 
 def _fit(config: dict[str, Any]) -> Exception | None:
     """One run of the worker group; gives the error that lies behind Ray's own, if any."""
-    gpus = config["gpus_per_worker"]
+    gpus, (fewest, most) = config["gpus_per_worker"], config["workers"]
     needs = {"CPU": config["cpus_per_worker"]} | ({"GPU": gpus} if gpus else {})
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config["workers"], use_gpu=bool(gpus), resources_per_worker=needs
+            num_workers=most if fewest == most else (fewest, most), use_gpu=bool(gpus), resources_per_worker=needs
         ),
         # NCCL refuses two workers on one GPU; gloo takes them.
         torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo"),

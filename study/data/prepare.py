@@ -35,7 +35,7 @@ def prepare_data(data: DataConfig, *, cache_dir: Path) -> DataSplits:
         ValueError: Nothing fitting is found, an image cannot be read and `on_corrupt` is "refuse", or a split is empty.
     """
     cache_dir = Path(cache_dir).expanduser().resolve()
-    source = open_source(data)
+    source = open_source(data, cache_dir=cache_dir)
     name = _fingerprint(data, source, cache_dir)
     folder = cache_dir / name
     refuse = data.on_corrupt == "refuse"
@@ -58,7 +58,8 @@ def data_fingerprint(data: DataConfig, *, cache_dir: Path) -> str:
     Holds no path and no time, so it is the same on every machine that has the same files. `on_corrupt` is no part of
     it: it decides whether to go on, not what the images are.
     """
-    return _fingerprint(data, open_source(data), Path(cache_dir).expanduser().resolve())
+    cache_dir = Path(cache_dir).expanduser().resolve()
+    return _fingerprint(data, open_source(data, cache_dir=cache_dir), cache_dir)
 
 
 def _fingerprint(data: DataConfig, source: Source, cache_dir: Path) -> str:

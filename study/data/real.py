@@ -15,6 +15,7 @@ from study.data.image_folder import ImageFolderSource
 from study.data.image_set import DataSplits, ImageSet
 from study.data.parquet import ParquetSource
 from study.data.source import Listing, Source
+from study.data.staging import staged
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,15 @@ class RealImages:
     skipped: list[tuple[str, str]]
 
 
-def open_real(path: str) -> Source:
+def open_real(path: str, *, cache_dir: Path | None = None) -> Source:
     """The source of a class folder or a parquet file; columns are found by their usual names.
+
+    Images at a URL are copied to this machine first, into `cache_dir` or Murk's own cache.
 
     Raises:
         ValueError: There is neither at the path.
     """
+    path = staged(path, cache_dir)
     is_parquet = path.endswith(".parquet")
     if not is_parquet and not Path(path).expanduser().is_dir():
         raise ValueError(f"must be a class folder or a .parquet file, but got {path!r}, which is neither")
@@ -85,7 +89,7 @@ def prepare_real(path: str, *, data: DataSplits, image_size: int, refuse: bool, 
         ValueError: Nothing fitting is there, an image cannot be read, or no image is left.
     """
     cache_dir = Path(cache_dir).expanduser().resolve()
-    source = open_real(path)
+    source = open_real(path, cache_dir=cache_dir)
     listing = list_real(source, path, data.class_names)
     settings = json.dumps([image_size, list(data.class_names)])
     name = digest("real", str(FORMAT), source.content_hash(memo_in(cache_dir / "content")), settings)

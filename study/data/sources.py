@@ -7,6 +7,7 @@ here; a new set that lists name is one entry of `layouts.LAYOUTS`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from study.data.cifar import open_cifar
@@ -17,6 +18,7 @@ from study.data.layouts import LAYOUTS, Lists
 from study.data.lfw import open_lfw
 from study.data.parquet import ParquetSource
 from study.data.source import Source
+from study.data.staging import staged
 from study.data.stanford_cars import open_stanford_cars
 from study.data.svhn import open_svhn
 from study.data.synthetic import SyntheticSource
@@ -101,12 +103,20 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
 }
 
 
-def open_source(data: Any) -> Source:
-    """The source that a data section names.
+def open_source(data: Any, *, cache_dir: Path | None = None) -> Source:
+    """The source that a data section names; one at a URL is copied to this machine first.
+
+    Args:
+        cache_dir: Folder for the copy; left out: Murk's own cache.
 
     Raises:
         ValueError: The name is unknown, or nothing is found where the section points.
     """
     if data.source not in SOURCES:
         raise ValueError(f"data.source must be one of {', '.join(SOURCES)}, but got {data.source!r}")
+    if "://" in (place := getattr(data, "path", "")):
+        try:
+            data = data.model_copy(update={"path": staged(place, cache_dir)})
+        except ValueError as error:
+            raise ValueError(f"data.path {error}") from error
     return SOURCES[data.source](data)

@@ -13,7 +13,7 @@ from study.studyfile import load_study
 from tests.e2e.studies import ROOT, SMALL, environment, murk
 
 README = (ROOT / "README.md").read_text()
-ROOMS = ("noise", "models", "study", "analysis")
+ROOMS = ("noise", "models", "study", "analysis", "cluster")
 
 
 def _code(first_line: str) -> str:

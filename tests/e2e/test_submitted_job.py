@@ -1,12 +1,7 @@
 """The cluster's path: `ray job submit` with a token, Ray Train, an MLflow server, storage elsewhere; `murk pull`."""
 
-import os
-import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,80 +10,22 @@ import pandas as pd
 import pytest
 
 from analysis.load import load
+from tests.e2e.heads import BIN, free_port, head, process, wait_for
 from tests.e2e.studies import ROOT, SMALL, environment, murk
 
 pytestmark = pytest.mark.e2e
-BIN = Path(sys.executable).parent
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def _process(command: list[str], log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen]:
-    """A process group of our own, ended with the block."""
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=env, start_new_session=True)
-        try:
-            yield process
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(30)
-
-
-def _wait_for(url: str, process: subprocess.Popen, log: Path, timeout_s: float = 120) -> None:
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(url, timeout=2)
-        except urllib.error.HTTPError:
-            return  # it answers: a token is wanted
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError(f"nothing answers at {url}: {log.read_text()[-2000:]}")
-
-
-@contextmanager
-def _head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A Ray head that only this machine can reach, with a token; gives its job address and the environment to use."""
-    port, dashboard, client, agent = (_free_port() for _ in range(4))  # another Ray on this machine has the usual ones
-    env = environment(
-        PATH=f"{BIN}:{os.environ['PATH']}", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(tmp_path / "token")
-    )
-    (tmp_path / "token").write_text("t" * 64)
-    command = [
-        str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-        f"--dashboard-agent-listen-port={agent}",
-        "--num-cpus=2", "--object-store-memory=200000000", "--disable-usage-stats",
-    ]  # fmt: skip
-    log = tmp_path / "ray.log"
-    with _process(command, log, env) as process:
-        address = f"http://127.0.0.1:{dashboard}"
-        _wait_for(f"{address}/api/version", process, log)
-        yield address, env
 
 
 @contextmanager
 def _mlflow(tmp_path: Path) -> Iterator[str]:
-    port, log = _free_port(), tmp_path / "mlflow.log"
+    port, log = free_port(), tmp_path / "mlflow.log"
     command = [
         str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
         "--artifacts-destination", str(tmp_path / "artifacts"),
     ]  # fmt: skip
-    with _process(command, log, environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")) as process:
-        _wait_for(f"http://127.0.0.1:{port}/health", process, log)
+    with process(command, log, environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")) as server:
+        wait_for(f"http://127.0.0.1:{port}/health", server, log)
         yield f"http://127.0.0.1:{port}"
 
 
@@ -111,7 +48,7 @@ def test_a_submitted_study_leaves_whole_records_that_another_folder_can_pull(tmp
     elsewhere.mkdir()
     few = ["--set", "search.trials=2", "--set", "train.epochs=2", "--set", "phases.confirm.seeds=[101]",
            "--set", "phases.confirm.per=null", "--set", "resources.executor=ray_train"]  # fmt: skip
-    with _mlflow(tmp_path) as tracking, _head(tmp_path) as (address, env):
+    with _mlflow(tmp_path) as tracking, head(tmp_path) as (address, env):
         refused = _submit(address, env, str(study), *few)
         assert refused.returncode != 0
         assert "tracking.storage must be named in a submitted Ray job" in refused.stdout + refused.stderr

@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("noise", "models", "study", "analysis")
+ROOMS = ("noise", "models", "study", "analysis", "cluster")
 ALLOWED_ROOMS = {
     "noise": set(),
     "models": set(),
     "analysis": set(),
     "study": {"noise", "models", "analysis"},
+    "cluster": set(),
 }
 FORBIDDEN = {
     "noise": {"ray", "mlflow", "optuna", "pandas", "pydantic"},
     "models": {"ray", "mlflow", "optuna", "pandas", "pydantic", "kornia"},
     "analysis": {"torch", "ray", "optuna"},
     "study": set(),
+    "cluster": {"torch", "torchvision", "mlflow", "optuna", "pandas", "pydantic", "numpy", "kornia"},
 }
 FILES = [(room, path) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 

@@ -1,0 +1,46 @@
+"""What can be known of a study before it is submitted to a cluster: its file and its places, not the images there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from study.places import JOB_VARIABLE, is_place_anywhere, redact, resolve_places
+from study.studyfile import LoadedStudy, relative_paths
+
+
+def job_facts(study: LoadedStudy, *, sets: Sequence[str], storage: str | None, cwd: Path) -> dict[str, Any]:
+    """Name and places of a study that is fit for a job.
+
+    Args:
+        sets: As they were given to `load_study`.
+        storage: In place of `tracking.storage`.
+
+    Raises:
+        ValueError: A place is missing or counts from a folder that the nodes do not have.
+    """
+    if storage is not None and redact(storage) != storage:
+        raise ValueError(
+            f"--storage must hold no user, password or token, since a job's command is kept on the cluster, but got "
+            f"{redact(storage)}; give them by the nodes' environment, or by --env NAME"
+        )
+    tracking = study.config.tracking
+    places = resolve_places(tracking, cwd=cwd, storage=storage, environment=_as_if_submitted())
+    named: Mapping[str, str | None] = {
+        "tracking.storage": storage or tracking.storage,
+        "tracking.uri": tracking.uri,
+    }
+    relative = [key for key, place in named.items() if place is not None and not is_place_anywhere(place)]
+    relative += relative_paths(study.text, sets)
+    if relative:
+        raise ValueError(
+            f"{' and '.join(relative)} must be absolute or a URL in a submitted study, as the nodes do not have the "
+            f"folder that {'it counts' if len(relative) == 1 else 'they count'} from; name a place that every node "
+            "reaches, such as /mnt/shared/cars.parquet or s3://bucket/cars.parquet"
+        )
+    return {"name": study.config.name, "storage": redact(places.storage)}
+
+
+def _as_if_submitted() -> dict[str, str]:
+    return {JOB_VARIABLE: "{}"}
