@@ -17,8 +17,8 @@ from ray.tune.search import Searcher
 from study.config_search import Scheduler
 from study.ledger import Ledger, Status
 from study.progress import Board
-from study.runtime import StopRequest
 from study.rungs import Rungs
+from study.runtime import StopRequest
 from study.trialsource import Source
 
 _NO_PROCESS = "the trial's process was lost (killed, out of memory, or its machine went away) and all retries are used"
@@ -169,10 +169,6 @@ class LedgerAsha(FIFOScheduler):
         self._objective = metric
         self._ask: Callable[[str], None] | None = None
 
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Whether it takes a metric of Tune's: none is given, as it has its own."""
-        return metric is None and mode is None
-
     def leave_stopping_to(self, ask: Callable[[str], None]) -> None:
         """Have trials asked to end themselves, where Tune would kill their process.
 
@@ -189,6 +185,7 @@ class LedgerAsha(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stop a trial that is not among the best at its rung, unless all its epochs are done."""
+        del tune_controller
         config, key = trial.config["spec"]["config"], _key(trial)
         epochs = result.get("train/epochs", config["train"]["epochs"])  # a budget's are known by the report alone
         if result.get("final") or result.get("epoch", 0) >= epochs or key in self._pruned:

@@ -47,9 +47,14 @@ class Objective(Section):
 
     metric: Metric = "acc/noise"
     goal: Literal["maximise", "minimise"] = Field(
-        default_factory=lambda data: "minimise" if str(data.get("metric")).startswith("cost/") else "maximise",
-        description="Left out: maximise an accuracy, minimise a cost.",
+        default="maximise", description="Left out: maximise an accuracy, minimise a cost."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _goal_of_a_cost(cls, data: Any) -> Any:
+        is_cost = isinstance(data, dict) and str(data.get("metric")).startswith("cost/")
+        return {"goal": "minimise", **data} if is_cost else data
 
 
 def _readable(text: str) -> str:

@@ -257,7 +257,8 @@ def _step(domain: Domain, step: Any, where: Path) -> tuple[Domain, list[Problem]
     kind = domain.kind
     if kind not in ("int", "float", "uniform"):
         way = "write points for values on a log scale" if kind == "log_uniform" else "leave it out"
-        return domain, [Problem(where, f"has an effect with int, float and uniform only, but the domain is {kind}; {way}")]
+        text = f"has an effect with int, float and uniform only, but the domain is {kind}"
+        return domain, [Problem(where, f"{text}; {way}")]
     if domain.is_whole and (type(step) is not int or step < 1):
         return domain, [Problem(where, f"must be a whole number of at least 1, but got {shown(step)}")]
     if type(step) not in (int, float) or step <= 0:

@@ -1,7 +1,7 @@
 """Optuna's samplers by name, and the part of their state that a study keeps beside its trials.
 
 A sampler is made anew for each suggestion. What NSGA-II, NSGA-III and the quasi-random sequence remember lies in system
-attributes of Optuna's trials and study (a trial's generation, a generation's parents, how far a sequence went); `Memory`
+attributes of Optuna's trials and study: a trial's generation, a generation's parents, how far a sequence went. `Memory`
 writes these down by suggestion, so that a study built anew from the ledger goes on with its population.
 """
 

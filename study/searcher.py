@@ -13,7 +13,7 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -22,6 +22,7 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_tria
 from analysis.constraints import broken, excesses, is_feasible, total_excess
 from study.config_search import SearchConfig
 from study.ledger import Ledger, Status, TrialSpec
+from study.outcomes import Outcome, course, number, outcome_of
 from study.samplers import Memory, make_sampler
 from study.suggestions import Refused, SuggestionLog, Suggestions
 from study.trialsource import Space, SpecOf
@@ -29,21 +30,11 @@ from study.trialsource import Space, SpecOf
 MAX_ASKS = 100
 """Suggestions in a row that give no new trial before the space counts as exhausted."""
 
-MAX_MODEL_ASKS = 20
+MAX_MODEL_ASKS = 5
 """Those that a model is asked for before the rest are drawn at random: a model can insist on what was refused."""
-
-_STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 FactsOf = Callable[[TrialSpec], Mapping[str, float]]
 """A trial's metrics that its configuration alone decides, such as `cost/params`."""
-
-
-class Outcome(NamedTuple):
-    """How a trial ended, as Optuna takes it; of a constraint its excess, above 0 where it is broken."""
-
-    state: TrialState
-    values: list[float] | None = None
-    constraints: dict[str, float] = {}
 
 
 class OptunaSource:
@@ -147,7 +138,7 @@ class OptunaSource:
 
     def on_epoch(self, key: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         """Report an epoch's objective; Optuna takes none for several objectives."""
-        trial, value = self._asked.get(key), _number(metrics.get(self.metric))
+        trial, value = self._asked.get(key), number(metrics.get(self.metric))
         if trial is None or value is None or len(self._search.objectives) > 1 or epoch <= self._epochs.get(key, 0):
             return
         self._epochs[key] = epoch
@@ -159,7 +150,7 @@ class OptunaSource:
         trial = self._asked.get(key)
         if trial is not None and status != "running":
             del self._asked[key]
-            self._tell(trial, self._outcome(status, {**self._facts(key), **metrics}))
+            self._tell(trial, outcome_of(self._search, status, {**self._facts(key), **metrics}))
 
     def figure(self, metrics: Mapping[str, Any]) -> float | None:
         """The first objective of a trial that keeps the constraints; None of another one, which cannot be best."""
@@ -245,41 +236,29 @@ class OptunaSource:
         """Tell Optuna of a suggestion that is not run: known, under way, no valid trial, or against a constraint."""
         epochs: dict[int, float] = {}
         if spec is None:
-            outcome = Outcome(TrialState.FAIL)
+            outcome = Outcome("FAIL")
         elif spec.key not in self._known:
             # No figure was measured, so it is not complete; of a pruned one the samplers read the constraints.
-            outcome = Outcome(TrialState.PRUNED, None, self._before_training(spec))
+            outcome = Outcome("PRUNED", None, self._before_training(spec))
         else:
             status = self._known[spec.key]
             epochs = self._course(spec.key) if status == "pruned" else {}
             metrics = {**self._facts(spec.key), **self._ledger.metrics(spec.key)}
-            outcome = Outcome(TrialState.FAIL) if status == "running" else self._outcome(status, metrics)
+            outcome = Outcome("FAIL") if status == "running" else outcome_of(self._search, status, metrics)
         for epoch, value in epochs.items():
             trial.report(value, epoch)
         self._memory.name(trial._trial_id, f"{self._next_number}/{place}")
         attrs = self._memory.of_trial(trial._trial_id)
         self._tell(trial, outcome)
-        return Refused(params, outcome.state.name, outcome.values, outcome.constraints, epochs, attrs)
+        return Refused(params, outcome.state, outcome.values, dict(outcome.constraints), epochs, attrs)
 
     def _before_training(self, spec: TrialSpec) -> dict[str, float]:
         return excesses(self._static, self._facts_of(spec)) if self._facts_of else {}
 
-    def _outcome(self, status: Status, metrics: Mapping[str, Any]) -> Outcome:
-        excess = excesses(self._limits, metrics)
-        if status == "pruned":  # what it would have reached is not known: only what stays broken counts
-            known = {str(limit): excess[str(limit)] for limit in self._limits if limit.is_static or (
-                limit.only_gets_worse and excess[str(limit)] > 0)}  # fmt: skip
-            return Outcome(_STATES[status], None, known)
-        if status != "finished":
-            return Outcome(_STATES[status])
-        values = [_number(metrics.get(objective.metric)) for objective in self._search.objectives]
-        known = [value for value in values if value is not None]
-        return Outcome(TrialState.COMPLETE, known, excess) if len(known) == len(values) else Outcome(TrialState.FAIL)
-
     def _tell(self, trial: Trial, outcome: Outcome) -> None:
         for text, excess in outcome.constraints.items():
             trial.set_constraint(text, excess)
-        self._study.tell(trial, values=outcome.values, state=outcome.state)
+        self._study.tell(trial, values=outcome.values, state=TrialState[outcome.state])
 
     def _course(self, key: str) -> dict[int, float]:
         """A trial's objective after each epoch; none where there are several objectives."""
@@ -288,13 +267,13 @@ class OptunaSource:
     def _tell_past(self, spec: TrialSpec, status: Status, logged: Suggestions) -> None:
         drawn = self._drawn_again(spec.params)
         if drawn is not None:
-            outcome = self._outcome(status, {**self._facts(spec.key), **self._ledger.metrics(spec.key)})
+            outcome = outcome_of(self._search, status, {**self._facts(spec.key), **self._ledger.metrics(spec.key)})
             self._add(past_trial(drawn, outcome, self._course(spec.key), logged.attrs), f"{spec.number}")
 
     def _tell_refused(self, refused: Refused, suggestion: str) -> None:
         drawn = self._drawn_again(refused.params)
         if drawn is not None:
-            outcome = Outcome(TrialState[refused.state], refused.values, refused.constraints)
+            outcome = Outcome(refused.state, refused.values, refused.constraints)
             self._add(past_trial(drawn, outcome, refused.epochs, refused.attrs), suggestion)
 
     def _add(self, trial: FrozenTrial, suggestion: str) -> None:
@@ -325,16 +304,6 @@ class OptunaSource:
         return fixed if drawn == params else None
 
 
-def course(ledger: Ledger, key: str, metric: str) -> dict[int, float]:
-    """A trial's figure after each epoch, from the ledger."""
-    rows = {
-        event["epoch"]: _number(event["metrics"].get(metric))
-        for event in ledger.events(key)
-        if event["event"] == "epoch"
-    }
-    return {epoch: value for epoch, value in sorted(rows.items()) if value is not None}
-
-
 def past_trial(
     drawn: FixedTrial, outcome: Outcome, epochs: Mapping[int, float], attrs: Mapping[str, Any]
 ) -> FrozenTrial:  # fmt: skip
@@ -344,18 +313,14 @@ def past_trial(
         attrs: Its system attributes, such as its generation.
     """
     return create_trial(
-        state=outcome.state, values=outcome.values, params=drawn.params, distributions=drawn.distributions,
-        intermediate_values=dict(epochs), system_attrs=dict(attrs), constraints=outcome.constraints,
+        state=TrialState[outcome.state], values=outcome.values, params=drawn.params, distributions=drawn.distributions,
+        intermediate_values=dict(epochs), system_attrs=dict(attrs), constraints=dict(outcome.constraints),
     )  # fmt: skip
 
 
 def derived_seed(seed: int, number: int, attempt: int) -> int:
     """The sampler's seed for one suggestion."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}/{attempt}".encode()).digest()[:4], "big")
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _text(params: Mapping[str, Any]) -> str:

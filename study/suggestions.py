@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from study.ledger import Ledger
+from study.outcomes import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Refused:
     """
 
     params: dict[str, Any]
-    state: str
+    state: State
     values: list[float] | None = None
     constraints: dict[str, float] = dataclasses.field(default_factory=dict)
     epochs: Mapping[int, float] = dataclasses.field(default_factory=dict)
