@@ -4,8 +4,8 @@
     python tests/bench/search_quality.py --table search-table.csv --png docs/search-quality.png
 
 A table has a row for each epoch of each configuration: the drawn keys, `epoch`, `passes` (spent so far) and `metric`
-(more is better). The searches are Murk's own: its source of suggestions, its samplers, its rungs; a trial's curve is read
-from the table. Regret is the best final metric of the table minus that of the best trial that a search has finished.
+(more is better). The searches are Murk's own: its source of suggestions, its samplers, its rungs; a trial's curve is
+read from the table. Regret is the best final metric of the table minus that of the best trial that has finished.
 """
 
 from __future__ import annotations
@@ -293,8 +293,9 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     print(f"{time.strftime('%Y-%m-%d')}, commit {commit.stdout.strip()}, {platform.machine()}, "
           f"Python {platform.python_version()}, {time.perf_counter() - started:.0f} s")  # fmt: skip
-    print(f"{len(table.curves)} configurations, {table.passes:.4g} passes, best {table.best:.4f}, worst "
-          f"{table.worst:.4f}; {given.seeds} seeds, grace {grace:.4g} passes, factor {given.reduction_factor}")  # fmt: skip
+    ends = f"best {table.best:.4f}, worst {table.worst:.4f}"
+    print(f"{len(table.curves)} configurations, {table.passes:.4g} passes in all, {ends}")
+    print(f"{given.seeds} seeds, grace {grace:.4g} passes, factor {given.reduction_factor}; regret in points [95 %]")
     rows = summary(found, budget=budget, whole=table.passes)
     print(f"{'search':<12}" + "".join(f"{share:>22.0%}" for share in dict.fromkeys(rows["share"])))
     for search, part in itertools.groupby(rows.to_dict("records"), key=lambda row: row["search"]):

@@ -1,5 +1,6 @@
 """Constraints and the Pareto front, against definitions written out by hand."""
 
+import json
 import math
 
 import numpy as np
@@ -9,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.constraints import NAMES, broken, excesses, is_feasible, read_constraint, read_constraints, total_excess
-from analysis.fronts import front_figure
+from analysis.fronts import front_figure, front_lines, front_table
+from analysis.load import read_study
 from analysis.pareto import front_of, pareto_front
+from analysis.records import final_metrics
+from analysis.report import write_report
 from analysis.selection import Candidate
 
 VALUE = st.one_of(st.integers(-3, 3).map(float), st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -64,9 +68,9 @@ def test_each_method_has_a_front_where_asked():
     assert [item.key for item in front_of(pool, ["maximise", "minimise"], per="method.name")] == ["a", "c"]
 
 
-@pytest.mark.parametrize("goals", [{"acc/noise": "maximise", "cost/params": "minimise"},
-                                   {"acc/noise": "maximise", "cost/params": "minimise", "cost/passes": "minimise"}])  # fmt: skip
-def test_the_front_is_drawn(goals):
+@pytest.mark.parametrize("costs", [("cost/params",), ("cost/params", "cost/passes")])
+def test_the_front_is_drawn(costs):
+    goals = {"acc/noise": "maximise"} | dict.fromkeys(costs, "minimise")
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"number": range(12), "acc/noise": rng.random(12), "cost/params": 10 ** rng.uniform(4, 7, 12),
                           "cost/passes": rng.random(12), "keeps": [True] * 10 + [False] * 2})  # fmt: skip
@@ -117,3 +121,40 @@ def test_how_far_figures_lie_outside():
     assert broken(limits, near) == "passes <= 100 (it has 110)"
     assert is_feasible(limits, {"acc/clean": 0.8, "cost/passes": 100})
     assert broken(limits, {"acc/clean": math.nan, "cost/passes": 1}) == "clean_accuracy >= 0.8 (no figure)"
+
+
+# ------------------------------------------------------------------------------------------------------------ report
+def test_the_report_shows_the_front_and_what_broke_a_constraint(write_ledger, tmp_path):
+    folder = write_ledger(tmp_path)
+    record = json.loads((folder / "study.json").read_text())
+    search = record["config"]["search"]
+    search["objectives"] = [{"metric": "acc/noise", "goal": "maximise"}, {"metric": "cost/passes", "goal": "minimise"}]
+    frame = _finished(folder)
+    limit = frame["cost/passes"].median()
+    search["constraints"] = [f"passes <= {limit}"]
+    (folder / "study.json").write_text(json.dumps(record))
+    paths = write_report(folder, out=tmp_path / "report")
+    kept = frame[frame["cost/passes"] <= limit]
+    expected = pareto_front(kept, {"acc/noise": "maximise", "cost/passes": "minimise"})["trial"].tolist()
+    table = pd.read_csv(tmp_path / "report" / "tables" / "pareto.csv")
+    assert table["trial"].tolist() == expected
+    assert len(kept) < len(frame)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("the Pareto front") >= 1
+    assert "Pareto front, validation images:" in paths.summary
+    trials = (tmp_path / "report" / "tables" / "trials.md").read_text()
+    assert trials.count("broke a constraint") == len(frame) - len(kept)
+
+
+def test_a_search_of_one_objective_has_no_front(study_folder):
+    table = front_table(read_study(study_folder))
+    assert table.frame.empty
+    assert front_lines(table) == []
+
+
+def _finished(folder) -> pd.DataFrame:
+    rows = []
+    for record in read_study(folder).trials:
+        if record.info["role"] == "search" and record.status == "finished":
+            rows.append(final_metrics(record.events) | {"trial": record.key})
+    return pd.DataFrame(rows)

@@ -90,9 +90,8 @@ def told() -> list:
 @pytest.mark.parametrize(
     ("algorithm", "more"),
     [
-        *((name, {}) for name in ALGORITHMS),
+        *((name, {}) for name in ALGORITHMS if name != "gp"),
         ("tpe", {"constraints": ("params <= 5", "passes <= 1")}),
-        ("gp", {"constraints": ("passes <= 1",)}),
         ("tpe", {"objectives": TWO}),
         ("nsga2", {"objectives": TWO, "constraints": ("params <= 5", "passes <= 1")}),
         ("nsga3", {"objectives": TWO}),
@@ -101,7 +100,7 @@ def told() -> list:
 def test_a_search_cut_off_goes_on_as_if_it_were_not(tmp_path, algorithm, more):
     more = more | ({"population": 4} if algorithm.startswith("nsga") else {})
     search = SearchConfig(algorithm=algorithm, trials=14, seed=3, **more)
-    count = 13 if algorithm == "gp" else 14
+    count = 14
     whole = run(Ledger(str(tmp_path), "whole"), MixedSpace(), search, count)
     states = [(trial.state, trial.params, trial.values, trial.constraints) for trial in told()]
     cut = run(Ledger(str(tmp_path), "cut"), MixedSpace(), search, count, frozenset({1, 6, 9, 11}))
@@ -110,12 +109,13 @@ def test_a_search_cut_off_goes_on_as_if_it_were_not(tmp_path, algorithm, more):
     assert len({json.dumps(params) for params in whole}) == len(whole)
 
 
-@pytest.mark.parametrize("algorithm", ["nsga2", "nsga3", "qmc", "tpe"])
+@pytest.mark.parametrize("algorithm", ["nsga2", "nsga3", "qmc", "tpe", "gp"])
 def test_a_search_in_a_wide_space_goes_on_too(tmp_path, algorithm):
-    more = {"population": 4, "objectives": TWO} if algorithm.startswith("nsga") else {}
+    more = {"population": 4, "objectives": TWO} if algorithm.startswith("nsga") else {"constraints": ("passes <= 1",)}
     search = SearchConfig(algorithm=algorithm, trials=18, seed=1, **more)
-    whole = run(Ledger(str(tmp_path), "whole"), WideSpace(), search, 18)
-    cut = run(Ledger(str(tmp_path), "cut"), WideSpace(), search, 18, frozenset({5, 10, 15}))
+    count = 13 if algorithm == "gp" else 18
+    whole = run(Ledger(str(tmp_path), "whole"), WideSpace(), search, count)
+    cut = run(Ledger(str(tmp_path), "cut"), WideSpace(), search, count, frozenset({5, 10, 12, 15}))
     assert cut == whole
 
 
@@ -178,8 +178,9 @@ def test_optuna_is_told_by_how_much_a_constraint_is_broken_also_at_a_later_launc
          "noise_accuracy >= 0.2": (0.2 - figures(p)["acc/noise"]) / 0.2} for p in drawn
     ]  # fmt: skip
     for source in (run.source, source_of(ledger, MixedSpace(), search)):
-        found = [trial.constraints for trial in source._study.get_trials() if trial.state == TrialState.COMPLETE]
-        assert found[:4] == [pytest.approx(item) for item in expected]
+        complete = [trial for trial in source._study.get_trials() if trial.state == TrialState.COMPLETE]
+        found = [next(trial.constraints for trial in complete if trial.params == params) for params in drawn]
+        assert found == [pytest.approx(item) for item in expected]
 
 
 def test_a_suggestion_that_is_too_large_is_not_trained_and_told_as_infeasible(tmp_path):
@@ -212,8 +213,8 @@ def test_a_pruned_trial_is_not_infeasible_for_an_accuracy_it_had_no_time_to_reac
     assert (set(first.constraints), set(second.constraints)) == ({"params <= 5"}, {"params <= 5", "passes <= 10"})
 
 
-@pytest.mark.parametrize(("algorithm", "more"), [("tpe", {}), ("nsga2", {"population": 8})])
-def test_constraints_steer_the_search_also_when_resumed(tmp_path, algorithm, more):
+@pytest.mark.parametrize(("algorithm", "more", "gain"), [("tpe", {}, 0.3), ("nsga2", {"population": 8}, 0.2)])
+def test_constraints_steer_the_search_also_when_resumed(tmp_path, algorithm, more, gain):
     """Accuracy rises with x, but only x + y below 0.5 is allowed: an eighth of the square."""
 
     def share(cuts: frozenset, **extra) -> float:
@@ -224,7 +225,7 @@ def test_constraints_steer_the_search_also_when_resumed(tmp_path, algorithm, mor
 
     free = share(frozenset())
     kept = share(frozenset(), constraints=("passes <= 0.7",))
-    assert kept >= free + 0.3
+    assert kept >= free + gain
     assert share(frozenset({30, 45}), constraints=("passes <= 0.7",)) == kept
 
 
