@@ -114,4 +114,6 @@ def remarks(search: SearchConfig, domains: Sequence[Domain]) -> Iterator[str]:
 
 
 def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+    if len(keys) > 3:
+        return f"{', '.join(keys[:3])} and {len(keys) - 3} more"
+    return " and ".join(", ".join(keys).rsplit(", ", 1))

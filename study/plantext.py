@@ -109,8 +109,7 @@ def _phase(plan: PhasePlan, number: int) -> list[str]:
         goals = " and ".join(
             f"the {'highest' if item.goal == 'maximise' else 'lowest'} {item.metric}" for item in search.objectives
         )
-        kept = f", of those that keep {' and '.join(map(str, search.limits))}" if search.constraints else ""
-        head = f"{trials} by {search.algorithm} in search of {goals}{kept}"
+        head = f"{trials} by {search.algorithm} in search of {goals}"
     else:
         seeds = _counted(len(phase.seeds), "seed")
         what = "the settings as they stand"
@@ -120,6 +119,8 @@ def _phase(plan: PhasePlan, number: int) -> list[str]:
             what = f"the best {phase.top}{per} {place}" if phase.top > 1 else f"the best{per} {place}"
         head = f"{trials}: {what}, {seeds}{' each' if phase.kind == 'confirm' else ''}; then the test split is read"
     lines = [f"Phase {number}, {phase.name}: {head}"]
+    if phase.kind == "search" and search.constraints:
+        lines.append(f"    chosen only if {' and '.join(search.constraints)}")
     if phase.set:
         lines.append(f"    with {', '.join(f'{key}: {value}' for key, value in phase.set.items())}")
     width = max((len(item.method) for item in plan.estimates), default=0)
