@@ -85,12 +85,13 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _one_scalar_for_asha(self) -> Self:
-        if self.scheduler is not None and len(self.objectives) > 1:
+        first, *more = self.objectives
+        if self.scheduler is not None and more:
             raise ValueError("scheduler: asha needs a single objective; take one out of objectives or drop scheduler")
-        if self.scheduler is not None and self.objectives[0].metric in _FINAL:
+        if self.scheduler is not None and first.metric in _FINAL:
             raise ValueError(
-                f"scheduler: asha compares trials while they train, but {self.objectives[0].metric} is measured at "
-                "the end; take another objective or drop scheduler"
+                f"scheduler: asha compares trials while they train, but {first.metric} is measured at the end; take "
+                "another objective or drop scheduler"
             )
         return self
 
