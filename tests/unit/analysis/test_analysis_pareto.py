@@ -136,7 +136,7 @@ def test_the_report_shows_the_front_and_what_broke_a_constraint(write_ledger, tm
     paths = write_report(folder, out=tmp_path / "report")
     kept = frame[frame["cost/passes"] <= limit]
     expected = pareto_front(kept, {"acc/noise": "maximise", "cost/passes": "minimise"})["trial"].tolist()
-    table = pd.read_csv(tmp_path / "report" / "tables" / "pareto.csv")
+    table = pd.read_csv(tmp_path / "report" / "tables" / "pareto.csv", dtype={"trial": str})
     assert table["trial"].tolist() == expected
     assert len(kept) < len(frame)
     page = (tmp_path / "report" / "report.html").read_text()
