@@ -19,6 +19,7 @@ from analysis.contrasts import endpoint_phrase
 from analysis.load import Snapshot
 from analysis.records import TrialRecord, config_id
 from analysis.scores import CLEAN, Arm, Headline
+from analysis.searches import can_be_chosen, search_of
 from analysis.selection import best, candidates
 from analysis.sides import LOWER, Word, full_size_noise, lower_sides, noise_at_sides, noise_word
 from analysis.stats import Interval
@@ -77,7 +78,8 @@ def chosen_record(snapshot: Snapshot, found: Headline) -> tuple[TrialRecord | No
         if first in by_key:
             return by_key[first], f"the first choice of phase {phase['name']}, by validation figures"
     metric, goal = found.objective
-    pool = candidates(_of_these_settings(snapshot), metric=metric)
+    kept = [record for record in _of_these_settings(snapshot) if can_be_chosen(record, snapshot.study)]
+    pool = candidates(kept, metric=metric)
     if any(c.value == c.value for c in pool):
         return by_key[best(pool, goal=goal).key], f"the best finished trial by {metric} on validation"
     if found.arms:
@@ -333,12 +335,10 @@ def _remarks(snapshot: Snapshot, found: Headline) -> list[str]:
 
 
 def _search_remarks(snapshot: Snapshot) -> list[str]:
-    config = snapshot.study.get("config") or {}
     said = []
     trials = Counter(r.info["phase"] for r in snapshot.trials if r.info["role"] == "search")
-    own = {phase.get("name"): phase.get("search") for phase in config.get("phases") or []}
     for phase, count in trials.items():
-        search = own.get(phase) or config.get("search") or {}
+        search = search_of(snapshot.study, phase)
         if search.get("algorithm") == "tpe" and count <= TPE_STARTUP:
             said.append(
                 f"TPE draws its first {TPE_STARTUP} trials at random, so phase {phase} with {_count(count, 'trial')} "

@@ -158,13 +158,16 @@ def history_figure(rows: pd.DataFrame, *, metric: str, goal: str) -> Figure:
     """The objective of each trial of a search in order, with the best so far; pruned and failed ones are marked.
 
     Args:
-        rows: columns number, status, value (NaN where a trial never reported).
+        rows: columns number, status, value (NaN where a trial never reported), and `keeps` where
+            there are constraints.
     """
     figure, (axes,) = _panels(1, width=7.2, height=3.3)
     scale = 100.0 if metric.startswith("acc/") else 1.0
     rows = rows.sort_values("number")
     number, value = rows["number"].to_numpy(dtype=float), rows["value"].to_numpy(dtype=float) * scale
     status = rows["status"].to_numpy(dtype=object)
+    if "keeps" in rows.columns:
+        status = np.where(rows["keeps"].to_numpy(dtype=bool), status, "broken")
     done = (status == "finished") & np.isfinite(value)
     if done.any():
         running = np.maximum.accumulate(value[done]) if goal == "maximise" else np.minimum.accumulate(value[done])
@@ -173,9 +176,15 @@ def history_figure(rows: pd.DataFrame, *, metric: str, goal: str) -> Figure:
     looks = {
         "finished": {"marker": "o", "color": COLOURS[0]},
         "pruned": {"marker": "v", "facecolors": "white", "edgecolors": COLOURS[4], "linewidths": 1.6},
+        "broken": {"marker": "o", "facecolors": "white", "edgecolors": QUIET, "linewidths": 1.4},
         "running": {"marker": "s", "facecolors": "white", "edgecolors": QUIET, "linewidths": 1.4},
     }
-    names = {"finished": "finished", "pruned": "pruned (last value)", "running": "not ended (last value)"}
+    names = {
+        "finished": "finished",
+        "pruned": "pruned (last value)",
+        "broken": "broke a constraint",
+        "running": "not ended (last value)",
+    }
     for kind, look in looks.items():
         mine = (status == kind) & np.isfinite(value)
         if mine.any():

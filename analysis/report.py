@@ -21,9 +21,11 @@ from analysis import facts, figures
 from analysis.adapted import ADAPTED_LEGEND, adapted_table
 from analysis.contrasts import contrast_table
 from analysis.embeddings import LEGENDS, TITLES, embedding_table, task_of
+from analysis.fronts import FRONT_LEGEND, front_figure, front_table, fronts
 from analysis.heads import HEAD_LEGEND, head_table
 from analysis.load import Snapshot, read_examples, read_study
 from analysis.scores import Headline, headline
+from analysis.searches import objectives_of
 from analysis.sides import LOWER, WORDS, full_side, full_size_noise, lower_sides, noise_at_sides, noise_word
 from analysis.summary import terminal
 from analysis.tables import (
@@ -43,7 +45,7 @@ HEADLINE_COLUMNS = (
     *(f"ECE {word}" for word in WORDS), "flips", "passes", "seconds",
 )  # fmt: skip
 
-_OPTIONAL = ("real", "heads", "embeddings", "adapted")  # tables that most studies have no rows for
+_OPTIONAL = ("real", "heads", "embeddings", "adapted", "pareto")  # tables that most studies have no rows for
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def write_report(
         "heads": head_table(snapshot, found),
         "embeddings": embedding_table(snapshot, found),
         "adapted": adapted_table(snapshot, found),
+        "pareto": front_table(snapshot),
         "trials": trial_table(snapshot, metric=found.objective[0]),
     }
     pictures = draw(snapshot, found, tables)
@@ -110,7 +113,7 @@ def write_report(
         html=places["report.html"],
         tables=[place for name, place in places.items() if name.startswith("tables/")],
         figures=[place for name, place in places.items() if name.startswith("figures/")],
-        summary=terminal(found, tables["accuracy"], tables["contrasts"], tables.get("adapted")),
+        summary=terminal(found, tables["accuracy"], tables["contrasts"], tables.get("adapted"), tables.get("pareto")),
     )
 
 
@@ -142,6 +145,12 @@ def draw(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table]) -> li
             Picture(f"search-{phase}", f"Phase {phase}: the objective, trial by trial",
                     facts.validation_words(snapshot.study),
                     figures.history_figure(rows, metric=metric, goal=goal))
+        )  # fmt: skip
+    for phase, frame in fronts(snapshot).items():
+        pictures.append(
+            Picture(f"pareto-{phase}", f"Phase {phase}: the Pareto front",
+                    f"{FRONT_LEGEND} Numbers are those of trials.",
+                    front_figure(frame, objectives_of(snapshot.study, phase)))
         )  # fmt: skip
     return pictures
 
@@ -205,6 +214,9 @@ def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictu
         is_stated=bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts")),
         pictures={picture.name: _inline(picture) for picture in pictures},
         searches=[f"search-{phase}" for phase in dict.fromkeys(_search_phases(snapshot))],
+        fronts=[picture.name for picture in pictures if picture.name.startswith("pareto-")],
+        pareto=_cells_of(tables["pareto"]) if "pareto" in tables else None,
+        pareto_legend=FRONT_LEGEND,
         unfinished=ended[ended["status"] != "finished"].to_dict("records") if len(ended) else [],
         notes=_notes(found, accuracy),
     )

@@ -27,6 +27,7 @@ from analysis.metrics import (
     own_images,
 )
 from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, ungrouped
+from analysis.searches import can_be_chosen
 from analysis.selection import Goal, candidates, top_per
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
 
@@ -209,7 +210,8 @@ def _current(snapshot: Snapshot) -> set[str]:
 
 def _best(snapshot: Snapshot, current: set[str]) -> list[str]:
     metric, goal = objective(snapshot.study)
-    found = candidates([r for r in snapshot.trials if r.key in current], metric=metric)
+    pool = [r for r in snapshot.trials if r.key in current and can_be_chosen(r, snapshot.study)]
+    found = candidates(pool, metric=metric)
     if not any(np.isfinite(c.value) for c in found):
         return []
     return [chosen.key for chosen in top_per(found, 1, key="method.name", goal=goal)]

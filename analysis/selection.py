@@ -22,12 +22,14 @@ class Candidate:
         value: its objective, measured on validation images under validation noise.
         number: its place in the phase; the earlier trial wins a tie.
         config: its configuration, for choosing by the value of a key.
+        others: further objectives, for a choice by several.
     """
 
     key: str
     value: float
     number: int = 0
     config: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[float, ...] = ()
 
 
 def ranked(candidates: Iterable[Candidate], *, goal: Goal = "maximise") -> list[Candidate]:

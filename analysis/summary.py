@@ -4,13 +4,21 @@
 
 from analysis.adapted import adapted_lines
 from analysis.contrasts import endpoint_title, joint_text
+from analysis.fronts import front_lines
 from analysis.scores import Headline
 from analysis.sides import noise_word
 from analysis.tables import Table, real_text
 
 
-def terminal(found: Headline, accuracy: Table, contrasts: Table, adapted: Table | None = None) -> str:
-    """The headline as plain text, for the end of a run; `adapted` where BatchNorm was adapted to the test images."""
+def terminal(
+    found: Headline, accuracy: Table, contrasts: Table, adapted: Table | None = None, pareto: Table | None = None
+) -> str:
+    """The headline as plain text, for the end of a run.
+
+    Args:
+        adapted: where BatchNorm was adapted to the test images.
+        pareto: the front of a search of several objectives.
+    """
     if accuracy.frame.empty:
         return "no finished trial yet"
     word = noise_word(found)
@@ -34,4 +42,5 @@ def terminal(found: Headline, accuracy: Table, contrasts: Table, adapted: Table 
     for name in found.real:
         shown = "; ".join(f"{row['label']} {real_text(name)(row)}" for _, row in accuracy.frame.iterrows())
         text.append(f"real images {name} (in no mean): {shown}")
-    return "\n".join([*text, *adapted_lines(adapted, word)])
+    front = [] if pareto is None else front_lines(pareto)
+    return "\n".join([*text, *adapted_lines(adapted, word), *front])

@@ -20,6 +20,7 @@ from analysis.load import Snapshot
 from analysis.metrics import alexnet_corruption_error, by_corruption, mean_corruption_error, worst_family
 from analysis.records import GROUP_ORDER, RELATIONS, final_metrics, last_metric
 from analysis.scores import CLEAN, NOISE, Arm, Headline, corruption_error
+from analysis.searches import can_be_chosen
 from analysis.sides import full_size_noise, noise_word
 from analysis.stats import Interval
 
@@ -313,7 +314,8 @@ def trial_table(snapshot: Snapshot, *, metric: str) -> Table:
         last = ended if not math.isnan(ended) else last_metric(record.events, metric)
         rows.append(
             {"phase": row["phase"], "number": row["number"], "trial": key, "label": row["label"], "seed": row["seed"],
-             "status": row["status"], "metric": metric, "value": last, "cost_passes": row["cost_passes"],
+             "status": row["status"], "keeps": record.status != "finished" or can_be_chosen(record, snapshot.study),
+             "metric": metric, "value": last, "cost_passes": row["cost_passes"],
              "cost_seconds": row["cost_seconds"], "error": record.error if record.status == "failed" else None}
         )  # fmt: skip
     columns = [
@@ -322,7 +324,7 @@ def trial_table(snapshot: Snapshot, *, metric: str) -> Table:
         Column("trial", lambda row: row["trial"], is_number=False),
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("seed", lambda row: str(row["seed"])),
-        Column("status", lambda row: row["status"], is_number=False),
+        Column("status", lambda row: row["status"] if row["keeps"] else "broke a constraint", is_number=False),
         Column(f"{metric} (validation)", lambda row: _value_text(metric, row["value"])),
         Column("passes", lambda row: count_text(row["cost_passes"])),
         Column("seconds", lambda row: count_text(row["cost_seconds"])),

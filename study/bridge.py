@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ray.tune.progress_reporter import TrialProgressCallback
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from study.config_search import Scheduler
 from study.ledger import Ledger, Status
 from study.progress import Board
+from study.rungs import Rungs
 from study.runtime import StopRequest
-from study.searcher import Source
+from study.trialsource import Source
 
-# Above any trial's epochs: how far the rungs go need not be known.
-_MAX_EPOCHS = 100_000
 _NO_PROCESS = "the trial's process was lost (killed, out of memory, or its machine went away) and all retries are used"
 _NO_END = "the trial ended without its last report"
 
@@ -89,7 +88,7 @@ class TuneSearcher(Searcher):
             self._ledger, key, is_lost=error, is_pruned=key in self._pruned, is_stopping=self._stop.requested
         )
         metrics = self._ledger.metrics(key)
-        value = metrics.get(self._source.metric)
+        value = self._source.figure(metrics)
         self._board.end(key, status, number=self._numbers[key], value=value)
         if status == "failed":
             self._board.note(f"trial {self._numbers[key]} ({key}) failed: {failure(self._ledger, key)}")
@@ -153,28 +152,19 @@ class SilentProgress(TrialProgressCallback):
         """Say nothing."""
 
 
-class _Named(NamedTuple):
-    """All that ASHA reads of a Tune trial."""
-
-    trial_id: str
-
-
-class LedgerAsha(AsyncHyperBandScheduler):
+class LedgerAsha(FIFOScheduler):
     """ASHA that knows trials by key, so that those of earlier launches count, and that ends no trial that is complete.
 
     Args:
         pruned: Takes the keys of trials that are stopped.
+        num_images: Training images, by which gradient passes are counted.
     """
 
-    def __init__(self, settings: Scheduler, *, metric: str, maximise: bool, pruned: set[str]) -> None:
-        super().__init__(
-            time_attr="epoch",
-            metric=metric,
-            mode="max" if maximise else "min",
-            max_t=_MAX_EPOCHS,
-            grace_period=settings.grace_epochs,
-            reduction_factor=settings.reduction_factor,
-        )
+    def __init__(
+        self, settings: Scheduler, *, metric: str, maximise: bool, pruned: set[str], num_images: int = 1
+    ) -> None:
+        super().__init__()
+        self._rungs = Rungs(settings, maximise=maximise, num_images=num_images)
         self._pruned = pruned
         self._objective = metric
         self._ask: Callable[[str], None] | None = None
@@ -189,37 +179,25 @@ class LedgerAsha(AsyncHyperBandScheduler):
         """
         self._ask = ask
 
-    def learn(self, key: str, epoch: int, value: float) -> None:
-        """Take a figure of an earlier launch."""
-        named = _Named(key)
-        super().on_trial_add(None, named)  # pyright: ignore[reportArgumentType]
-        super().on_trial_result(None, named, {"epoch": epoch, self._objective: value})  # pyright: ignore[reportArgumentType]
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Give a trial its bracket."""
-        super().on_trial_add(tune_controller, _Named(_key(trial)))  # pyright: ignore[reportArgumentType]
+    def learn(self, key: str, metrics: Mapping[str, Any], *, method: str = "") -> None:
+        """Take the figures of an epoch of an earlier launch, with its number as `epoch`."""
+        self._rungs.judge(key, metrics, metrics.get(self._objective), method=method)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stop a trial that is not among the best at its rung, unless all its epochs are done."""
-        value = result.get(self._objective)
-        is_complete = result.get("final") or result.get("epoch", 0) >= trial.config["spec"]["config"]["train"]["epochs"]
-        key = _key(trial)
-        if is_complete or key in self._pruned or value is None or not math.isfinite(value):
+        del tune_controller
+        config, key = trial.config["spec"]["config"], _key(trial)
+        epochs = result.get("train/epochs", config["train"]["epochs"])  # a budget's are known by the report alone
+        if result.get("final") or result.get("epoch", 0) >= epochs or key in self._pruned:
             return TrialScheduler.CONTINUE
-        decision = super().on_trial_result(tune_controller, _Named(key), result)  # pyright: ignore[reportArgumentType]
-        if decision != TrialScheduler.STOP:
-            return decision
+        method = config.get("method", {}).get("name", "")
+        if not self._rungs.judge(key, result, result.get(self._objective), method=method):
+            return TrialScheduler.CONTINUE
         self._pruned.add(key)
         if self._ask is None:
-            return decision
+            return TrialScheduler.STOP
         self._ask(key)
         return TrialScheduler.CONTINUE
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Nothing to add: each epoch's figure was taken when it came."""
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing to forget: an interrupted trial's figures stay valid."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing of ours goes into Ray's files."""

@@ -32,7 +32,11 @@ class TrainPhase(Section):
 
 
 class ConfirmPhase(Section):
-    """The best configurations of an earlier phase, trained anew with new seeds, and only then tested."""
+    """The best configurations of an earlier phase, trained anew with new seeds, and only then tested.
+
+    Only trials that keep the search's constraints are taken; of a search of several objectives those on its Pareto
+    front, best first by the first objective.
+    """
 
     kind: Literal["confirm"]
     name: Name

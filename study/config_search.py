@@ -4,41 +4,115 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from analysis.constraints import Constraint, read_constraint, read_constraints
+from study.algorithms import ABILITIES, POPULATION, Algorithm
 from study.config_data import Section
 
 
 class Scheduler(Section):
-    """Early stopping of poor trials (ASHA, Li et al. 2020, arXiv 1810.05934)."""
+    """Early stopping of poor trials (ASHA, Li et al. 2020, arXiv 1810.05934).
+
+    By epochs all trials of a search are compared with each other. By gradient passes, which cost the same whatever the
+    method does with them, trials are compared with those of their own `method.name` only.
+    """
 
     name: Literal["asha"]
-    grace_epochs: int = Field(default=2, ge=1)
+    grace_epochs: int = Field(default=2, ge=1, description="Epochs before a trial may be stopped.")
+    grace_passes_per_image: float | None = Field(
+        default=None, gt=0, description="In place of grace_epochs: gradient passes for each training image."
+    )
     reduction_factor: int = Field(default=3, ge=2, le=16)
+
+    @model_validator(mode="after")
+    def _one_grace(self) -> Self:
+        default = type(self).model_fields["grace_epochs"].default
+        if self.grace_passes_per_image is not None and self.grace_epochs != default:
+            raise ValueError(
+                f"grace_epochs has no effect beside grace_passes_per_image, but got {self.grace_epochs}; take one of "
+                "them out"
+            )
+        return self
+
+
+Metric = Literal[
+    "acc/clean", "acc/noise", "acc/worst_family",
+    "cost/passes", "cost/seconds", "cost/params", "cost/macs", "cost/latency_ms",
+]  # fmt: skip
 
 
 class Objective(Section):
     """A headline metric and its direction."""
 
-    metric: Literal["acc/clean", "acc/noise", "acc/worst_family", "cost/passes", "cost/seconds"] = "acc/noise"
-    goal: Literal["maximise", "minimise"] = "maximise"
+    metric: Metric = "acc/noise"
+    goal: Literal["maximise", "minimise"] = Field(
+        default="maximise", description="Left out: maximise an accuracy, minimise a cost."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _goal_of_a_cost(cls, data: Any) -> Any:
+        is_cost = isinstance(data, dict) and str(data.get("metric")).startswith("cost/")
+        return {"goal": "minimise", **data} if is_cost else data
+
+
+def _readable(text: str) -> str:
+    read_constraint(text)
+    return text
 
 
 class SearchConfig(Section):
     """What is searched and how."""
 
     space: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Dotted key -> domain (with `when`).")
-    algorithm: Literal["tpe", "random"] = "tpe"
+    algorithm: Algorithm = "tpe"
     objectives: tuple[Objective, ...] = Field(default=(Objective(),), min_length=1, max_length=3)
+    constraints: tuple[Annotated[str, AfterValidator(_readable)], ...] = Field(
+        default=(), description="What a chosen trial must keep, such as clean_accuracy >= 0.9 or params <= 25e6."
+    )
     trials: int = Field(default=8, ge=1, le=100_000)
+    population: int | None = Field(
+        default=None, ge=4, le=10_000, description=f"Trials of a generation of nsga2, nsga3; left out: {POPULATION}."
+    )
     scheduler: Scheduler | None = None
     seed: int = Field(default=0, ge=0, description="Seed of the sampler.")
 
+    @property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The constraints, read."""
+        return read_constraints(self.constraints)
+
     @model_validator(mode="after")
     def _one_scalar_for_asha(self) -> Self:
-        if self.scheduler is not None and len(self.objectives) > 1:
+        first, *more = self.objectives
+        if self.scheduler is not None and more:
             raise ValueError("scheduler: asha needs a single objective; take one out of objectives or drop scheduler")
+        if self.scheduler is not None and first.metric in _FINAL:
+            raise ValueError(
+                f"scheduler: asha compares trials while they train, but {first.metric} is measured at the end; take "
+                "another objective or drop scheduler"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _parts_have_effect(self) -> Self:
+        metrics = [objective.metric for objective in self.objectives]
+        if len(set(metrics)) < len(metrics):
+            raise ValueError(f"objectives: must not name a metric twice, but got {metrics}")
+        try:
+            read_constraints(self.constraints)
+        except ValueError as error:
+            raise ValueError(f"constraints: {error}") from None
+        if self.population is not None and not ABILITIES[self.algorithm].population:
+            raise ValueError(
+                f"population: has no effect with algorithm: {self.algorithm}, but got {self.population}; take it out, "
+                "or algorithm: nsga2"
+            )
+        return self
+
+
+_FINAL = ("cost/params", "cost/macs", "cost/latency_ms")
 
 
 class WorkerRange(Section):

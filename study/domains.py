@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
 from study.keys import canonical
@@ -14,7 +15,10 @@ Kind = Literal["int", "log_int", "float", "uniform", "log_uniform", "choice", "f
 Value = bool | int | float | str | None
 KINDS: tuple[str, ...] = get_args(Kind)
 
+_PARTS = ("when", "step", "points")
 _INSIDE = 0.6180339887  # a share of a range that gives no whole number
+_DIGITS = 12  # significant ones of a value on a grid, so that 0.1 + 2 * 0.1 reads 0.3
+_MAX_POINTS = 1000
 
 
 class Trial(Protocol):
@@ -22,7 +26,9 @@ class Trial(Protocol):
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
 
     def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
@@ -40,8 +46,9 @@ class Domain:
     """The values of a key.
 
     Attributes:
-        low, high, step: Of a range, both ends included.
-        items: Of a choice, or the one value of `fixed`.
+        low, high: Of a range, both ends included.
+        step: Between the values of a range; 0 for none (whole numbers then go by 1).
+        items: Of a choice, the one value of `fixed`, or the points on a log scale, of which Optuna keeps the place.
         when: All must hold for the key to be drawn.
     """
 
@@ -49,7 +56,7 @@ class Domain:
     kind: Kind
     low: float = 0
     high: float = 0
-    step: int = 1
+    step: float = 0
     items: tuple[Any, ...] = ()
     when: tuple[Condition, ...] = ()
 
@@ -63,9 +70,17 @@ class Domain:
             return self.items[0]
         if self.kind == "choice":
             return self.decode(trial.suggest_categorical(self.key, self.options()))
-        if self.kind in ("int", "log_int"):
-            return trial.suggest_int(self.key, int(self.low), int(self.high), step=self.step, log=self.log)
-        return trial.suggest_float(self.key, float(self.low), float(self.high), log=self.log)
+        if self.items:
+            return self.decode(trial.suggest_int(self.key, 0, len(self.items) - 1))
+        if self.is_whole:
+            return trial.suggest_int(self.key, int(self.low), int(self.high), step=int(self.step) or 1, log=self.log)
+        step = float(self.step) or None
+        return self.decode(trial.suggest_float(self.key, float(self.low), float(self.high), step=step, log=self.log))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a range of whole numbers."""
+        return self.kind in ("int", "log_int")
 
     def options(self) -> list[Value]:
         """The choices as Optuna keeps them: as they are where all are simple, else all as JSON."""
@@ -79,17 +94,42 @@ class Domain:
 
     def decode(self, value: Any) -> Any:
         """A value that Optuna gave, as it stands in the study file."""
+        if self.kind == "log_uniform" and self.items:
+            return self.items[value]
+        if self.step and not self.is_whole:
+            return _neat(value)
         return json.loads(value) if self.is_encoded else value
 
     def encode(self, value: Any) -> Any:
         """The inverse of `decode`."""
+        if self.kind == "log_uniform" and self.items:
+            return min(range(len(self.items)), key=lambda place: abs(self.items[place] - value))
+        if self.step and not self.is_whole:
+            return self.low + round((value - self.low) / self.step) * self.step
         return json.dumps(value) if self.is_encoded else value
 
     def size(self) -> int | None:
         """How many values there are; None for a continuous range."""
         if self.items:
             return len(self.items)
-        return (int(self.high) - int(self.low)) // self.step + 1 if self.kind in ("int", "log_int") else None
+        if self.is_whole:
+            return (int(self.high) - int(self.low)) // (int(self.step) or 1) + 1
+        return round((self.high - self.low) / self.step) + 1 if self.step else None
+
+    def values(self) -> Sequence[Any]:
+        """All values, lowest first.
+
+        Raises:
+            ValueError: The range is continuous.
+        """
+        count = self.size()
+        if count is None:
+            raise ValueError(f"{self.key} must be finite, but is {self.describe()}")
+        if self.items:
+            return self.items
+        if self.is_whole:
+            return range(int(self.low), int(self.high) + 1, int(self.step) or 1)
+        return [_neat(self.low + place * self.step) for place in range(count)]
 
     def can_be(self, value: str) -> bool:
         """Whether it can take a value, given as `frozen` makes it."""
@@ -98,7 +138,10 @@ class Domain:
         number = json.loads(value)
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not self.low <= number <= self.high:
             return False
-        return self.kind not in ("int", "log_int") or (number - self.low) % self.step == 0
+        if not self.step and not self.is_whole:
+            return True
+        places = (number - self.low) / (self.step or 1)
+        return abs(places - round(places)) < 1e-8
 
     def describe(self) -> str:
         """In words, for the plan."""
@@ -106,9 +149,15 @@ class Domain:
             return flow(self.items[0])
         if self.kind == "choice":
             return " | ".join(map(flow, self.items))
+        if self.items:
+            return f"{self.low:g} to {self.high:g} in {len(self.items)} points on a log scale"
         scale = " on a log scale" if self.log else ""
-        step = f" in steps of {self.step}" if self.step > 1 else ""
+        step = f" in steps of {self.step:g}" if self.step and not (self.is_whole and self.step == 1) else ""
         return f"{self.low:g} to {self.high:g}{step}{scale}"
+
+
+def _neat(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
 
 
 def frozen(key: str, value: Any) -> str:
@@ -123,10 +172,10 @@ def read_domain(key: str, written: Any, path: Path) -> tuple[Domain | None, list
         path: Of the entry, for the problems.
     """
     kinds = [name for name in written if name in KINDS]
-    strange = [name for name in written if name not in (*KINDS, "when", "step")]
+    strange = [name for name in written if name not in (*KINDS, *_PARTS)]
     problems = [
-        Problem((*path, name), f"is no part of a domain, which has one of {', '.join(KINDS)}, and may have when, step"
-                f"{only_near(name, [*KINDS, 'when', 'step'])}")
+        Problem((*path, name), f"is no part of a domain, which has one of {', '.join(KINDS)}, and may have "
+                f"{', '.join(_PARTS)}{only_near(name, [*KINDS, *_PARTS])}")
         for name in strange
     ]  # fmt: skip
     if len(kinds) != 1:
@@ -160,6 +209,9 @@ def _values(domain: Domain, written: dict[str, Any], path: Path) -> tuple[Domain
         domain = found
     if "step" in written:
         domain, more = _step(domain, written["step"], (*path, "step"))
+        problems += more
+    if "points" in written:
+        domain, more = _points(domain, written["points"], (*path, "points"))
         problems += more
     return (None if problems else domain), problems
 
@@ -201,13 +253,36 @@ def _range(domain: Domain, given: Any, where: Path) -> tuple[Domain | None, list
 
 
 def _step(domain: Domain, step: Any, where: Path) -> tuple[Domain, list[Problem]]:
-    if domain.kind != "int":
-        return domain, [Problem(where, f"has an effect with int only, but the domain is {domain.kind}; leave it out")]
-    if type(step) is not int or step < 1:
+    """A range in equal steps that reaches its end."""
+    kind = domain.kind
+    if kind not in ("int", "float", "uniform"):
+        way = "write points for values on a log scale" if kind == "log_uniform" else "leave it out"
+        text = f"has an effect with int, float and uniform only, but the domain is {kind}"
+        return domain, [Problem(where, f"{text}; {way}")]
+    if domain.is_whole and (type(step) is not int or step < 1):
         return domain, [Problem(where, f"must be a whole number of at least 1, but got {shown(step)}")]
-    rest = int(domain.high - domain.low) % step
-    if rest:
-        last = int(domain.high) - rest
-        text = f"must reach the end of the range, but steps of {step} from {domain.low} end at {last}; write int: "
-        return domain, [Problem(where, f"{text}[{domain.low}, {last}]")]
-    return Domain(domain.key, domain.kind, low=domain.low, high=domain.high, step=step), []
+    if type(step) not in (int, float) or step <= 0:
+        return domain, [Problem(where, f"must be a number above 0, but got {shown(step)}")]
+    places = (domain.high - domain.low) / step
+    if abs(places - round(places)) > 1e-8 or round(places) < 1:
+        last = _neat(domain.low + int(places) * step)
+        text = f"must reach the end of the range, but steps of {step} from {domain.low:g} end at {last:g}"
+        way = f"write {kind}: [{domain.low:g}, {last:g}]" if int(places) else "take a smaller one"
+        return domain, [Problem(where, f"{text}; {way}")]
+    return replace(domain, step=step), []
+
+
+def _points(domain: Domain, points: Any, where: Path) -> tuple[Domain, list[Problem]]:
+    """A log scale as a number of values, each the same multiple of the one before."""
+    if domain.kind != "log_uniform":
+        way = "write step" if domain.kind in ("int", "float", "uniform") else "leave it out"
+        return domain, [Problem(where, f"has an effect with log_uniform only, but the domain is {domain.kind}; {way}")]
+    if type(points) is not int or not 2 <= points <= _MAX_POINTS:
+        return domain, [Problem(where, f"must be a whole number of 2 to {_MAX_POINTS}, but got {shown(points)}")]
+    ratio = domain.high / domain.low
+    middle = [float(f"{domain.low * ratio ** (place / (points - 1)):.4g}") for place in range(1, points - 1)]
+    items = (float(domain.low), *middle, float(domain.high))
+    if len(set(items)) < points:
+        text = f"must leave values apart in four figures, but got {points} from {domain.low:g} to {domain.high:g}"
+        return domain, [Problem(where, f"{text}; take fewer")]
+    return replace(domain, items=items), []

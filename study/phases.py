@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from analysis.pareto import front_of
 from analysis.selection import top_of, top_per
 from study.config import StudyConfig, TrialConfig
 from study.config_phases import DEFAULT_ENDPOINTS, ConfirmPhase, Phase, SearchPhase, TrainPhase
@@ -15,6 +16,7 @@ from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
 from study.data.real import RealImages, prepare_all_real
 from study.estimate import check_budget
+from study.footprint import footprint
 from study.ledger import Ledger, TrialSpec
 from study.override import apply
 from study.places import Places, redact, resolve_places
@@ -60,7 +62,8 @@ def run_study(
         tracker = Tracker(ledger, places.tracking_uri) if config.tracking.enabled else None
         runtime = start_ray(config.resources, address=address, verbose=verbose)
         fingerprints = {name: images.fingerprint for name, images in real.items()}
-        run = StudyRun(config, ledger, places, data.fingerprint, runtime, fingerprints, data.class_names, pairs=pairs)
+        run = StudyRun(config, ledger, places, data.fingerprint, runtime, fingerprints, data.class_names, pairs=pairs,
+                       num_train=len(data.train))  # fmt: skip
         try:
             if tracker:
                 tracker.start()
@@ -165,10 +168,15 @@ def _search(run: StudyRun, phase: SearchPhase, config: StudyConfig) -> PhaseSumm
     def spec_of(params: dict[str, Any], number: int) -> TrialSpec:
         return run.spec(apply(config.trial(), params), phase, number=number, params=params)
 
+    def facts_of(spec: TrialSpec) -> dict[str, float]:
+        return footprint(TrialConfig.model_validate(spec.config), num_classes=len(run.class_names))
+
     summary = run_search(
         search, space=parse(search.space, config), spec_of=spec_of, phase=phase.name, ledger=run.ledger,
-        runtime=run.runtime,
+        runtime=run.runtime, facts_of=facts_of, num_images=run.num_train,
     )  # fmt: skip
+    if summary.skipped:
+        say(f"{phase.name}: {summary.skipped} suggestions broke a constraint before training and were not trained")
     if summary.exhausted:
         say(f"{phase.name}: the space gives no more new trials; the search ends with {len(summary.keys)} of "
             f"{search.trials}")  # fmt: skip
@@ -195,18 +203,29 @@ def _confirmed(run: StudyRun, phase: ConfirmPhase, key: str) -> tuple[TrialConfi
 def _chosen(run: StudyRun, phase: ConfirmPhase) -> list[str]:
     """The keys of the trials that an earlier search's validation figures choose, the same at every launch.
 
+    Trials that break a constraint are never chosen. Of a search of several objectives the phase takes from its Pareto
+    front (of each value of `per` its own): the `top` best there by the first objective, all where `top` is larger.
+
     Raises:
-        ValueError: No trial of that phase finished.
+        ValueError: No trial of that phase finished, or none keeps the constraints.
     """
     known = {item["name"]: item for item in (run.ledger.read_json("study.json") or {})["phases"]}
     if selected := known.get(phase.name, {}).get("selected"):
         return selected
     source = next(item for item in run.config.phases if item.name == phase.of)
     assert isinstance(source, SearchPhase)
-    objective = (source.search or run.config.search).objectives[0]
-    candidates = candidates_of(run, phase.of, objective.metric)
+    search = source.search or run.config.search
+    objective, *more = search.objectives
+    try:
+        candidates = candidates_of(
+            run, phase.of, objective.metric, search.limits, others=[item.metric for item in more]
+        )
+    except ValueError as error:
+        raise ValueError(f"phase {phase.name!r}: {error}") from None
     if not candidates:
         raise ValueError(f"phase {phase.name!r}: no trial of {phase.of!r} finished, so there is nothing to confirm")
+    if more:
+        candidates = front_of(candidates, [item.goal for item in search.objectives], per=phase.per)
     if phase.per is None:
         best = top_of(candidates, phase.top, goal=objective.goal)
     else:

@@ -13,6 +13,7 @@ import torch
 
 from models.backbones import Stages, check_backbone, create_backbone
 from models.methods.method import Teacher
+from study.algorithms import remarks
 from study.build import build_method
 from study.config import StudyConfig, TrialConfig
 from study.config_method import teacher_kind, teachers_of
@@ -36,7 +37,6 @@ from study.trained import read_model
 
 DRAWS = 16
 MAX_MEASURED = 4
-TPE_RANDOM_TRIALS = 10
 
 
 @dataclass(frozen=True)
@@ -317,8 +317,7 @@ def _notes(config: StudyConfig, space: Space) -> tuple[str, ...]:
         notes.append("search.space is empty: every trial would be the same; a phase of kind train is meant for that")
     elif count is not None and count < search.trials:
         notes.append(f"the space has only {count} different configurations, so the search ends with those")
-    if search.algorithm == "tpe" and search.trials <= TPE_RANDOM_TRIALS and space.domains:
-        notes.append(f"tpe draws its first {TPE_RANDOM_TRIALS} trials at random, so this is a random search")
+    notes += remarks(search, space.domains)
     if search.scheduler is not None:
         notes.append("asha stops poor trials early, so the search may take much less than estimated")
     return tuple(notes)

@@ -117,9 +117,12 @@ def _phase(plan: PhasePlan, number: int) -> list[str]:
         what = "the settings as they stand"
         if phase.kind == "confirm":
             per = f" of each {phase.per}" if phase.per else ""
-            what = f"the best {phase.top}{per} in {phase.of}" if phase.top > 1 else f"the best{per} in {phase.of}"
+            place = f"on the Pareto front of {phase.of}" if _has_front(plan) else f"in {phase.of}"
+            what = f"the best {phase.top}{per} {place}" if phase.top > 1 else f"the best{per} {place}"
         head = f"{trials}: {what}, {seeds}{' each' if phase.kind == 'confirm' else ''}; then the test split is read"
     lines = [f"Phase {number}, {phase.name}: {head}"]
+    if phase.kind == "search" and search.constraints:
+        lines.append(f"    chosen only if {' and '.join(search.constraints)}")
     if phase.set:
         lines.append(f"    with {', '.join(f'{key}: {value}' for key, value in phase.set.items())}")
     width = max((len(item.method) for item in plan.estimates), default=0)
@@ -129,6 +132,12 @@ def _phase(plan: PhasePlan, number: int) -> list[str]:
         lines.append(f"    {item.method:<{width}}  {seconds} a trial, {passes} gradient passes an image")
     lines += _searched(plan)
     return [*lines, *(f"    note: {note}" for note in plan.notes)]
+
+
+def _has_front(plan: PhasePlan) -> bool:
+    """Whether a confirm phase chooses by several objectives."""
+    source = next(item for item in plan.config.phases if item.name == getattr(plan.phase, "of", ""))
+    return len((getattr(source, "search", None) or plan.config.search).objectives) > 1
 
 
 def _searched(plan: PhasePlan) -> list[str]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.constraints import is_feasible
 from analysis.report import ReportPaths, write_report
 from analysis.selection import Candidate, ranked
 from study.config import StudyConfig
@@ -97,13 +98,17 @@ def best_line(ledger: Ledger, config: StudyConfig) -> str:
     searches = [phase for phase in config.phases if isinstance(phase, SearchPhase)]
     if not searches:
         return ""
-    objective = (searches[-1].search or config.search).objectives[0]
+    search = searches[-1].search or config.search
+    objective = search.objectives[0]
+    finished = [key for key in _keys_of(ledger, searches[-1].name) if ledger.status(key) == "finished"]
     candidates = [
         Candidate(key, ledger.metrics(key).get(objective.metric, math.nan), ledger.trial(key)["number"])
-        for key in _keys_of(ledger, searches[-1].name)
-        if ledger.status(key) == "finished"
+        for key in finished
+        if is_feasible(search.limits, ledger.metrics(key))
     ]
     ranking = ranked(candidates, goal=objective.goal)
+    if finished and not candidates:
+        return f"none of the {len(finished)} finished trials of the search keeps {' and '.join(search.constraints)}\n"
     if not ranking:
         return "no trial of the search finished\n"
     chosen = ranking[0]
@@ -111,7 +116,7 @@ def best_line(ledger: Ledger, config: StudyConfig) -> str:
     params = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
                        for name, value in ledger.trial(chosen.key)["params"].items())  # fmt: skip
     return (
-        f"best trial of {len(candidates)}: number {chosen.number} ({chosen.key}), {objective.metric} "
+        f"best trial of {len(finished)}: number {chosen.number} ({chosen.key}), {objective.metric} "
         f"{chosen.value:.3f} on validation images{' at lower sides' if lower else ''}\n  {params}\n"
     )
 

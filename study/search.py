@@ -16,7 +16,8 @@ from study.config_search import SearchConfig
 from study.ledger import Ledger, TrialSpec
 from study.progress import Board, ProgressLine
 from study.runtime import Interrupted, Runtime, StopRequest, catch_signals, start_ray, stop_ray
-from study.searcher import ListSource, OptunaSource, Source, Space, SpecOf, course
+from study.searcher import FactsOf, OptunaSource
+from study.trialsource import ListSource, Source, Space, SpecOf
 
 if TYPE_CHECKING:
     from study.bridge import LedgerAsha
@@ -44,6 +45,7 @@ class PhaseSummary:
         keys: All its trials by number; `done`, `failed` and `pruned` are parts of it.
         exhausted: A search that ended early, because its space gives no more new trials.
         refusals: Messages of suggestions whose keys did not go together.
+        skipped: Suggestions of this launch that broke a constraint before training.
     """
 
     keys: list[str]
@@ -52,6 +54,7 @@ class PhaseSummary:
     pruned: list[str]
     exhausted: bool = False
     refusals: tuple[str, ...] = ()
+    skipped: int = 0
 
 
 def run_search(
@@ -63,27 +66,33 @@ def run_search(
     ledger: Ledger,
     runtime: Runtime,
     trainable: Trainable | None = None,
+    facts_of: FactsOf | None = None,
+    num_images: int = 1,
 ) -> PhaseSummary:
     """Run a search phase from where the ledger stands to its number of trials.
 
     Args:
         spec_of: Makes the trial of (sampled dotted keys, number); raises ValueError where they do not go together.
         trainable: What Tune runs for a trial; `study.worker.tune_trial` if left out.
+        facts_of: A trial's metrics that its configuration alone decides; suggestions that break a constraint by them
+            are not trained.
+        num_images: Training images, by which a scheduler in gradient passes counts.
 
     Raises:
         Interrupted: Someone asked to stop; trials under way have saved.
-        ValueError: No suggestion gives a valid trial.
+        ValueError: No suggestion gives a valid trial, or none keeps the constraints.
     """
-    source = OptunaSource(space, search, spec_of=spec_of, ledger=ledger, phase=phase)
+    source = OptunaSource(space, search, spec_of=spec_of, ledger=ledger, phase=phase, facts_of=facts_of)
     source.feed()
     board = _board(source, ledger, runtime, phase=phase, total=search.trials, known=list(source.known))
     num_ended = sum(status != "running" for status in source.known.values())
     pruned: set[str] = set()
     if num_ended < search.trials:
-        scheduler = _asha(search, ledger, source, pruned)
+        scheduler = _asha(search, ledger, source, pruned, num_images)
         _run(source, search.trials - num_ended, ledger=ledger, board=board, runtime=runtime, pruned=pruned,
              scheduler=scheduler, trainable=trainable)  # fmt: skip
-    return _summary(ledger, list(source.known), exhausted=source.exhausted, refusals=tuple(source.refusals))
+    return _summary(ledger, list(source.known), exhausted=source.exhausted, refusals=tuple(source.refusals),
+                    skipped=source.skipped)  # fmt: skip
 
 
 def run_list(
@@ -117,7 +126,7 @@ def _board(
     for key in known:
         status = ledger.status(key)
         if status != "running":
-            value = ledger.metrics(key).get(source.metric)
+            value = source.figure(ledger.metrics(key))
             board.end(key, status, number=ledger.trial(key)["number"], value=value)
     return board
 
@@ -129,16 +138,22 @@ def _summary(ledger: Ledger, keys: list[str], **more: Any) -> PhaseSummary:
     return PhaseSummary(keys, of["finished"], of["failed"], of["pruned"], **more)
 
 
-def _asha(search: SearchConfig, ledger: Ledger, source: OptunaSource, pruned: set[str]) -> LedgerAsha | None:
+def _asha(
+    search: SearchConfig, ledger: Ledger, source: OptunaSource, pruned: set[str], num_images: int
+) -> LedgerAsha | None:
     """The scheduler of a search, told of the epochs of earlier launches."""
     if search.scheduler is None:
         return None
     from study.bridge import LedgerAsha
 
-    scheduler = LedgerAsha(search.scheduler, metric=source.metric, maximise=source.maximise, pruned=pruned)
+    scheduler = LedgerAsha(
+        search.scheduler, metric=source.metric, maximise=source.maximise, pruned=pruned, num_images=num_images
+    )
     for key in source.known:
-        for epoch, value in course(ledger, key, source.metric).items():
-            scheduler.learn(key, epoch, value)
+        method = ledger.trial(key)["config"].get("method", {}).get("name", "")
+        for event in ledger.events(key):
+            if event["event"] == "epoch":
+                scheduler.learn(key, {**event["metrics"], "epoch": event["epoch"]}, method=method)
     return scheduler
 
 

@@ -67,19 +67,22 @@ class Space:
 
     def count(self, limit: int = 10_000) -> int | None:
         """How many configurations there are; None where a range is continuous or they are more than `limit`."""
+        found = self.configurations(limit)
+        return None if found is None else len(found)
+
+    def configurations(self, limit: int = 10_000) -> list[dict[str, Any]] | None:
+        """Every configuration, the last key changing fastest; None where a range is continuous or they are too many."""
         states: list[dict[str, Any]] = [{}]
         for domain in self.domains:
-            if domain.size() is None:
-                return None
-            values = domain.items or range(int(domain.low), int(domain.high) + 1, domain.step)
-            if len(states) * len(values) > limit * 10:
+            size = domain.size()
+            if size is None or len(states) * size > limit * 10:
                 return None
             states = [
                 {**state, **extra}
                 for state in states
-                for extra in ([{domain.key: value} for value in values] if self._holds(domain, state) else [{}])
+                for extra in ([{domain.key: item} for item in domain.values()] if self._holds(domain, state) else [{}])
             ]
-        return len(states) if len(states) <= limit else None
+        return states if len(states) <= limit else None
 
     def draws(self, count: int) -> list[dict[str, Any]]:
         """Random configurations, the same at every call."""
@@ -261,9 +264,13 @@ class _Dice:
         del log
         return self._forced.get(name, self._one_of(range(low, high + 1, step)))
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         share = self._dice.random() if self._corner is None else self._corner
         value = low * (high / low) ** share if log else low + (high - low) * share
+        if step:
+            value = low + round((value - low) / step) * step
         return self._forced.get(name, min(max(value, low), high))
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:

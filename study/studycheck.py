@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from analysis.metrics import ALEXNET_CLASSES, ALEXNET_ERRORS, ALEXNET_IMAGE_SIZE, ALEXNET_SEVERITIES
+from study.algorithms import MAX_GRID, refusals
 from study.config import StudyConfig
 from study.config_method import teacher_kind, teachers_of
 from study.config_phases import DEFAULT_ENDPOINTS, ConfirmPhase, Phase, SearchPhase, TrainPhase
@@ -166,11 +167,16 @@ def _references(phase: Phase, config: StudyConfig, path: Path) -> Iterator[tuple
 
 
 def _space(config: StudyConfig, where: Path) -> Iterator[Problem]:
+    """The space by itself, and whether the algorithm takes it."""
     try:
-        parse(config.search.space, config)
+        space = parse(config.search.space, config)
     except ProblemsError as error:
         for problem in error.problems:
             yield problem._replace(path=(*where, "space", *problem.path))
+        return
+    count = space.count(MAX_GRID) if config.search.algorithm == "grid" else None
+    for text in refusals(config.search, space.domains, count):
+        yield Problem((*where, "algorithm"), text)
 
 
 def _curriculum(config: StudyConfig, space: Mapping[str, Any]) -> Iterator[Problem]:
@@ -243,15 +249,25 @@ def _shared_statistics(phase: Phase, config: StudyConfig, path: Path) -> Iterato
 
 
 def _grace(config: StudyConfig, where: Path) -> Iterator[Problem]:
-    scheduler = config.search.scheduler
-    epochs = config.train.epochs
-    searched = any(key.startswith("train.budget") for key in config.search.space)
-    if scheduler is not None and (config.train.budget is not None or searched):
-        text = "must be left out with train.budget: it counts epochs, which differ in length by what a batch costs"
-        yield Problem((*where, "scheduler"), text)
-    elif scheduler is not None and "train.epochs" not in config.search.space and scheduler.grace_epochs >= epochs:
+    """The grace period must end within the training, counted in what the training is counted in."""
+    scheduler, budget, epochs = config.search.scheduler, config.train.budget, config.train.epochs
+    if scheduler is None:
+        return
+    space = config.search.space
+    budget_searched = any(key.startswith("train.budget") for key in space)
+    path = (*where, "scheduler")
+    grace = scheduler.grace_passes_per_image
+    if grace is None and (budget is not None or budget_searched):
+        text = "must count in gradient passes with train.budget, since epochs differ in length by what a batch costs"
+        yield Problem(path, f"{text}; write grace_passes_per_image in it")
+    elif grace is None and "train.epochs" not in space and scheduler.grace_epochs >= epochs:
         text = f"must be below train.epochs ({epochs}), or no trial is ever stopped early"
-        yield Problem((*where, "scheduler", "grace_epochs"), f"{text}, but got {scheduler.grace_epochs}")
+        yield Problem((*path, "grace_epochs"), f"{text}, but got {scheduler.grace_epochs}")
+    elif grace is not None and budget is not None and not budget_searched:
+        most = budget.passes_per_image
+        if most is not None and grace >= most:
+            text = f"must be below train.budget.passes_per_image ({most:g}), or no trial is ever stopped early"
+            yield Problem((*path, "grace_passes_per_image"), f"{text}, but got {grace:g}")
 
 
 def _per(study: StudyConfig, phase: ConfirmPhase, path: Path) -> Iterator[Problem]:

@@ -6,9 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from noise.families import CORRUPTIONS
 from study.config_phases import DEFAULT_ENDPOINTS, Phase
 from study.config_resolution import ResolutionConfig
+from study.config_search import SearchConfig
 from study.config_task import Classification
 from study.config_train import OptimConfig, TrainConfig
 from study.data.image_set import DataSplits
@@ -19,6 +22,11 @@ from study.trial import versions
 
 _GROWN = {"task": Classification(), "resolution": ResolutionConfig(), "train": TrainConfig(), "optim": OptimConfig()}
 """Sections that older records lack, or lack settings of."""
+_GROWN_WHOLE: dict[str, TypeAdapter[Any]] = {
+    "search": TypeAdapter(SearchConfig),
+    "phases": TypeAdapter(tuple[Phase, ...]),
+}
+"""Sections that lie deeper than one level, read anew."""
 
 
 def open_study(
@@ -40,7 +48,7 @@ def open_study(
     if record is not None:
         old = record["config"]  # of before some settings there were none
         before = old | {name: section.model_dump(mode="json") | old.get(name, {}) for name, section in _GROWN.items()}
-        changed = changed_keys(before, config)
+        changed = changed_keys(before | _searches_of_today(old), config)
         if record["fingerprint"] != data.fingerprint:
             changed.append("the images themselves")
         changed += _changed_real(record.get("real") or {}, real or {})
@@ -97,6 +105,17 @@ def open_study(
     }
     ledger.write_json("study.json", facts)
     ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
+
+
+def _searches_of_today(old: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's search and phases with the settings that came later, each at its default."""
+    found: dict[str, Any] = {}
+    for name, kind in _GROWN_WHOLE.items():
+        try:
+            found[name] = kind.dump_python(kind.validate_python(old[name]), mode="json")
+        except (KeyError, ValidationError):
+            continue  # compared as it stands
+    return found
 
 
 def changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:

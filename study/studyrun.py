@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analysis.constraints import Constraint, broken, is_feasible, total_excess
 from analysis.selection import Candidate, top_of
 from study.config import StudyConfig, TrialConfig
 from study.config_method import teacher_kind, teacher_phase, teachers_of
-from study.config_phases import ConfirmPhase, Phase
+from study.config_phases import ConfirmPhase, Phase, SearchPhase
 from study.ledger import Ledger, TrialSpec, trial_key
 from study.places import Places, redact
 from study.search import Runtime
@@ -22,7 +23,7 @@ from study.teachers import FoundTeacher, check_teacher, find_teacher, look_at, t
 class StudyRun:
     """What every phase of a study under way shares; `teachers` holds those that were asked for, by reference.
 
-    `pairs` is the fingerprint of those that verification is tested on.
+    `pairs` is the fingerprint of those that verification is tested on, `num_train` the number of training images.
     """
 
     config: StudyConfig
@@ -34,6 +35,7 @@ class StudyRun:
     class_names: tuple[str, ...] = ()
     teachers: dict[str, FoundTeacher] = dataclasses.field(default_factory=dict)
     pairs: str = ""
+    num_train: int = 1
 
     def spec(self, config: TrialConfig, phase: Phase, *, number: int, params: dict[str, Any]) -> TrialSpec:
         """A trial of this study, named by what decides its numbers."""
@@ -124,7 +126,8 @@ def _best_of(run: StudyRun, reference: str) -> str:
         raise ValueError(f"must be the name of a phase before this one, but got {name!r}")
     search = getattr(phase, "search", None) or run.config.search
     accuracies = [item for item in search.objectives if item.metric.startswith("acc/")]
-    candidates = candidates_of(run, name, accuracies[0].metric if accuracies else "acc/noise")
+    limits = search.limits if isinstance(phase, SearchPhase) else ()
+    candidates = candidates_of(run, name, accuracies[0].metric if accuracies else "acc/noise", limits)
     candidates = [item for item in candidates if not seed or item.config["train"]["seed"] == int(seed)]
     if not candidates:
         of_seed = f" of seed {seed}" if seed else ""
@@ -134,14 +137,37 @@ def _best_of(run: StudyRun, reference: str) -> str:
     return top_of(candidates, 1, goal="maximise")[0].key
 
 
-def candidates_of(run: StudyRun, phase: str, metric: str) -> list[Candidate]:
-    """The finished trials of a phase's present settings (a changed study has others beside them)."""
+def candidates_of(
+    run: StudyRun, phase: str, metric: str, limits: Sequence[Constraint] = (), *, others: Sequence[str] = ()
+) -> list[Candidate]:
+    """The finished trials of a phase's present settings (a changed study has others beside them) that keep constraints.
+
+    Args:
+        others: Further metrics to carry, for a choice by several objectives.
+
+    Raises:
+        ValueError: Trials finished, but none keeps the constraints; the message says how close the nearest came.
+    """
     known = {item["name"]: item for item in (run.ledger.read_json("study.json") or {})["phases"]}
-    return [
-        Candidate(key, run.ledger.metrics(key).get(metric, math.nan), record["number"], record["config"])
-        for key in known[phase]["trials"]
+    finished = [
+        (record, run.ledger.metrics(key)) for key in known[phase]["trials"]
         if run.ledger.status(key) == "finished" and (record := run.ledger.trial(key))
-    ]
+    ]  # fmt: skip
+    kept = [(record, metrics) for record, metrics in finished if is_feasible(limits, metrics)]
+    if finished and not kept:
+        record, metrics = min(finished, key=lambda item: (total_excess(limits, item[1]), item[0]["number"]))
+        raise ValueError(
+            f"none of the {len(finished)} finished trials of {phase!r} keeps its constraints; the nearest, number "
+            f"{record['number']} ({record['key']}), breaks {broken(limits, metrics)}; search on with more trials, or "
+            "loosen search.constraints under another study name"
+        )
+    return [
+        Candidate(
+            record["key"], metrics.get(metric, math.nan), record["number"], record["config"],
+            tuple(metrics.get(name, math.nan) for name in others),
+        )
+        for record, metrics in kept
+    ]  # fmt: skip
 
 
 def say(text: str) -> None:

@@ -28,6 +28,7 @@ from study.data.image_set import DataSplits, ImageSet
 from study.data.prepare import prepare_data
 from study.data.real import prepare_all_real
 from study.evaluate import Cell, Evaluation, Heads, reestimate_bn, subset
+from study.footprint import footprint, latency_ms
 from study.grids import grid_of_test, grid_of_validation
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
@@ -266,7 +267,7 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
     run.method.network.eval()
     heads = _heads(run)
     validation = _validate(run, heads=heads)
-    metrics = before | headline(validation.cells)
+    metrics = before | headline(validation.cells) | _deployed_cost(run)
     if done:
         metrics |= {f"{name}_trained_bn": before[name] for name in ("acc/clean", "acc/noise") if name in before}
     whole, adapted = validation, []
@@ -283,6 +284,13 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
     run.ranks.barrier()
     run.reporter.report(metrics, epoch=progress.epoch, final=True)
     return metrics
+
+
+def _deployed_cost(run: Run) -> dict[str, float]:
+    """Size of the deployed network, and how fast it answers on this device."""
+    side = run.config.resolution.input_size(run.config.data.image_size)
+    latency = latency_ms(run.method.predict, side=side, device=run.ranks.torch_device())
+    return footprint(run.config, num_classes=len(run.data.class_names)) | {"cost/latency_ms": latency}
 
 
 def _adapted(run: Run) -> list[dict[str, Any]]:

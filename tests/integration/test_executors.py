@@ -12,7 +12,7 @@ from study.search import PhaseSummary, run_list, run_search
 from study.trial import run_trial
 from tests.unit.study.trials import tiny_config, tiny_spec
 
-TIMES = ("cost/seconds",)
+TIMES = ("cost/seconds", "cost/latency_ms")
 
 
 @pytest.fixture

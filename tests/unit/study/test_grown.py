@@ -3,9 +3,9 @@
 from typing import Any
 
 from analysis.records import config_id
-from study.config import TrialConfig
+from study.config import StudyConfig, TrialConfig
 from study.ledger import trial_key
-from study.studyrecord import _GROWN, changed_keys
+from study.studyrecord import _GROWN, _searches_of_today, changed_keys
 
 
 def older() -> dict[str, Any]:
@@ -29,6 +29,21 @@ def test_a_study_is_not_changed_by_settings_that_say_nothing() -> None:
     before = old | {name: section.model_dump(mode="json") | old.get(name, {}) for name, section in _GROWN.items()}
     assert changed_keys(before, new) == []
     assert changed_keys(before, new | {"resolution": {**new["resolution"], "train": [16]}}) == ["resolution.train"]
+
+
+def test_a_search_of_before_constraints_is_not_changed_by_them() -> None:
+    scheduler = {"name": "asha", "grace_epochs": 2, "reduction_factor": 3}
+    search = {
+        "space": {}, "algorithm": "tpe", "objectives": [{"metric": "acc/noise", "goal": "maximise"}], "trials": 8,
+        "scheduler": scheduler, "seed": 0,
+    }  # fmt: skip
+    phases = [{"kind": "search", "name": "search", "set": {}, "search": search}]
+    study = StudyConfig.model_validate({"name": "old", "search": search, "phases": phases}).model_dump(mode="json")
+    old = study | {"search": search, "phases": phases}
+    assert changed_keys(old, study), "the record lacks settings"
+    assert changed_keys(old | _searches_of_today(old), study) == []
+    other = study | {"search": {**study["search"], "constraints": ["params <= 9"]}}
+    assert changed_keys(old | _searches_of_today(old), other) == ["search.constraints"]
 
 
 def test_what_only_the_test_reads_voids_no_search() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study import phases, studyrecord, studyrun
+from study import phases, reporting, studyrecord, studyrun
 from study.config_phases import ConfirmPhase
 from study.ledger import Ledger
 from study.places import resolve_places
@@ -58,11 +58,14 @@ def study_run(ledger: Ledger, study: LoadedStudy, tmp_path: Path) -> studyrun.St
     )
 
 
-def add_trial(run: studyrun.StudyRun, phase: int, *, number: int, accuracy: float, **optim: Any) -> str:
+def add_trial(
+    run: studyrun.StudyRun, phase: int, *, number: int, accuracy: float, passes: float = 1.0, **optim: Any
+) -> str:
     config = tiny_config(optim=optim)
     spec = run.spec(config, run.config.phases[phase], number=number, params={})
     run.ledger.create_trial(spec)
-    run.ledger.append(spec.key, "final", epoch=2, step=0, metrics={"acc/noise": accuracy}, final=True)
+    metrics = {"acc/noise": accuracy, "cost/passes": passes}
+    run.ledger.append(spec.key, "final", epoch=2, step=0, metrics=metrics, final=True)
     return spec.key
 
 
@@ -167,6 +170,48 @@ def test_only_trials_of_the_present_settings_are_chosen_and_the_choice_stays(tmp
     assert phases._chosen(run, confirm) == [high]
     ledger.append(low, "final", epoch=2, step=0, metrics={"acc/noise": 0.8}, final=True)
     assert phases._chosen(run, confirm) == [high]  # the same at every launch
+
+
+def searched(tmp_path: Path, ledger: Ledger, *sets: str) -> tuple[studyrun.StudyRun, list[str], ConfirmPhase]:
+    """A search of four trials that cost the more the better they are, but for the last, which is beaten."""
+    study = loaded(tmp_path, *sets)
+    open_study(ledger, study, tmp_path)
+    run = study_run(ledger, study, tmp_path)
+    figures = [(0.5, 1.0), (0.7, 2.0), (0.9, 4.0), (0.6, 3.0)]
+    keys = [
+        add_trial(run, 0, number=place, accuracy=accuracy, passes=passes, lr=(place + 1) / 10)
+        for place, (accuracy, passes) in enumerate(figures)
+    ]
+    studyrecord.record_phase(ledger, study.config.phases[0], status="finished", trials=keys)
+    confirm = study.config.phases[1]
+    assert isinstance(confirm, ConfirmPhase)
+    return run, keys, confirm
+
+
+def test_a_trial_that_breaks_a_constraint_is_neither_chosen_nor_teaches(tmp_path: Path, ledger: Ledger) -> None:
+    run, keys, confirm = searched(tmp_path, ledger, "search.constraints=[passes <= 3]")
+    assert phases._chosen(run, confirm) == [keys[1]]
+    assert studyrun._best_of(run, "search") == keys[1]
+    assert "number 1" in reporting.best_line(ledger, run.config)
+
+
+def test_without_a_trial_that_keeps_the_constraints_the_nearest_is_named(tmp_path: Path, ledger: Ledger) -> None:
+    run, keys, confirm = searched(tmp_path, ledger, "search.constraints=[noise_accuracy >= 0.95, passes <= 3.5]")
+    words = f"none of the 4 finished trials of 'search' keeps its constraints; the nearest, number 2 \\({keys[2]}\\), "
+    with pytest.raises(ValueError, match=words + r"breaks noise_accuracy >= 0.95 \(it has 0.9\) and passes"):
+        phases._chosen(run, confirm)
+    with pytest.raises(ValueError, match="the nearest, number 2"):
+        studyrun._best_of(run, "search")
+    assert "none of the 4 finished trials of the search keeps" in reporting.best_line(ledger, run.config)
+
+
+@pytest.mark.parametrize(("top", "places"), [(1, [2]), (2, [2, 1]), (50, [2, 1, 0])])
+def test_of_several_objectives_the_front_is_confirmed(
+    tmp_path: Path, ledger: Ledger, top: int, places: list[int]
+) -> None:
+    objectives = "search.objectives=[{metric: acc/noise}, {metric: cost/passes}]"
+    run, keys, confirm = searched(tmp_path, ledger, objectives)
+    assert phases._chosen(run, confirm.model_copy(update={"top": top})) == [keys[place] for place in places]
 
 
 def test_the_way_to_go_on_names_the_storage_unless_it_is_the_default(

@@ -91,6 +91,20 @@ def test_text_of_quickstart_says_what_a_person_asks(fixed_cost):
     assert lines.index("    searched:") < next(i for i, line in enumerate(lines) if "method.head_widths" in line)
 
 
+def test_constraints_and_the_front_are_told(fixed_cost):
+    sets = ("search.constraints=[clean_accuracy >= 0.9, params <= 25e6]", "search.trials=4",
+            "search.objectives=[{metric: acc/noise}, {metric: cost/params}]", "search.algorithm=nsga2")  # fmt: skip
+    text = make_plan(quickstart(*sets), available=MACHINE).text()
+    for part in (
+        "4 trials by nsga2 in search of the highest acc/noise and the lowest cost/params",
+        "    chosen only if clean_accuracy >= 0.9 and params <= 25e6",
+        "the best of each method.name on the Pareto front of search, 3 seeds each",
+        "nsga2 draws its first 20 trials at random, so this is a random search",
+        "nsga2 inherits only keys that every trial has; it draws method.stages and noise.train at random",
+    ):  # fmt: skip
+        assert part in text, part
+
+
 def test_plan_of_real_cars(fixed_cost, cars):
     study = load_study(PRESETS / "real-cars.yaml", [f"data.path={cars}"])
     plan = make_plan(study, available=MACHINE)

@@ -22,7 +22,8 @@ from study.ledger import Ledger, TrialSpec
 from study.loop import Stopped
 from study.progress import Board
 from study.runtime import StopRequest, catch_signals
-from study.searcher import MAX_ASKS, ListSource, OptunaSource, derived_seed
+from study.searcher import MAX_ASKS, OptunaSource, derived_seed
+from study.trialsource import ListSource
 from study.worker import RecordFailure, cause_of, is_loss
 
 EPOCHS = 4
@@ -462,14 +463,14 @@ def test_missing_figure_is_not_judged(value):
 
 def test_trials_of_earlier_launches_count():
     scheduler = asha()
-    scheduler.learn("old", 1, 0.5)
+    scheduler.learn("old", {"epoch": 1, "acc/noise": 0.5})
     assert judge(scheduler, "new", 1, 0.1) == TrialScheduler.STOP
 
 
 def test_resumed_trial_is_not_judged_again_at_a_rung_it_passed():
     scheduler = asha()
     for key, value in (("a", 0.5), ("b", 0.6)):
-        scheduler.learn(key, 1, value)
+        scheduler.learn(key, {"epoch": 1, "acc/noise": value})
     assert judge(scheduler, "a", 1, 0.5) == TrialScheduler.CONTINUE
 
 

@@ -134,8 +134,9 @@ def test_real_images_are_cells_of_their_own_in_no_mean(tmp_path: Path) -> None:
     assert mine["correct"].sum() == real["correct"]
     assert len(rows) == 5 + 12 * 3
     assert metrics["test/real/camera"] == real["accuracy"]
-    others = {k: v for k, v in metrics.items() if k not in {"test/real/camera", "cost/seconds"}}
-    assert others == {name: value for name, value in without.items() if name != "cost/seconds"}
+    times = {"cost/seconds", "cost/latency_ms"}
+    others = {k: v for k, v in metrics.items() if k not in {"test/real/camera", *times}}
+    assert others == {name: value for name, value in without.items() if name not in times}
     assert {"test/ece/clean", "test/ece/noise", "test/flips/noise", "ece/noise", "flips/noise"} <= others.keys()
     own = cells[(cells["split"] == "test") & ~cells["corruption"].isin(["clean", "camera"])]
     assert metrics["test/flips/noise"] == pytest.approx(own["flips"].mean())
@@ -188,7 +189,8 @@ def test_two_runs_are_equal_to_the_bit(tmp_path: Path) -> None:
     config = tiny_config(method=PMAL)
     one, other = tiny_spec(tmp_path, config), tiny_spec(tmp_path, config, study="again")
     first, second = run_trial(one), run_trial(other)
-    first.pop("cost/seconds"), second.pop("cost/seconds")
+    for name in ("cost/seconds", "cost/latency_ms"):
+        first.pop(name), second.pop(name)
     assert first == second
     assert _same(_state(one)[:2], _state(other)[:2])
 
@@ -212,7 +214,8 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path,
             run_trial(broken, should_stop=StopAfter(batches))
         assert ledger_of(broken).status(broken.key) == "running"
     found = run_trial(broken)
-    expected.pop("cost/seconds"), found.pop("cost/seconds")
+    for name in ("cost/seconds", "cost/latency_ms"):
+        expected.pop(name), found.pop(name)
     assert found == expected
     network, optimizer, progress = _state(whole)
     network_again, optimizer_again, progress_again = _state(broken)
@@ -264,7 +267,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog
     ledger.write_bytes(spec.key, "checkpoint.pt", bytes(data))
     found = run_trial(spec)
     assert "checksum" in caplog.text
-    expected.pop("cost/seconds"), found.pop("cost/seconds")
+    for name in ("cost/seconds", "cost/latency_ms"):
+        expected.pop(name), found.pop(name)
     assert found == expected
 
 

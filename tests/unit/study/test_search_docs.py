@@ -1,0 +1,48 @@
+"""docs/search.md: every example is a study that loads, and the tables name what there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis.constraints import NAMES
+from study.algorithms import ABILITIES
+from study.config_search import SearchConfig
+from study.studyfile import load_study
+
+DOCS = Path(__file__).parents[3] / "docs"
+TEXT = (DOCS / "search.md").read_text()
+BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, re.S)
+HEAD = """name: example
+data: {source: synthetic-vehicles, num_classes: 3, train_per_class: 10, test_per_class: 4, image_size: 32}
+"""
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_an_example_is_a_study(block, tmp_path):
+    path = tmp_path / "example.yaml"
+    path.write_text(HEAD + block)
+    assert load_study(path).config.search.space
+
+
+def test_the_tables_name_every_metric_and_algorithm():
+    rows = [line for line in TEXT.splitlines() if line.startswith("| `")]
+    shown = " ".join(rows)
+    assert all(f"| `{name}` | `{metric}` |" in shown for name, metric in NAMES.items())
+    assert all(f"`{name}`" in shown for name in ABILITIES)
+    for name, abilities in ABILITIES.items():
+        row = next(line for line in rows if f"`{name}`" in line)
+        assert ("refused" in row) == (not abilities.conditions)
+        assert ("steers" in row) == abilities.uses_constraints
+
+
+def test_the_table_of_trials_is_a_whole_grid():
+    search = load_study(DOCS / "studies" / "search-table.yaml").config.search
+    assert (search.algorithm, search.trials) == ("grid", 108)
+
+
+def test_a_goal_left_out_follows_the_metric():
+    search = SearchConfig.model_validate({"objectives": [{"metric": "acc/clean"}, {"metric": "cost/macs"}]})
+    assert [item.goal for item in search.objectives] == ["maximise", "minimise"]
+    with pytest.raises(ValueError, match="must not name a metric twice"):
+        SearchConfig.model_validate({"objectives": [{"metric": "acc/clean"}, {"metric": "acc/clean"}]})
