@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from study.config_data import Section
+from study.config_noise import Severity
 
 
 class Scheduler(Section):
@@ -24,6 +25,22 @@ class Objective(Section):
     goal: Literal["maximise", "minimise"] = "maximise"
 
 
+class Fidelity(Section):
+    """A small grid that trials of a search are scored by after each epoch, a part of the validation grid.
+
+    The best by it, the finalists, are measured on the whole validation grid once the search has ended.
+    """
+
+    images: int = Field(default=64, ge=2, le=100_000, description="Of the validation images, by their classes' shares.")
+    corruptions: Annotated[int, Field(ge=1)] | tuple[str, ...] | None = Field(
+        default=None, description="Of noise.validation: names, or how many from its start; left out: all."
+    )
+    severities: tuple[Severity, ...] | None = Field(
+        default=None, description="Of noise.validation_severities; left out: all."
+    )
+    finalists: int = Field(default=5, ge=1, le=1000, description="Trials that get the whole grid, best first.")
+
+
 class SearchConfig(Section):
     """What is searched and how."""
 
@@ -33,6 +50,14 @@ class SearchConfig(Section):
     trials: int = Field(default=8, ge=1, le=100_000)
     scheduler: Scheduler | None = None
     seed: int = Field(default=0, ge=0, description="Seed of the sampler.")
+    fidelity: Fidelity | None = Field(default=None, description="Score trials by a part of the validation grid.")
+    warm_start: Annotated[tuple[str, ...], Field(min_length=1, max_length=32)] | None = Field(
+        default=None,
+        description="Earlier studies whose trials the sampler is told of: STUDY, STUDY/PHASE, a folder or a URL.",
+    )
+    optuna_storage: str | None = Field(
+        default=None, description="Database that the search is also written to, for optuna-dashboard; never read back."
+    )
 
     @model_validator(mode="after")
     def _one_scalar_for_asha(self) -> Self:

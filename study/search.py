@@ -16,7 +16,7 @@ from study.config_search import SearchConfig
 from study.ledger import Ledger, TrialSpec
 from study.progress import Board, ProgressLine
 from study.runtime import Interrupted, Runtime, StopRequest, catch_signals, start_ray, stop_ray
-from study.searcher import ListSource, OptunaSource, Source, Space, SpecOf, course
+from study.searcher import ListSource, OptunaSource, PastTrial, Source, Space, SpecOf, course
 
 if TYPE_CHECKING:
     from study.bridge import LedgerAsha
@@ -63,18 +63,20 @@ def run_search(
     ledger: Ledger,
     runtime: Runtime,
     trainable: Trainable | None = None,
+    past: Sequence[PastTrial] = (),
 ) -> PhaseSummary:
     """Run a search phase from where the ledger stands to its number of trials.
 
     Args:
         spec_of: Makes the trial of (sampled dotted keys, number); raises ValueError where they do not go together.
         trainable: What Tune runs for a trial; `study.worker.tune_trial` if left out.
+        past: Trials of earlier studies that the sampler is told of.
 
     Raises:
         Interrupted: Someone asked to stop; trials under way have saved.
         ValueError: No suggestion gives a valid trial.
     """
-    source = OptunaSource(space, search, spec_of=spec_of, ledger=ledger, phase=phase)
+    source = OptunaSource(space, search, spec_of=spec_of, ledger=ledger, phase=phase, past=past)
     source.feed()
     board = _board(source, ledger, runtime, phase=phase, total=search.trials, known=list(source.known))
     num_ended = sum(status != "running" for status in source.known.values())

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -85,19 +85,38 @@ class Space(Protocol):
         ...
 
 
+class PastTrial(NamedTuple):
+    """A trial of an earlier study that the sampler is told of; none of this study's own.
+
+    Attributes:
+        origin: `STUDY/KEY`.
+        course: Objective after each epoch.
+    """
+
+    origin: str
+    params: dict[str, Any]
+    status: Status
+    metrics: dict[str, float]
+    course: dict[int, float]
+
+
 class OptunaSource:
     """Gives Optuna's suggestions, each trial once.
 
     Args:
         spec_of: Makes the trial of sampled keys; its key says whether it is known already.
         phase: The search phase, whose trials the ledger is asked for.
+        past: Trials of earlier studies to tell Optuna of first; they are never among `known`.
 
     Attributes:
         exhausted: Whether suggestions gave nothing new any more.
         refusals: Messages of suggestions whose keys did not go together.
     """
 
-    def __init__(self, space: Space, search: SearchConfig, *, spec_of: SpecOf, ledger: Ledger, phase: str) -> None:
+    def __init__(
+        self, space: Space, search: SearchConfig, *, spec_of: SpecOf, ledger: Ledger, phase: str,
+        past: Sequence[PastTrial] = (),
+    ) -> None:  # fmt: skip
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.metric = search.objectives[0].metric
         self.maximise = search.objectives[0].goal == "maximise"
@@ -108,6 +127,7 @@ class OptunaSource:
         self._spec_of = spec_of
         self._ledger = ledger
         self._phase = phase
+        self._past = past
         self._known: dict[str, Status] = {}
         self._asked: dict[str, Trial] = {}
         self._again: deque[TrialSpec] = deque()
@@ -128,6 +148,8 @@ class OptunaSource:
 
         Trials of this phase that its present settings would not give are left aside.
         """
+        for trial in self._past:
+            self._tell_warm(trial)
         for key in self._ledger.keys(self._phase):
             record = self._ledger.trial(key)
             self._next_number = max(self._next_number, record["number"] + 1)
@@ -212,11 +234,7 @@ class OptunaSource:
         self._study.tell(trial, values=values, state=state)
 
     def _outcome(self, status: Status, metrics: Mapping[str, Any]) -> tuple[TrialState, list[float] | None]:
-        if status != "finished":
-            return _STATES[status], None
-        values = [_number(metrics.get(objective.metric)) for objective in self._search.objectives]
-        known = [value for value in values if value is not None]
-        return (TrialState.COMPLETE, known) if len(known) == len(values) else (TrialState.FAIL, None)
+        return outcome(self._search, status, metrics)
 
     def _course(self, key: str) -> dict[int, float]:
         """A trial's objective after each epoch; none where there are several objectives."""
@@ -228,6 +246,13 @@ class OptunaSource:
             state, values = self._outcome(status, self._ledger.metrics(spec.key))
             self._study.add_trial(past_trial(drawn, state, values, self._course(spec.key)))
 
+    def _tell_warm(self, trial: PastTrial) -> None:
+        drawn = self._drawn_again(trial.params)
+        if drawn is not None:
+            state, values = self._outcome(trial.status, trial.metrics)
+            course = {} if len(self._search.objectives) > 1 else trial.course
+            self._study.add_trial(past_trial(drawn, state, values, course, attributes={"murk.warm": trial.origin}))
+
     def _ask_again(self, spec: TrialSpec) -> None:
         drawn = self._drawn_again(spec.params)
         if drawn is None:
@@ -238,15 +263,28 @@ class OptunaSource:
             self.on_epoch(spec.key, epoch, {self.metric: value})
 
     def _drawn_again(self, params: dict[str, Any]) -> FixedTrial | None:
-        """An earlier draw repeated, for its distributions; None where the space of today would not give it."""
-        fixed = FixedTrial(self._space.encode(params))
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # FixedTrial's way to say "out of range"
-                drawn = self._space.suggest(fixed)
-        except (ValueError, UserWarning):
-            return None
-        return fixed if drawn == params else None
+        return drawn_again(self._space, params)
+
+
+def outcome(search: SearchConfig, status: Status, metrics: Mapping[str, Any]) -> tuple[TrialState, list[float] | None]:
+    """How Optuna is told that a trial ended: its state, and a finished one's objectives."""
+    if status != "finished":
+        return _STATES[status], None
+    values = [_number(metrics.get(objective.metric)) for objective in search.objectives]
+    known = [value for value in values if value is not None]
+    return (TrialState.COMPLETE, known) if len(known) == len(values) else (TrialState.FAIL, None)
+
+
+def drawn_again(space: Space, params: Mapping[str, Any]) -> FixedTrial | None:
+    """An earlier draw repeated, for its distributions; None where the space of today would not give it."""
+    fixed = FixedTrial(space.encode(params))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # FixedTrial's way to say "out of range"
+            drawn = space.suggest(fixed)
+    except (ValueError, UserWarning):
+        return None
+    return fixed if drawn == params else None
 
 
 def course(ledger: Ledger, key: str, metric: str) -> dict[int, float]:
@@ -260,12 +298,14 @@ def course(ledger: Ledger, key: str, metric: str) -> dict[int, float]:
 
 
 def past_trial(
-    drawn: FixedTrial, state: TrialState, values: list[float] | None, epochs: dict[int, float]
-) -> FrozenTrial:
-    """A trial of an earlier launch, as Optuna takes it."""
+    drawn: FixedTrial, state: TrialState, values: list[float] | None, epochs: dict[int, float],
+    attributes: Mapping[str, Any] | None = None,
+) -> FrozenTrial:  # fmt: skip
+    """A trial of an earlier launch, or of an earlier study, as Optuna takes it."""
     return create_trial(
-        state=state, values=values, params=drawn.params, distributions=drawn.distributions, intermediate_values=epochs
-    )
+        state=state, values=values, params=drawn.params, distributions=drawn.distributions, intermediate_values=epochs,
+        user_attrs=dict(attributes or {}),
+    )  # fmt: skip
 
 
 def make_sampler(algorithm: str, *, seed: int) -> BaseSampler:

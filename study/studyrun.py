@@ -8,10 +8,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.fidelity import chosen_value
 from analysis.selection import Candidate, top_of
 from study.config import StudyConfig, TrialConfig
 from study.config_method import teacher_kind, teacher_phase, teachers_of
 from study.config_phases import ConfirmPhase, Phase
+from study.config_search import SearchConfig
+from study.grids import part_of
 from study.ledger import Ledger, TrialSpec, trial_key
 from study.places import Places, redact
 from study.search import Runtime
@@ -42,10 +45,11 @@ class StudyRun:
         teacher = self.teacher(config)
         digest = "/".join(teacher[name] for name in ("digest", "direct_digest") if name in teacher)
         pairs = "" if role == "search" else self.pairs
+        part = part_of(self._search(phase).fidelity, config) if role == "search" else {}
         return TrialSpec(
             key=trial_key(
                 config, fingerprint=self.fingerprint, role=role, phase=phase.name, real=real,
-                teacher=digest, pairs=pairs,
+                teacher=digest, pairs=pairs, fidelity=part,
             ),
             study=self.config.name,
             phase=phase.name,
@@ -60,7 +64,11 @@ class StudyRun:
             real=real,
             teacher=teacher,
             pairs=pairs,
+            fidelity=part,
         )  # fmt: skip
+
+    def _search(self, phase: Phase) -> SearchConfig:
+        return getattr(phase, "search", None) or self.config.search
 
     def teacher(self, config: TrialConfig) -> dict[str, str]:
         """Where a trial's teachers lie and the digests of their weights; empty for a method without one.
@@ -135,13 +143,19 @@ def _best_of(run: StudyRun, reference: str) -> str:
 
 
 def candidates_of(run: StudyRun, phase: str, metric: str) -> list[Candidate]:
-    """The finished trials of a phase's present settings (a changed study has others beside them)."""
+    """The finished trials of a phase's present settings (a changed study has others beside them).
+
+    Of a search that was scored by a small grid its finalists, by their figures on the whole one.
+    """
     known = {item["name"]: item for item in (run.ledger.read_json("study.json") or {})["phases"]}
+    finalists = known[phase].get("finalists")
     return [
-        Candidate(key, run.ledger.metrics(key).get(metric, math.nan), record["number"], record["config"])
-        for key in known[phase]["trials"]
+        Candidate(key, chosen_value(found, metric) if finalists else found.get(metric, math.nan),
+                  record["number"], record["config"])
+        for key in finalists or known[phase]["trials"]
         if run.ledger.status(key) == "finished" and (record := run.ledger.trial(key))
-    ]
+        and (found := run.ledger.metrics(key))
+    ]  # fmt: skip
 
 
 def say(text: str) -> None:
