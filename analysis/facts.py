@@ -15,6 +15,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
+from analysis.chosen import adaptive_remarks, fidelity_remarks
 from analysis.contrasts import endpoint_phrase
 from analysis.load import Snapshot
 from analysis.records import TrialRecord, config_id
@@ -79,7 +80,8 @@ def chosen_record(snapshot: Snapshot, found: Headline) -> tuple[TrialRecord | No
             return by_key[first], f"the first choice of phase {phase['name']}, by validation figures"
     metric, goal = found.objective
     kept = [record for record in _of_these_settings(snapshot) if can_be_chosen(record, snapshot.study)]
-    pool = candidates(kept, metric=metric)
+    finalists = [key for phase in snapshot.study.get("phases") or [] for key in phase.get("finalists") or []]
+    pool = candidates(kept, metric=metric, finalists=finalists)
     if any(c.value == c.value for c in pool):
         return by_key[best(pool, goal=goal).key], f"the best finished trial by {metric} on validation"
     if found.arms:
@@ -344,7 +346,7 @@ def _search_remarks(snapshot: Snapshot) -> list[str]:
                 f"TPE draws its first {TPE_STARTUP} trials at random, so phase {phase} with {_count(count, 'trial')} "
                 "was a random search."
             )
-    return said
+    return [*said, *fidelity_remarks(snapshot), *adaptive_remarks(snapshot)]
 
 
 def _yaml(config: Mapping[str, Any]) -> str:

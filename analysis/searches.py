@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.constraints import Constraint, is_feasible, read_constraints
+from analysis.fidelity import full_metrics
 from analysis.records import TrialRecord, final_metrics
 from analysis.selection import Goal
 
@@ -33,4 +34,6 @@ def can_be_chosen(record: TrialRecord, study: Mapping[str, Any]) -> bool:
     if record.info["role"] != "search":
         return True
     limits = limits_of(study, record.info["phase"])
-    return record.status == "finished" and is_feasible(limits, final_metrics(record.events))
+    return record.status == "finished" and is_feasible(
+        limits, final_metrics(record.events) | full_metrics(record.events)
+    )

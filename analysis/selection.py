@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from analysis.fidelity import full_metrics
 from analysis.labels import flatten
 from analysis.records import TrialRecord, final_metrics
 
@@ -84,17 +85,28 @@ def top_per(candidates: Iterable[Candidate], count: int, *, key: str, goal: Goal
 
 
 def candidates(
-    records: Sequence[TrialRecord], *, phase: str | None = None, metric: str = "acc/noise"
+    records: Sequence[TrialRecord],
+    *,
+    phase: str | None = None,
+    metric: str = "acc/noise",
+    finalists: Collection[str] = (),
 ) -> list[Candidate]:
     """The finished search trials (of one phase) with the final value of a metric; NaN where it was not reported.
 
     Search trials alone: what confirming and single trials report in the end is measured on the test split.
+
+    Args:
+        finalists: Where there are some, they alone are candidates, by their figures on the whole validation grid.
     """
     found = []
     for record in records:
         mine = phase is None or record.info["phase"] == phase
+        mine = mine and (not finalists or record.key in finalists)
         if mine and record.info["role"] == "search" and record.status == "finished":
-            value = final_metrics(record.events).get(metric, float("nan"))
+            figures = final_metrics(record.events)
+            if finalists and metric.startswith("acc/"):
+                figures = full_metrics(record.events)
+            value = figures.get(metric, float("nan"))
             number = int(record.info.get("number", 0))
             found.append(Candidate(record.key, value, number, record.info["config"]))
     return found

@@ -221,6 +221,21 @@ def sync(
 
 
 @app.command()
+def optuna(
+    name: Annotated[str, typer.Argument(help="Study name.")],
+    storage: StorageOption = None,
+    storage_url: Annotated[
+        str | None, typer.Option(help="Database to write to, such as sqlite:///optuna.db [the study's own].")
+    ] = None,
+) -> None:
+    """Write a study's searches to a database for optuna-dashboard; nothing is written twice."""
+    with _plain_errors():
+        from study.optunastore import write_study
+
+        typer.echo(write_study(name, url=storage_url, storage=storage))
+
+
+@app.command()
 def presets(name: Annotated[str | None, typer.Argument(help="Print this one, to start your own from.")] = None) -> None:
     """List the study files that come with Murk, or print one."""
     with _plain_errors():

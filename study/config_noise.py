@@ -114,9 +114,17 @@ class NoiseConfig(Section):
         default=None, description="Training noise; left out: the method's own (pmal: pmal_pair; plain: none)."
     )
     curriculum: Curriculum | None = Field(default=None, description="Training noise grows; left out: whole at once.")
-    validation: Corruptions = Field(default=("gaussian_noise", "motion_blur"), max_length=MAX_SEARCH_CORRUPTIONS)
-    validation_severities: tuple[Severity, ...] = Field(default=(2, 4), min_length=1, max_length=MAX_SEARCH_SEVERITIES)
-    validation_images: int = Field(default=MAX_SEARCH_IMAGES, ge=1, le=MAX_SEARCH_IMAGES)
+    validation: Corruptions = Field(
+        default=("gaussian_noise", "motion_blur"),
+        description=f"At most {MAX_SEARCH_CORRUPTIONS}, as all are measured after each epoch, unless search.fidelity "
+        "scores trials by a part.",
+    )
+    validation_severities: tuple[Severity, ...] = Field(
+        default=(2, 4), min_length=1, description=f"At most {MAX_SEARCH_SEVERITIES}, unless with search.fidelity."
+    )
+    validation_images: int = Field(
+        default=MAX_SEARCH_IMAGES, ge=1, le=100_000, description=f"At most {MAX_SEARCH_IMAGES}, unless as before."
+    )
     test: Corruptions = Field(
         default=("shot_noise", "impulse_noise", "gaussian_blur", "contrast", "jpeg_compression", "resolution"),
     )

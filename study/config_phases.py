@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from itertools import count, islice
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -31,6 +32,16 @@ class TrainPhase(Section):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
 
 
+class AdaptiveSeeds(Section):
+    """More seeds for configurations that validation does not tell from the best one yet."""
+
+    max_seeds: int = Field(default=8, ge=2, le=100, description="Of one configuration, the phase's own included.")
+    step: int = Field(default=1, ge=1, le=50, description="Seeds that a round adds.")
+    error: float = Field(
+        default=0.05, gt=0, lt=0.5, description="Chance, over all rounds and pairs, to part two that are alike."
+    )
+
+
 class ConfirmPhase(Section):
     """The best configurations of an earlier phase, trained anew with new seeds, and only then tested.
 
@@ -47,6 +58,16 @@ class ConfirmPhase(Section):
     )
     seeds: tuple[int, ...] = Field(default=(101, 102, 103), min_length=1, description="Never the search's seed.")
     set: dict[str, Any] = Field(default_factory=dict)
+    adaptive: AdaptiveSeeds | None = Field(
+        default=None, description="Further seeds where validation leaves open which is best; left out: none."
+    )
+
+    def all_seeds(self, search_seed: int) -> tuple[int, ...]:
+        """The phase's seeds and, with `adaptive`, those that may follow: the next numbers but the search's own."""
+        if self.adaptive is None:
+            return self.seeds
+        free = (seed for seed in count(max(self.seeds) + 1) if seed != search_seed)
+        return (*self.seeds, *islice(free, max(0, self.adaptive.max_seeds - len(self.seeds))))
 
 
 Phase = Annotated[SearchPhase | TrainPhase | ConfirmPhase, Field(discriminator="kind")]

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from analysis.constraints import Constraint, read_constraint, read_constraints
 from study.algorithms import ABILITIES, POPULATION, Algorithm
 from study.config_data import Section
+from study.config_noise import Severity
 
 
 class Scheduler(Section):
@@ -62,6 +63,22 @@ def _readable(text: str) -> str:
     return text
 
 
+class Fidelity(Section):
+    """A small grid that trials of a search are scored by after each epoch, a part of the validation grid.
+
+    The best by it, the finalists, are measured on the whole validation grid once the search has ended.
+    """
+
+    images: int = Field(default=64, ge=2, le=100_000, description="Of the validation images, by their classes' shares.")
+    corruptions: Annotated[int, Field(ge=1)] | tuple[str, ...] | None = Field(
+        default=None, description="Of noise.validation: names, or how many from its start; left out: all."
+    )
+    severities: tuple[Severity, ...] | None = Field(
+        default=None, description="Of noise.validation_severities; left out: all."
+    )
+    finalists: int = Field(default=5, ge=1, le=1000, description="Trials that get the whole grid, best first.")
+
+
 class SearchConfig(Section):
     """What is searched and how."""
 
@@ -77,6 +94,14 @@ class SearchConfig(Section):
     )
     scheduler: Scheduler | None = None
     seed: int = Field(default=0, ge=0, description="Seed of the sampler.")
+    fidelity: Fidelity | None = Field(default=None, description="Score trials by a part of the validation grid.")
+    warm_start: Annotated[tuple[str, ...], Field(min_length=1, max_length=32)] | None = Field(
+        default=None,
+        description="Earlier studies whose trials the sampler is told of: STUDY, STUDY/PHASE, a folder or a URL.",
+    )
+    optuna_storage: str | None = Field(
+        default=None, description="Database that the search is also written to, for optuna-dashboard; never read back."
+    )
 
     @property
     def limits(self) -> tuple[Constraint, ...]:

@@ -101,6 +101,24 @@ def subset(images: ImageSet, limit: int, *, seed: int) -> np.ndarray:
     return np.sort(np.argsort(keys, kind="stable")[:limit])
 
 
+def share_by_class(images: ImageSet, positions: np.ndarray, limit: int, *, seed: int) -> np.ndarray:
+    """At most `limit` of some positions, of each class its share, chosen by the images' keys, in the set's order.
+
+    Shares are rounded to whole images by largest remainders; of equal ones the class of the lower number comes first.
+    """
+    if len(positions) <= limit:
+        return positions
+    labels = np.asarray(images.labels)[positions]
+    classes, counts = np.unique(labels, return_counts=True)
+    exact = counts * limit / len(positions)
+    takes = np.floor(exact).astype(int)
+    takes[np.argsort(takes - exact, kind="stable")[: limit - takes.sum()]] += 1
+    keys = image_keys(torch.from_numpy(np.asarray(images.ids)[positions]), seed=seed, salt="fidelity").numpy()
+    order = np.argsort(keys, kind="stable")
+    parts = [order[labels[order] == label][:take] for label, take in zip(classes, takes, strict=True)]
+    return np.sort(positions[np.concatenate(parts)])
+
+
 @torch.inference_mode()
 def evaluate(
     predict: Predict,

@@ -27,6 +27,8 @@ from study.storage import Storage
 
 Status = Literal["finished", "pruned", "failed", "running"]
 Role = Literal["search", "train", "confirm"]
+FULL_EVENT = "full"
+"""A finalist's figures on the whole validation grid, found after its end."""
 _ENDS: dict[str, Status] = {"final": "finished", "pruned": "pruned", "failed": "failed"}
 
 
@@ -43,6 +45,7 @@ class TrialSpec:
         teacher: Of a method that has one: the `place` (folder or URL) and the `digest` of its weights; of a second one
             `direct_place` and `direct_digest`.
         pairs: Fingerprint of the pairs that verification is tested on; empty in a search and for other tasks.
+        fidelity: The part of the validation grid that a search scores it by; empty for the whole.
     """
 
     key: str
@@ -59,6 +62,7 @@ class TrialSpec:
     real: dict[str, str] = field(default_factory=dict)
     teacher: dict[str, str] = field(default_factory=dict)
     pairs: str = ""
+    fidelity: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-able dict, the inverse of `TrialSpec(**d)`."""
@@ -78,6 +82,7 @@ def trial_key(
     real: Mapping[str, str] | None = None,
     teacher: str = "",
     pairs: str = "",
+    fidelity: Mapping[str, Any] | None = None,
 ) -> str:
     """A trial's identity: 16 hexadecimal characters of a hash of what decides its numbers.
 
@@ -91,6 +96,7 @@ def trial_key(
         real: Name -> fingerprint of the folders of real noisy images; no part of a search trial's identity.
         teacher: Digest of the teacher's weights; how the study file names it does not enter.
         pairs: Fingerprint of the pairs that verification is tested on; no part of a search trial's identity.
+        fidelity: The part of the validation grid that scores a search trial; no part of its identity where empty.
     """
     tree = config.model_dump(mode="json") if isinstance(config, BaseModel) else json.loads(json.dumps(config))
     tree["data"] = {name: value for name, value in tree["data"].items() if name != "path"}
@@ -132,6 +138,8 @@ def trial_key(
         facts["teacher"] = teacher
     if pairs and role != "search":
         facts["pairs"] = pairs
+    if fidelity:
+        facts["fidelity"] = dict(fidelity)
     whole = {"config": tree, **facts}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -188,10 +196,16 @@ class Ledger:
         return "running"
 
     def metrics(self, key: str) -> dict[str, float]:
-        """Metrics of the last event that has some, with `epoch`; empty when there is none."""
+        """Metrics of the last event that has some, with `epoch`; empty when there is none.
+
+        What a finalist was found to be on the whole grid stands beside them, under names of its own.
+        """
+        later: dict[str, float] = {}
         for event in self.events_backwards(key):
-            if event.get("metrics"):
-                return {**event["metrics"], "epoch": event.get("epoch", 0)}
+            if event["event"] == FULL_EVENT:
+                later = event["metrics"] | later
+            elif event.get("metrics"):
+                return {**later, **event["metrics"], "epoch": event.get("epoch", 0)}
         return {}
 
     def trial(self, key: str) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def trial_tags(info: Mapping[str, Any]) -> dict[str, str]:
         "rho": config.get("optim", {}).get("sam", {}).get("rho"),
         "train_noise": "+".join(training_noise(config)) or "none",
         "seed": info.get("seed"),
+        "grid": "small" if info.get("fidelity") else None,
         "mlflow.source.name": f"murk run {info['study']}",
         "mlflow.source.type": "LOCAL",
     }

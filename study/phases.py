@@ -12,16 +12,20 @@ from analysis.pareto import front_of
 from analysis.selection import top_of, top_per
 from study.config import StudyConfig, TrialConfig
 from study.config_phases import DEFAULT_ENDPOINTS, ConfirmPhase, Phase, SearchPhase, TrainPhase
+from study.config_search import SearchConfig
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
 from study.data.real import RealImages, prepare_all_real
 from study.estimate import check_budget
+from study.finalists import measure_finalists
 from study.footprint import footprint
 from study.ledger import Ledger, TrialSpec
+from study.optunastore import Mirror
 from study.override import apply
 from study.places import Places, redact, resolve_places
 from study.plan import refuse_what_cannot_run
 from study.possible import configs_of
+from study.repeats import Contender, run_repeats
 from study.reporting import closing_lines, write_study_report
 from study.search import Interrupted, PhaseSummary, run_list, run_search, start_ray, stop_ray
 from study.space import for_phase, parse
@@ -30,6 +34,7 @@ from study.studyrecord import open_study, record_phase, record_test_read
 from study.studyrun import StudyRun, candidates_of, say
 from study.tasks import fingerprint_of, prepare_task
 from study.tracking import Tracker
+from study.warmstart import take_trials, taken_trials
 
 DONE, FAILED_TRIALS, INTERRUPTED = 0, 1, 130
 
@@ -60,6 +65,8 @@ def run_study(
         real = _real_images(config, data, places)
         open_study(ledger, loaded, data, real=real, pairs=pairs, tracking_uri=places.tracking_uri, again=again)
         tracker = Tracker(ledger, places.tracking_uri) if config.tracking.enabled else None
+        mirror = Mirror(ledger, config)
+        _learn_of_earlier_studies(config, ledger, storage=str(places.storage))
         runtime = start_ray(config.resources, address=address, verbose=verbose)
         fingerprints = {name: images.fingerprint for name, images in real.items()}
         run = StudyRun(config, ledger, places, data.fingerprint, runtime, fingerprints, data.class_names, pairs=pairs,
@@ -67,6 +74,7 @@ def run_study(
         try:
             if tracker:
                 tracker.start()
+            mirror.start()
             summaries = [_run_phase(run, phase, tracker) for phase in config.phases]
             report = write_study_report(ledger, tracker)
         except Interrupted:
@@ -74,6 +82,7 @@ def run_study(
             return INTERRUPTED
         finally:
             stop_ray(runtime)
+            mirror.close()
             if tracker:
                 tracker.close()
     typer.echo(closing_lines(ledger, report, places, config))
@@ -148,12 +157,24 @@ def _run_phase(run: StudyRun, phase: Phase, tracker: Tracker | None) -> PhaseSum
     if isinstance(phase, SearchPhase):
         _meet_teachers(run, config)
         summary = _search(run, phase, config)
+    elif isinstance(phase, ConfirmPhase) and phase.adaptive is not None:
+        summary = _repeated(run, phase, config)
     else:
         summary = run_list(_specs(run, phase, config), phase=phase.name, ledger=run.ledger, runtime=run.runtime)
-    record_phase(run.ledger, phase, status="finished", trials=summary.keys)
+    extra: dict[str, Any] = {}
+    if isinstance(phase, SearchPhase) and (finalists := measure_finalists(run, phase, config.search, summary.done)):
+        extra["finalists"] = finalists
+    record_phase(run.ledger, phase, status="finished", trials=summary.keys, **extra)
     if phase.kind != "search":
         record_test_read(run.ledger, phase.name, summary.keys)
     return summary
+
+
+def _learn_of_earlier_studies(config: StudyConfig, ledger: Ledger, *, storage: str) -> None:
+    """Take over the trials that searches start warm from, once for a study, before Ray starts."""
+    for phase in config.phases:
+        if isinstance(phase, SearchPhase):
+            take_trials(ledger, phase, for_phase(config, phase), storage=storage)
 
 
 def _meet_teachers(run: StudyRun, config: StudyConfig) -> None:
@@ -173,7 +194,7 @@ def _search(run: StudyRun, phase: SearchPhase, config: StudyConfig) -> PhaseSumm
 
     summary = run_search(
         search, space=parse(search.space, config), spec_of=spec_of, phase=phase.name, ledger=run.ledger,
-        runtime=run.runtime, facts_of=facts_of, num_images=run.num_train,
+        runtime=run.runtime, facts_of=facts_of, num_images=run.num_train, past=taken_trials(run.ledger, phase),
     )  # fmt: skip
     if summary.skipped:
         say(f"{phase.name}: {summary.skipped} suggestions broke a constraint before training and were not trained")
@@ -194,6 +215,26 @@ def _specs(run: StudyRun, phase: TrainPhase | ConfirmPhase, config: StudyConfig)
     return [run.spec(setting, phase, number=i, params=params) for i, (setting, params) in enumerate(seeded)]
 
 
+def _repeated(run: StudyRun, phase: ConfirmPhase, config: StudyConfig) -> PhaseSummary:
+    """A confirm phase whose contenders may get more seeds; the first seeds' trials have the numbers that they had."""
+    chosen, seeds = _chosen(run, phase), phase.all_seeds(config.train.seed)
+    first, contenders = len(phase.seeds), []
+    for place, key in enumerate(chosen):
+        setting, params = _confirmed(run, phase, key)
+        specs = []
+        for turn, seed in enumerate(seeds):
+            number = place * first + turn if turn < first else turn * len(chosen) + place
+            specs.append(run.spec(apply(setting, {"train.seed": seed}), phase, number=number, params=params))
+        contenders.append(Contender(key, specs))
+    return run_repeats(run, phase, contenders, _searched(run, phase).objectives[0].metric)
+
+
+def _searched(run: StudyRun, phase: ConfirmPhase) -> SearchConfig:
+    """The search that a confirm phase chooses from."""
+    source = next(item for item in run.config.phases if item.name == phase.of)
+    return getattr(source, "search", None) or run.config.search
+
+
 def _confirmed(run: StudyRun, phase: ConfirmPhase, key: str) -> tuple[TrialConfig, dict[str, Any]]:
     record = run.ledger.trial(key)
     config = TrialConfig.model_validate(record["config"])
@@ -212,9 +253,7 @@ def _chosen(run: StudyRun, phase: ConfirmPhase) -> list[str]:
     known = {item["name"]: item for item in (run.ledger.read_json("study.json") or {})["phases"]}
     if selected := known.get(phase.name, {}).get("selected"):
         return selected
-    source = next(item for item in run.config.phases if item.name == phase.of)
-    assert isinstance(source, SearchPhase)
-    search = source.search or run.config.search
+    search = _searched(run, phase)
     objective, *more = search.objectives
     try:
         candidates = candidates_of(

@@ -23,6 +23,7 @@ from study.data.prepare import allot
 from study.data.real import list_real, open_real
 from study.data.sources import open_source
 from study.estimate import Cost, Sizes, check_budget, epochs_of, measure, trial_seconds, without_weights
+from study.grids import part_of
 from study.nodes import total
 from study.override import apply
 from study.places import resolve_places
@@ -262,7 +263,19 @@ def _plan_confirm(study: StudyConfig, phase: ConfirmPhase, costs: _Costs) -> Pha
     top = min(phase.top * groups, source.search.trials)
     shares = _by_method(draws, equal=phase.per == "method.name")
     config = for_phase(study, phase)
-    return _estimated(PhasePlan(phase, config, top * len(phase.seeds)), shares, costs)
+    plan = PhasePlan(phase, config, top * len(phase.seeds), notes=_seed_notes(phase, study, top))
+    return _estimated(plan, shares, costs)
+
+
+def _seed_notes(phase: ConfirmPhase, study: StudyConfig, top: int) -> tuple[str, ...]:
+    """Which seeds may follow, and what they add at most."""
+    further = phase.all_seeds(study.train.seed)[len(phase.seeds) :]
+    if phase.adaptive is None or not further:
+        return ()
+    return (
+        f"those that validation does not part from the best get more seeds, {phase.adaptive.step} at a time: "
+        f"{', '.join(map(str, further))}; at most {top * len(further)} trials more, which are not estimated",
+    )
 
 
 def _by_method(configs: list[TrialConfig], *, equal: bool = False) -> dict[str, tuple[float, list[TrialConfig]]]:
@@ -320,4 +333,11 @@ def _notes(config: StudyConfig, space: Space) -> tuple[str, ...]:
     notes += remarks(search, space.domains)
     if search.scheduler is not None:
         notes.append("asha stops poor trials early, so the search may take much less than estimated")
+    if (part := part_of(search.fidelity, config)) and search.fidelity is not None:
+        notes.append(
+            f"trials are scored by {part['images']} images under {', '.join(part['corruptions'])} at severity "
+            f"{', '.join(map(str, part['severities']))}; the best {search.fidelity.finalists} get the whole grid"
+        )
+    if search.warm_start:
+        notes.append(f"the sampler is told of trials of {', '.join(search.warm_start)} first; they are not counted")
     return tuple(notes)

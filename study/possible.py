@@ -18,6 +18,7 @@ from study.data.prepare import allot
 from study.data.real import list_real, open_real
 from study.data.source import Source
 from study.data.sources import open_source
+from study.origins import warm_problems
 from study.override import apply
 from study.places import resolve_places
 from study.problems import Path as KeyPath
@@ -51,6 +52,8 @@ def refuse_what_cannot_run(study: StudyConfig, *, storage: str | None = None) ->
         problems += [problem for problem in network_problems(network) if problem not in problems]
     if not problems:
         problems = list(dict.fromkeys(_teachers(study, storage)))
+        place = storage or str(resolve_places(study.tracking, cwd=Path.cwd()).storage)
+        problems += warm_problems(study, storage=place)
     if problems:
         raise ProblemsError(problems)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STATE_FILE = "mlflow.json"
 LEDGER_FILES = (
     "trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "heads.parquet", "examples.npz",
-    "retrieval.parquet", "verification.parquet",
+    "retrieval.parquet", "verification.parquet", "cells-full.parquet", "validation.parquet",
 )  # fmt: skip
 MODEL_FILES = ("model.safetensors", "model.json")
 STUDY_FILES = {"study.json": "ledger/study.json", "study.yaml": "study.yaml"}
@@ -148,7 +148,8 @@ class Projection:
         self._settle(trial)
 
     def _settle(self, trial: Trial) -> None:
-        if trial.shown in {"finished", "pruned"}:
+        later = trial.info.get("fidelity")  # a finalist's figures on the whole grid come after its end
+        if trial.shown == "pruned" or (trial.shown == "finished" and not later):
             self._settled[trial.key] = replace(trial, events=[trial.events[0], trial.events[-1]])
 
     def _create(self, trial: Trial, record: RunRecord) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.constraints import is_feasible
+from analysis.fidelity import chosen_value, judged
 from analysis.report import ReportPaths, write_report
 from analysis.selection import Candidate, ranked
 from study.config import StudyConfig
 from study.config_phases import SearchPhase
+from study.finalists import agreement_line
 from study.ledger import Ledger
 from study.places import Places, redact, resolve_places, resolve_tracking, sqlite_path
 
@@ -100,31 +102,37 @@ def best_line(ledger: Ledger, config: StudyConfig) -> str:
         return ""
     search = searches[-1].search or config.search
     objective = search.objectives[0]
-    finished = [key for key in _keys_of(ledger, searches[-1].name) if ledger.status(key) == "finished"]
+    keys, finalists = _keys_of(ledger, searches[-1].name)
+    found = {key: ledger.metrics(key) for key in keys if ledger.status(key) == "finished"}
     candidates = [
-        Candidate(key, ledger.metrics(key).get(objective.metric, math.nan), ledger.trial(key)["number"])
-        for key in finished
-        if is_feasible(search.limits, ledger.metrics(key))
-    ]
+        Candidate(
+            key, chosen_value(metrics, objective.metric) if finalists else metrics.get(objective.metric, math.nan),
+            ledger.trial(key)["number"],
+        )
+        for key, metrics in found.items()
+        if (not finalists or key in finalists) and is_feasible(search.limits, judged(metrics))
+    ]  # fmt: skip
     ranking = ranked(candidates, goal=objective.goal)
-    if finished and not candidates:
-        return f"none of the {len(finished)} finished trials of the search keeps {' and '.join(search.constraints)}\n"
+    if found and not candidates:
+        return f"none of the {len(found)} finished trials of the search keeps {' and '.join(search.constraints)}\n"
     if not ranking:
         return "no trial of the search finished\n"
     chosen = ranking[0]
     lower = objective.metric == "acc/noise" and not config.noise.validation  # it is the mean over lower sides then
     params = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
                        for name, value in ledger.trial(chosen.key)["params"].items())  # fmt: skip
-    return (
-        f"best trial of {len(finished)}: number {chosen.number} ({chosen.key}), {objective.metric} "
-        f"{chosen.value:.3f} on validation images{' at lower sides' if lower else ''}\n  {params}\n"
+    return agreement_line(ledger, searches[-1], search) + (
+        f"best trial of {len(found)}: number {chosen.number} ({chosen.key}), {objective.metric} "
+        f"{chosen.value:.3f} on validation images{' at lower sides' if lower else ''}"
+        f"{f', of {len(finalists)} finalists' if finalists else ''}\n  {params}\n"
     )
 
 
-def _keys_of(ledger: Ledger, phase: str) -> list[str]:
-    """The trials that a phase counts as its own; those of earlier settings (`--again`) stay out."""
+def _keys_of(ledger: Ledger, phase: str) -> tuple[list[str], list[str]]:
+    """The trials that a phase counts as its own, and its finalists; those of earlier settings (`--again`) stay out."""
     phases = (ledger.read_json("study.json") or {}).get("phases", ())
-    return next((item["trials"] for item in phases if item["name"] == phase), [])
+    found = next((item for item in phases if item["name"] == phase), {"trials": []})
+    return found["trials"], found.get("finalists") or []
 
 
 def closing_lines(ledger: Ledger, report: ReportPaths, places: Places, config: StudyConfig) -> str:

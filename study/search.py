@@ -17,7 +17,7 @@ from study.ledger import Ledger, TrialSpec
 from study.progress import Board, ProgressLine
 from study.runtime import Interrupted, Runtime, StopRequest, catch_signals, start_ray, stop_ray
 from study.searcher import FactsOf, OptunaSource
-from study.trialsource import ListSource, Source, Space, SpecOf
+from study.trialsource import ListSource, PastTrial, Source, Space, SpecOf
 
 if TYPE_CHECKING:
     from study.bridge import LedgerAsha
@@ -68,6 +68,7 @@ def run_search(
     trainable: Trainable | None = None,
     facts_of: FactsOf | None = None,
     num_images: int = 1,
+    past: Sequence[PastTrial] = (),
 ) -> PhaseSummary:
     """Run a search phase from where the ledger stands to its number of trials.
 
@@ -77,12 +78,13 @@ def run_search(
         facts_of: A trial's metrics that its configuration alone decides; suggestions that break a constraint by them
             are not trained.
         num_images: Training images, by which a scheduler in gradient passes counts.
+        past: Trials of earlier studies that the sampler is told of.
 
     Raises:
         Interrupted: Someone asked to stop; trials under way have saved.
         ValueError: No suggestion gives a valid trial, or none keeps the constraints.
     """
-    source = OptunaSource(space, search, spec_of=spec_of, ledger=ledger, phase=phase, facts_of=facts_of)
+    source = OptunaSource(space, search, spec_of=spec_of, ledger=ledger, phase=phase, facts_of=facts_of, past=past)
     source.feed()
     board = _board(source, ledger, runtime, phase=phase, total=search.trials, known=list(source.known))
     num_ended = sum(status != "running" for status in source.known.values())

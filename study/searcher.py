@@ -12,7 +12,7 @@ import json
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -25,7 +25,7 @@ from study.ledger import Ledger, Status, TrialSpec
 from study.outcomes import Outcome, course, number, outcome_of
 from study.samplers import Memory, make_sampler
 from study.suggestions import Refused, SuggestionLog, Suggestions
-from study.trialsource import Space, SpecOf
+from study.trialsource import PastTrial, Space, SpecOf
 
 MAX_ASKS = 100
 """Suggestions in a row that give no new trial before the space counts as exhausted."""
@@ -44,6 +44,7 @@ class OptunaSource:
         spec_of: Makes the trial of sampled keys; its key says whether it is known already.
         phase: The search phase, whose trials the ledger is asked for.
         facts_of: For constraints that can be judged before training; a suggestion that breaks one is not trained.
+        past: Trials of earlier studies to tell Optuna of first; they are never among `known`.
 
     Attributes:
         exhausted: Whether suggestions gave nothing new any more.
@@ -60,6 +61,7 @@ class OptunaSource:
         ledger: Ledger,
         phase: str,
         facts_of: FactsOf | None = None,
+        past: Sequence[PastTrial] = (),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.metric = search.objectives[0].metric
@@ -77,6 +79,7 @@ class OptunaSource:
         self._ledger = ledger
         self._phase = phase
         self._log = SuggestionLog(ledger, phase)
+        self._past = past
         self._known: dict[str, Status] = {}
         self._asked: dict[str, Trial] = {}
         self._again: deque[tuple[TrialSpec, Suggestions]] = deque()
@@ -100,6 +103,8 @@ class OptunaSource:
         Trials of this phase that its present settings would not give are left aside.
         """
         suggestions = self._log.read()
+        for trial in self._past:
+            self._tell_warm(trial)
         for key in self._ledger.keys(self._phase):
             record = self._ledger.trial(key)
             self._next_number = max(self._next_number, record["number"] + 1)
@@ -276,6 +281,13 @@ class OptunaSource:
             outcome = Outcome(refused.state, refused.values, refused.constraints)
             self._add(past_trial(drawn, outcome, refused.epochs, refused.attrs), suggestion)
 
+    def _tell_warm(self, trial: PastTrial) -> None:
+        drawn = self._drawn_again(trial.params)
+        if drawn is not None:
+            epochs = {} if len(self._search.objectives) > 1 else trial.course
+            outcome = outcome_of(self._search, trial.status, trial.metrics)
+            self._study.add_trial(past_trial(drawn, outcome, epochs, names={"murk.warm": trial.origin}))
+
     def _add(self, trial: FrozenTrial, suggestion: str) -> None:
         self._study.add_trial(trial)
         self._memory.name(self._study.get_trials(deepcopy=False)[-1]._trial_id, suggestion)
@@ -293,28 +305,35 @@ class OptunaSource:
             self.on_epoch(spec.key, epoch, {self.metric: value})
 
     def _drawn_again(self, params: dict[str, Any]) -> FixedTrial | None:
-        """An earlier draw repeated, for its distributions; None where the space of today would not give it."""
-        fixed = FixedTrial(self._space.encode(params))
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # FixedTrial's way to say "out of range"
-                drawn = self._space.suggest(fixed)
-        except (ValueError, UserWarning):
-            return None
-        return fixed if drawn == params else None
+        return drawn_again(self._space, params)
+
+
+def drawn_again(space: Space, params: Mapping[str, Any]) -> FixedTrial | None:
+    """An earlier draw repeated, for its distributions; None where the space of today would not give it."""
+    fixed = FixedTrial(space.encode(params))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # FixedTrial's way to say "out of range"
+            drawn = space.suggest(fixed)
+    except (ValueError, UserWarning):
+        return None
+    return fixed if drawn == params else None
 
 
 def past_trial(
-    drawn: FixedTrial, outcome: Outcome, epochs: Mapping[int, float], attrs: Mapping[str, Any]
+    drawn: FixedTrial, outcome: Outcome, epochs: Mapping[int, float], attrs: Mapping[str, Any] | None = None,
+    *, names: Mapping[str, Any] | None = None,
 ) -> FrozenTrial:  # fmt: skip
-    """A trial of an earlier launch, as Optuna takes it.
+    """A trial of an earlier launch, or of an earlier study, as Optuna takes it.
 
     Args:
         attrs: Its system attributes, such as its generation.
+        names: What people are told of it.
     """
     return create_trial(
         state=TrialState[outcome.state], values=outcome.values, params=drawn.params, distributions=drawn.distributions,
-        intermediate_values=dict(epochs), system_attrs=dict(attrs), constraints=dict(outcome.constraints),
+        intermediate_values=dict(epochs), system_attrs=dict(attrs or {}), user_attrs=dict(names or {}),
+        constraints=dict(outcome.constraints),
     )  # fmt: skip
 
 

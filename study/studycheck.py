@@ -17,6 +17,7 @@ from study.override import apply
 from study.places import redact
 from study.problems import Path, Problem, ProblemsError, near_text, shown
 from study.readable import value_problems
+from study.searchcheck import grid_problems, search_problems
 from study.space import SAMPLES, for_phase, parse
 from study.spaceread import key_problem
 from study.teachers import phase_problem
@@ -25,6 +26,7 @@ from study.teachers import phase_problem
 def check_study(study: StudyConfig) -> list[Problem]:
     """All problems between the parts of a study whose settings are valid one by one."""
     problems = [*_baseline(study), *_normaliser(study), *_endpoints(study), *_repeated(study)]
+    problems += grid_problems(study)
     for index, phase in enumerate(study.phases):
         problems += _phase(study, phase, ("phases", index))
     if not any(isinstance(phase, SearchPhase) for phase in study.phases):
@@ -109,6 +111,7 @@ def _phase(study: StudyConfig, phase: Phase, path: Path) -> Iterator[Problem]:
         where = (*path, "search") if phase.search is not None else ("search",)
         yield from _space(config, where)
         yield from _grace(config, where)
+    yield from search_problems(study, phase, config, path)
     space = config.search.space if isinstance(phase, SearchPhase) else {}
     yield from _curriculum(config, space)
     yield from _update(config, space)

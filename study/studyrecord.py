@@ -124,14 +124,21 @@ def changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = ""
     for name in sorted(before.keys() | after.keys()):
         if not prefix and name in {"resources", "tracking", "report"}:
             continue
-        if f"{prefix}{name}" in {"data.path", "noise.real", "task.pairs", "task.images"}:
-            continue  # a place; what lies there has a fingerprint
+        if f"{prefix}{name}" in {"data.path", "noise.real", "task.pairs", "task.images", "search.optuna_storage"}:
+            continue  # a place; what lies there has a fingerprint, or is never read
         one, other = before.get(name), after.get(name)
         if isinstance(one, dict) and isinstance(other, dict):
             changed += changed_keys(one, other, f"{prefix}{name}.")
-        elif one != other:
+        elif _said(one) != _said(other):
             changed.append(f"{prefix}{name}")
     return changed
+
+
+def _said(value: Any) -> Any:
+    """A value without the settings in it that say nothing, which older records lack; and without mere means."""
+    if isinstance(value, dict):
+        return {name: _said(item) for name, item in value.items() if item is not None and name != "optuna_storage"}
+    return [_said(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_restated(ledger: Ledger, record: dict[str, Any], config: dict[str, Any]) -> bool:

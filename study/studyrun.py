@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.constraints import Constraint, broken, is_feasible, total_excess
+from analysis.fidelity import chosen_value, judged
 from analysis.selection import Candidate, top_of
 from study.config import StudyConfig, TrialConfig
 from study.config_method import teacher_kind, teacher_phase, teachers_of
 from study.config_phases import ConfirmPhase, Phase, SearchPhase
+from study.config_search import SearchConfig
+from study.grids import part_of
 from study.ledger import Ledger, TrialSpec, trial_key
 from study.places import Places, redact
 from study.search import Runtime
@@ -44,10 +47,11 @@ class StudyRun:
         teacher = self.teacher(config)
         digest = "/".join(teacher[name] for name in ("digest", "direct_digest") if name in teacher)
         pairs = "" if role == "search" else self.pairs
+        part = part_of(self._search(phase).fidelity, config) if role == "search" else {}
         return TrialSpec(
             key=trial_key(
                 config, fingerprint=self.fingerprint, role=role, phase=phase.name, real=real,
-                teacher=digest, pairs=pairs,
+                teacher=digest, pairs=pairs, fidelity=part,
             ),
             study=self.config.name,
             phase=phase.name,
@@ -62,7 +66,11 @@ class StudyRun:
             real=real,
             teacher=teacher,
             pairs=pairs,
+            fidelity=part,
         )  # fmt: skip
+
+    def _search(self, phase: Phase) -> SearchConfig:
+        return getattr(phase, "search", None) or self.config.search
 
     def teacher(self, config: TrialConfig) -> dict[str, str]:
         """Where a trial's teachers lie and the digests of their weights; empty for a method without one.
@@ -142,6 +150,8 @@ def candidates_of(
 ) -> list[Candidate]:
     """The finished trials of a phase's present settings (a changed study has others beside them) that keep constraints.
 
+    Of a search that was scored by a small grid its finalists, by their figures on the whole one.
+
     Args:
         others: Further metrics to carry, for a choice by several objectives.
 
@@ -149,22 +159,27 @@ def candidates_of(
         ValueError: Trials finished, but none keeps the constraints; the message says how close the nearest came.
     """
     known = {item["name"]: item for item in (run.ledger.read_json("study.json") or {})["phases"]}
+    finalists = known[phase].get("finalists")
     finished = [
-        (record, run.ledger.metrics(key)) for key in known[phase]["trials"]
+        (record, run.ledger.metrics(key)) for key in finalists or known[phase]["trials"]
         if run.ledger.status(key) == "finished" and (record := run.ledger.trial(key))
     ]  # fmt: skip
-    kept = [(record, metrics) for record, metrics in finished if is_feasible(limits, metrics)]
+    kept = [(record, metrics) for record, metrics in finished if is_feasible(limits, judged(metrics))]
     if finished and not kept:
-        record, metrics = min(finished, key=lambda item: (total_excess(limits, item[1]), item[0]["number"]))
+        record, metrics = min(finished, key=lambda item: (total_excess(limits, judged(item[1])), item[0]["number"]))
         raise ValueError(
             f"none of the {len(finished)} finished trials of {phase!r} keeps its constraints; the nearest, number "
-            f"{record['number']} ({record['key']}), breaks {broken(limits, metrics)}; search on with more trials, or "
-            "loosen search.constraints under another study name"
+            f"{record['number']} ({record['key']}), breaks {broken(limits, judged(metrics))}; search on with more "
+            "trials, or loosen search.constraints under another study name"
         )
+
+    def figure(metrics: Mapping[str, float], name: str) -> float:
+        return chosen_value(metrics, name) if finalists else metrics.get(name, math.nan)
+
     return [
         Candidate(
-            record["key"], metrics.get(metric, math.nan), record["number"], record["config"],
-            tuple(metrics.get(name, math.nan) for name in others),
+            record["key"], figure(metrics, metric), record["number"], record["config"],
+            tuple(figure(metrics, name) for name in others),
         )
         for record, metrics in kept
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from study.config import TrialConfig
 from study.config_task import Retrieval, Verification
 from study.data.image_set import DataSplits, ImageSet
 from study.data.pairs import prepare_pairs
-from study.evaluate import Cell, Evaluation, Heads, evaluate, subset
+from study.evaluate import Cell, Evaluation, Heads, evaluate, share_by_class, subset
 from study.ranks import Ranks
 from study.retrieval import evaluate_retrieval, has_mate, whole_classes
 from study.validation_pairs import validation_pairs
@@ -28,6 +28,8 @@ def evaluate_task(
     ranks: Ranks,
     heads: Heads | None = None,
     pairs: PairSet | None = None,
+    most: int | None = None,
+    keep_predictions: bool | None = None,
 ) -> Evaluation:
     """Evaluate a method on every cell by the task of its config; its network is in evaluation mode already.
 
@@ -37,28 +39,35 @@ def evaluate_task(
     Args:
         heads: Of a method with several classifiers, for the task `classification`.
         pairs: What verification is tested on, in place of `images`.
+        most: Validation images to read at most, of those that validation reads, by their classes' shares.
+        keep_predictions: Left out: those of the test.
     """
     noise, task, lens = config.noise, config.task, config.resolution.evaluation_lens
     is_test, limit, keyed = split == "test", noise.validation_images, config.data.split_seed
+    keep = is_test if keep_predictions is None else keep_predictions
     if task.name == "classification":
+        positions = None if is_test else subset(images, limit, seed=keyed)
+        if positions is not None and most is not None:
+            positions = share_by_class(images, positions, most, seed=keyed)
         return evaluate(
             method.predict, images, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale, lens=lens,
-            batch_size=config.train.eval_batch_size, positions=None if is_test else subset(images, limit, seed=keyed),
-            keep_predictions=is_test, heads=heads,
+            batch_size=config.train.eval_batch_size, positions=positions, keep_predictions=keep, heads=heads,
         )  # fmt: skip
     assert isinstance(method, Viewed)
     if isinstance(task, Retrieval):
         return evaluate_retrieval(
             method.view, images, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale, lens=lens,
             batch_size=config.train.eval_batch_size, at=task.at, reference=task.reference, normalise=task.normalise,
-            positions=None if is_test else whole_classes(images, limit, seed=keyed), keep_predictions=is_test,
+            positions=None if is_test else whole_classes(images, min(limit, most or limit), seed=keyed),
+            keep_predictions=keep,
         )  # fmt: skip
     if not is_test:
-        pairs = validation_pairs(images, count=task.validation_pairs, seed=keyed)
+        count = min(task.validation_pairs, most or task.validation_pairs)
+        pairs = validation_pairs(images, count=count, seed=keyed)
     assert pairs is not None
     return evaluate_pairs(
         method.view, pairs, cells, split=split, seed=noise.seed, ranks=ranks, scale=noise.scale, lens=lens,
-        batch_size=config.train.eval_batch_size, reference=task.reference, keep_predictions=is_test,
+        batch_size=config.train.eval_batch_size, reference=task.reference, keep_predictions=keep,
     )  # fmt: skip
 
 

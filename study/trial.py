@@ -29,7 +29,7 @@ from study.data.prepare import prepare_data
 from study.data.real import prepare_all_real
 from study.evaluate import Cell, Evaluation, Heads, reestimate_bn, subset
 from study.footprint import footprint, latency_ms
-from study.grids import grid_of_test, grid_of_validation
+from study.grids import grid_of_test, grid_of_validation, small_grid
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
@@ -230,10 +230,13 @@ def _total_passes(run: Run, progress: checkpoint.Progress) -> float:
 
 
 def _validate(run: Run, *, heads: Heads | None = None) -> Evaluation:
+    """On the validation grid, or on the part of it that scores this trial."""
     run.method.network.eval()
+    part = run.spec.fidelity
+    cells = small_grid(run.config, part) if part else grid_of_validation(run.config)
     return evaluate_task(
-        run.config, run.method, run.data.validation, grid_of_validation(run.config), split="validation",
-        ranks=run.ranks, heads=heads,
+        run.config, run.method, run.data.validation, cells, split="validation",
+        ranks=run.ranks, heads=heads, most=part.get("images"),
     )  # fmt: skip
 
 
@@ -279,7 +282,8 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
         adapted = _adapted(run)
     if run.ranks.is_first:
         bn = "reestimated" if done else "trained"
-        whole = whole._replace(cells=[*({**row, "bn": bn} for row in whole.cells), *adapted])
+        own = {"bn": bn, **({"grid": "small"} if run.spec.fidelity else {})}
+        whole = whole._replace(cells=[*({**row, **own} for row in whole.cells), *adapted])
         _write(run, metrics, whole, bn=bn, epoch=progress.epoch)
     run.ranks.barrier()
     run.reporter.report(metrics, epoch=progress.epoch, final=True)

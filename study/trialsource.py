@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from study.ledger import Ledger, Status, TrialSpec
 
 SpecOf = Callable[[dict[str, Any], int], TrialSpec]
 """(sampled dotted keys, number) -> the trial; raises ValueError where the keys do not go together."""
+
+
+class PastTrial(NamedTuple):
+    """A trial of an earlier study that the sampler is told of; none of this study's own.
+
+    Attributes:
+        origin: `STUDY/KEY`.
+        course: Objective after each epoch.
+    """
+
+    origin: str
+    params: dict[str, Any]
+    status: Status
+    metrics: dict[str, float]
+    course: dict[int, float]
 
 
 class Source(Protocol):
