@@ -42,6 +42,7 @@ class TrialSpec:
         teacher: Of a method that has one: the `place` (folder or URL) and the `digest` of its weights; of a second one
             `direct_place` and `direct_digest`.
         pairs: Fingerprint of the pairs that verification is tested on; empty in a search and for other tasks.
+        system_metrics: Whether the trial samples the load of its machine.
     """
 
     key: str
@@ -58,6 +59,7 @@ class TrialSpec:
     real: dict[str, str] = field(default_factory=dict)
     teacher: dict[str, str] = field(default_factory=dict)
     pairs: str = ""
+    system_metrics: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-able dict, the inverse of `TrialSpec(**d)`."""
@@ -158,8 +160,8 @@ class Ledger:
         if self.files.exists("trials", spec.key, "trial.json"):
             return False
         record = {**spec.as_dict(), "numerics": NUMERICS, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        record.pop("storage")
-        record.pop("cache_dir")
+        for name in ("storage", "cache_dir", "system_metrics"):  # where and how it runs now, not what it is
+            record.pop(name)
         self.write_bytes(spec.key, "trial.json", _json(record))
         return True
 

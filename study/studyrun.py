@@ -60,6 +60,7 @@ class StudyRun:
             real=real,
             teacher=teacher,
             pairs=pairs,
+            system_metrics=self.config.tracking.system_metrics,
         )  # fmt: skip
 
     def teacher(self, config: TrialConfig) -> dict[str, str]:
