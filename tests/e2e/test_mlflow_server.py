@@ -1,12 +1,15 @@
 """The projection into a real `mlflow server` on PostgreSQL; server and database go away in the middle and come back."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 
 from analysis.load import load
+from study.registry import ALIAS, load_registered
 from study.tracking import Tracker, connect, sync
 from tests.integration.projected import (
     add_epoch,
@@ -15,8 +18,10 @@ from tests.integration.projected import (
     files_of,
     finish,
     history,
+    meaning_of,
     picture_of,
     runs_of,
+    use_real_weights,
     whole_study,
     write_study,
 )
@@ -72,6 +77,40 @@ def test_what_goes_away_and_comes_back_has_everything_once(tmp_path, database):
         forget_state(ledger.root)
         assert sync(ledger, uri).runs == 0
         assert picture_of(client, "remote") == before
+
+
+def test_a_lost_database_is_built_again_from_the_ledger(tmp_path, database):
+    server, port, backend = tmp_path / "server", free_port(), database.database("lost")
+    server.mkdir()
+    ledger = write_study(tmp_path / "results", "lost")
+    whole_study(ledger)
+    use_real_weights(ledger, "confirm0")
+    with mlflow_server(server, port, backend=backend) as uri:
+        assert sync(ledger, uri).problems == {}
+        before = meaning_of(connect(uri), "lost")
+        predicted = check_champion(uri, ledger.study)
+    database.drop("lost")
+    shutil.rmtree(server / "artifacts")
+    database.database("lost")
+    with mlflow_server(server, port, backend=backend) as uri:
+        assert sync(ledger, uri).runs == 9
+        assert meaning_of(connect(uri), "lost") == before
+        assert check_champion(uri, ledger.study) == predicted
+        assert str(sync(ledger, uri)).startswith("lost is up to date")
+
+
+def check_champion(uri: str, name: str) -> list[float]:
+    """The confidences of the registered network on its example; it is registered once and of the confirm phase."""
+    versions = connect(uri).search_model_versions(f"name='{name}'")
+    assert [version.tags["murk.trial"] for version in versions] == ["confirm0"]
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        loaded = mlflow.pyfunc.load_model(f"models:/{name}@{ALIAS}")
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert load_registered(name, tracking_uri=uri).class_names == ("bus", "car", "van")
+    return list(loaded.predict(loaded.input_example)["confidence"])
 
 
 def assert_metrics_once(client, run, events) -> None:

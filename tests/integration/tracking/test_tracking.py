@@ -257,3 +257,20 @@ def test_a_trial_that_is_caught_up_with_costs_six_calls(ledger, uri, client):
     counting.calls.clear()
     projection.advance()
     assert counting.calls == {}, "a pass with nothing new asks nothing"
+
+
+def test_a_trial_that_is_followed_costs_nine_calls_and_one_for_each_report(ledger, uri, client):
+    counting = Flaky(client)
+    set_phase(ledger, "p", "search", "running")
+    projection = open_projection(ledger, uri, connect=lambda _: counting)
+    projection.advance(started=["p"])
+    counting.calls.clear()
+    add_trial(ledger, "t0", "p", config("plain"))
+    projection.advance()
+    for epoch in (1, 2, 3):
+        add_epoch(ledger, "t0", epoch)
+        projection.advance()
+    finish(ledger, "t0", epoch=3)
+    projection.advance()
+    of_the_phase = 2  # its counts changed twice
+    assert sum(counting.calls.values()) - of_the_phase == 9 + 4, counting.calls
