@@ -222,3 +222,9 @@ class TrackingConfig(Section):
     enabled: bool = Field(default=True, description="Write to MLflow; the ledger is always written.")
     uri: str | None = Field(default=None, description="MLflow server; left out: SQLite in the storage place.")
     storage: str | None = Field(default=None, description="Folder or fsspec URL for records and checkpoints.")
+    system_metrics: bool = Field(
+        default=False, description="Sample the load of the machine that runs a trial's first worker, every 10 s."
+    )
+    register_best: bool = Field(
+        default=True, description="Register the study's best model in MLflow under its name, alias champion."
+    )

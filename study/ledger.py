@@ -46,6 +46,7 @@ class TrialSpec:
             `direct_place` and `direct_digest`.
         pairs: Fingerprint of the pairs that verification is tested on; empty in a search and for other tasks.
         fidelity: The part of the validation grid that a search scores it by; empty for the whole.
+        system_metrics: Whether the trial samples the load of its machine.
     """
 
     key: str
@@ -63,6 +64,7 @@ class TrialSpec:
     teacher: dict[str, str] = field(default_factory=dict)
     pairs: str = ""
     fidelity: dict[str, Any] = field(default_factory=dict)
+    system_metrics: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-able dict, the inverse of `TrialSpec(**d)`."""
@@ -168,8 +170,8 @@ class Ledger:
         if self.files.exists("trials", spec.key, "trial.json"):
             return False
         record = {**spec.as_dict(), "numerics": NUMERICS, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        record.pop("storage")
-        record.pop("cache_dir")
+        for name in ("storage", "cache_dir", "system_metrics"):  # where and how it runs now, not what it is
+            record.pop(name)
         self.write_bytes(spec.key, "trial.json", _json(record))
         return True
 

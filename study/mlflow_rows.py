@@ -14,6 +14,8 @@ from analysis.records import TrialRecord, config_id, to_frame, training_noise
 from study.places import redact
 
 MAX_METRICS_PER_BATCH = 1000
+MAX_ITEMS_PER_BATCH = 1000
+"""Metrics, params and tags together."""
 MAX_ENTRIES_PER_BATCH = 100
 MAX_PARAM_CHARACTERS = 6000
 MAX_TAG_CHARACTERS = 5000
@@ -90,6 +92,28 @@ def end_tags(status: str, events: Sequence[Mapping[str, Any]]) -> dict[str, str]
     return {"murk.status": status, "murk.error": _tag(error) if status == "failed" else ""}
 
 
+def machine_tags(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Tags that say on what and by which code something ran: of the event that began a trial's latest attempt, or of
+    `study.json`; those that it does not tell are left out.
+
+    The commit goes by the name under which MLflow shows it; where it is not known, only `murk.commit` says so.
+    """
+    tags: dict[str, Any] = {name: facts.get(name) for name in ("hardware", "workers")}
+    if facts.get("versions"):
+        tags["murk.versions"] = " ".join(f"{name}={version}" for name, version in facts["versions"].items())
+    code = facts.get("code") or {}
+    tags["murk.commit"] = code.get("commit")
+    tags["murk.dirty"] = code.get("dirty")
+    if code.get("dirty") is not None:
+        tags["mlflow.source.git.commit"], tags["mlflow.source.git.dirty"] = code["commit"], code["dirty"]
+    return {name: _tag(value) for name, value in tags.items() if value is not None}
+
+
+def start_facts(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The event that began a trial's latest attempt; empty before there is one."""
+    return next((event for event in reversed(events) if event.get("event") in {"start", "resume"}), {})
+
+
 def table_tags(artifact: str) -> dict[str, str]:
     """The tag by which MLflow's UI knows an artifact as a table, as `MlflowClient.log_table` sets it."""
     return {"mlflow.loggedArtifacts": json.dumps([{"path": artifact, "type": "table"}])}
@@ -113,17 +137,44 @@ def metric_rows(events: Iterable[Mapping[str, Any]]) -> list[MetricRow]:
             repeated = event.get("event") == "final" and name.startswith(_OF_THE_LAST_EPOCH)
             if value is not None and math.isfinite(value) and not repeated:
                 rows.append(MetricRow(name, float(value), stamp, step))
+        rows += _usage_rows(event, stamp, step)
     return rows
 
 
-def batches(metrics: Sequence[Any], entries: Sequence[Any]) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
-    """Metrics and entries (params or tags) in parts that MLflow's `log_batch` takes."""
-    parts = max(-(-len(metrics) // MAX_METRICS_PER_BATCH), -(-len(entries) // MAX_ENTRIES_PER_BATCH))
-    for i in range(parts):
-        yield (
-            metrics[i * MAX_METRICS_PER_BATCH : (i + 1) * MAX_METRICS_PER_BATCH],
-            entries[i * MAX_ENTRIES_PER_BATCH : (i + 1) * MAX_ENTRIES_PER_BATCH],
-        )
+def _usage_rows(event: Mapping[str, Any], stamp: int, step: int) -> list[MetricRow]:
+    """What the trial had used by then, and its samples under `system/`, which MLflow's page shows apart."""
+    rows = [
+        MetricRow(f"usage/{name}", float(value), stamp, step)
+        for name, value in (event.get("usage") or {}).items()
+        if value is not None
+    ]
+    for when, values in event.get("system") or ():
+        rows += [
+            MetricRow(f"system/{name}", float(value), int(when * 1000), step)
+            for name, value in values.items()
+            if value is not None
+        ]
+    return rows
+
+
+class Part(NamedTuple):
+    """What goes into one call of `log_batch`."""
+
+    metrics: Sequence[Any]
+    params: Sequence[Any]
+    tags: Sequence[Any]
+
+
+def batches(metrics: Sequence[Any], params: Sequence[Any] = (), tags: Sequence[Any] = ()) -> Iterator[Part]:
+    """Metrics, params and tags in as few parts as MLflow's `log_batch` takes; params and tags go first."""
+    entries = max(-(-len(params) // MAX_ENTRIES_PER_BATCH), -(-len(tags) // MAX_ENTRIES_PER_BATCH))
+    start, number = 0, 0
+    while number < entries or start < len(metrics):
+        span = slice(number * MAX_ENTRIES_PER_BATCH, (number + 1) * MAX_ENTRIES_PER_BATCH)
+        some_params, some_tags = params[span], tags[span]
+        room = min(MAX_METRICS_PER_BATCH, MAX_ITEMS_PER_BATCH - len(some_params) - len(some_tags))
+        yield Part(metrics[start : start + room], some_params, some_tags)
+        start, number = start + room, number + 1
 
 
 def progress_text(statuses: Iterable[str]) -> str:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from study import mlflow_rows
+from study import mlflow_rows, registry
+from study.mlflow_inputs import DatasetRow
 from study.mlflow_rows import MLFLOW_STATUS, MetricRow
 from study.places import redact
+from study.registry import Candidate
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 Kind = Literal["trial", "phase"]
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
+"""Error codes of what MLflow would refuse again; all else is taken for a server that is away."""
 
 
 class TrackingError(ValueError):
@@ -37,6 +41,7 @@ class RunRecord:
         progress: a phase's counts of trials.
         mce: the mean corruption error that is there.
         files: artifact -> digest of the content that is there.
+        datasets: digest of the dataset inputs that are there.
     """
 
     uri: str
@@ -46,6 +51,7 @@ class RunRecord:
     progress: str = ""
     mce: float | None = None
     files: dict[str, str] = field(default_factory=dict)
+    datasets: str = ""
 
     @classmethod
     def parse(cls, state: Mapping[str, Any]) -> RunRecord:
@@ -82,7 +88,24 @@ class Runs:
         self.counts = Counts()
         self._client = client
         self._experiment = _open_experiment(client, study, self.uri, artifact_location)
-        self._known = {_identity(run): run.info.run_id for run in _all_runs(client, self._experiment)}
+        self._known: dict[tuple[Kind, str], str] = {}
+        self._doubtful: set[tuple[Kind, str]] = set()
+        self.look()
+
+    def look(self) -> None:
+        """Learn which runs there are. Of two of one trial or phase the later is deleted.
+
+        A request that timed out, or was sent twice on the way, may have made a run that nobody was told of.
+        """
+        known: dict[tuple[Kind, str], str] = {}
+        for run in _all_runs(self._client, self._experiment):
+            identity = _identity(run)
+            assert identity is not None
+            if identity in known:
+                self._client.delete_run(run.info.run_id)
+            else:
+                known[identity] = run.info.run_id
+        self._known, self._doubtful = known, set()
 
     def record(self, kind: Kind, name: str, state: Mapping[str, Any] | None) -> RunRecord:
         """The recorded state, or an empty one where it speaks of another place or of a run that is gone."""
@@ -93,23 +116,22 @@ class Runs:
     def open(self, kind: Kind, name: str, *, tags: dict[str, str], title: str, start_ms: int | None) -> str:
         """The run that carries this trial's or phase's tag, or a new one; its id.
 
-        MLflow is asked before each creation: an answer may have been lost, or a process may have died before it wrote
-        down what it made.
+        An answer may have been lost, or a process may have died before it wrote down what it made; what there is was
+        asked when this object was made, or since something went wrong.
         """
-        query = f"tags.`murk.{kind}` = '{name}'"
-        found = [run for run in self._client.search_runs([self._experiment], query) if _identity(run) == (kind, name)]
-        if found:
-            run = min(found, key=lambda run: run.info.start_time)
-        else:
+        if (kind, name) in self._doubtful:
+            self.look()
+        if (kind, name) not in self._known:
             start_ms = start_ms or int(time.time() * 1000)
             run = self._client.create_run(self._experiment, start_time=start_ms, tags=tags, run_name=title)
+            self._known[kind, name] = run.info.run_id
             self.counts.runs += 1
-        self._known[kind, name] = run.info.run_id
-        return run.info.run_id
+        return self._known[kind, name]
 
     def forget(self, kind: Kind, name: str) -> None:
         """Look for this run anew at the next pass."""
         self._known.pop((kind, name), None)
+        self._doubtful.add((kind, name))
 
     def log(
         self,
@@ -125,27 +147,58 @@ class Runs:
         values = [Metric(*row) for row in metrics or ()]
         entries = [Param(*item) for item in (params or {}).items()]
         labels = [RunTag(*item) for item in (tags or {}).items()]
-        for part, some in mlflow_rows.batches(values, entries):
-            self._client.log_batch(run_id, metrics=part, params=some)
-        for _, some in mlflow_rows.batches((), labels):
-            self._client.log_batch(run_id, tags=some)
+        for part in mlflow_rows.batches(values, entries, labels):
+            self._client.log_batch(run_id, metrics=part.metrics, params=part.params, tags=part.tags)
         self.counts.metrics += len(values)
 
-    def upload(self, record: RunRecord, artifact: str, content: bytes | None) -> None:
-        """Put content under an artifact's name, unless it is there; None is no file."""
-        if content is None:
+    def log_datasets(self, record: RunRecord, rows: Sequence[DatasetRow]) -> bool:
+        """Say which images a run used, unless it is said; MLflow drops what it has already. Whether it was said now."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+        if not rows or record.datasets == digest:
+            return False
+        inputs = [
+            DatasetInput(
+                Dataset(row.name, row.digest, row.source_type, row.source, profile=row.profile),
+                [InputTag(MLFLOW_DATASET_CONTEXT, row.context)],
+            )
+            for row in rows
+        ]
+        self._client.log_inputs(record.run_id, datasets=inputs)
+        record.datasets = digest
+        return True
+
+    def upload(self, record: RunRecord, contents: Mapping[str, bytes | None]) -> None:
+        """Put contents under artifacts' names in one call, those that are not there yet; None is no file."""
+        digests = {name: hashlib.sha256(data).hexdigest()[:16] for name, data in contents.items() if data is not None}
+        new = {name: digest for name, digest in digests.items() if record.files.get(name) != digest}
+        if not new:
             return
-        digest = hashlib.sha256(content).hexdigest()[:16]
-        if record.files.get(artifact) == digest:
-            return
-        place = PurePosixPath(artifact)
-        parent = str(place.parent)
         with tempfile.TemporaryDirectory(prefix="murk-") as folder:
-            path = Path(folder) / place.name
-            path.write_bytes(content)
-            self._client.log_artifact(record.run_id, str(path), None if parent == "." else parent)
-        record.files[artifact] = digest
-        self.counts.files += 1
+            for name in new:
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(contents[name] or b"")
+            self._client.log_artifacts(record.run_id, folder)
+        record.files |= new
+        self.counts.files += len(new)
+
+    def register(self, name: str, candidate: Candidate) -> str:
+        """Register a network, see `registry.register`; gives its version.
+
+        Raises:
+            ValueError: Its files are damaged, or MLflow refuses it.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return registry.register(self._client, name, candidate)
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            raise ValueError(str(error)) from error
 
     def set_status(self, record: RunRecord, status: str, end_ms: int | None) -> None:
         """Let the run say how its trial or phase stands."""
@@ -171,14 +224,21 @@ def _open_experiment(client: MlflowClient, name: str, uri: str, artifact_locatio
 
 
 def _all_runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
-    """The runs of Murk's making, the earliest last, so that of two with one tag the earliest is kept."""
+    """The runs of Murk's making, in the order in which of two with one tag the first is to be kept."""
+    found: list[Run] = []
     token = None
     while True:
-        page = client.search_runs([experiment], max_results=1000, order_by=["start_time DESC"], page_token=token)
-        yield from (run for run in page if _identity(run) is not None)
+        page = client.search_runs([experiment], max_results=1000, page_token=token)
+        found += [run for run in page if _identity(run) is not None]
         token = page.token
         if not token:
-            return
+            break
+    yield from sorted(found, key=_by_content)
+
+
+def _by_content(run: Run) -> tuple[bool, int, str]:
+    """Puts a run before its double: one with metrics before one without, then the earlier."""
+    return not run.data.metrics, run.info.start_time or 0, run.info.run_id
 
 
 def _identity(run: Run) -> tuple[Kind, str] | None:

@@ -18,9 +18,13 @@ import pandas as pd
 
 from analysis.records import TrialRecord, trial_status
 from study import mlflow_rows
+from study.champion import Finished, champion_of
+from study.data.hashing import digest
+from study.mlflow_inputs import dataset_rows
 from study.mlflow_rows import MetricRow
-from study.mlflow_runs import Counts, RunRecord, Runs
+from study.mlflow_runs import REFUSALS, Counts, RunRecord, Runs
 from study.places import redact
+from study.registry import Candidate
 
 if TYPE_CHECKING:
     from study.ledger import Ledger
@@ -30,9 +34,9 @@ LEDGER_FILES = (
     "trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "heads.parquet", "examples.npz",
     "retrieval.parquet", "verification.parquet", "cells-full.parquet", "validation.parquet",
 )  # fmt: skip
+GRID = "grid.json"
 MODEL_FILES = ("model.safetensors", "model.json")
 STUDY_FILES = {"study.json": "ledger/study.json", "study.yaml": "study.yaml"}
-_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,9 @@ class Projection:
         self._runs = runs
         self._settled: dict[str, Trial] = {}
         self._scored: set[str] = set()
+        self._study: dict[str, Any] = {}
         state = ledger.read_json(STATE_FILE) or {}
+        self._registered: dict[str, str] = state.get("registered", {})
         self._reports: list[str] = list(state.get("reports", ()))
         self._phases = {name: runs.record("phase", name, entry) for name, entry in state.get("phases", {}).items()}
 
@@ -87,7 +93,9 @@ class Projection:
         """
         self._runs.counts.problems = {}
         self._remember(reports)
-        study = self._ledger.read_json("study.json") or {}
+        study = self._study = self._ledger.read_json("study.json") or {}
+        if ending:
+            self._runs.look()
         listed = {item["name"]: item for item in study.get("phases", ())}
         trials = self._trials(ending=ending)
         for name in dict.fromkeys([*listed, *started, *(trial.phase for trial in trials)]):
@@ -101,7 +109,38 @@ class Projection:
                 self._score(name, own, study)
             still = "interrupted" if ending else "running"
             self._close_phase(name, "finished" if entry.get("status") == "finished" else still, own)
+        self._register(trials)
         return self._runs.counts
+
+    # ------------------------------------------------------------------------------------------------- the best network
+    def _register(self, trials: list[Trial]) -> None:
+        """Register the network of a finished study's best trial, unless it is; a damaged one is a problem to tell."""
+        if not self._study.get("config", {}).get("tracking", {}).get("register_best", True):
+            return
+        done = [trial for trial in trials if trial.shown == "finished"]
+        champion = champion_of(
+            self._study,
+            [Finished(t.key, t.phase, t.info.get("number", 0), t.events[-1].get("metrics") or {}) for t in done],
+        )
+        if champion is None or champion.key in self._runs.counts.problems:
+            return
+        run_id = self._record(champion.key).run_id
+        read = {name: self._ledger.read_bytes(champion.key, name) for name in MODEL_FILES}
+        files = {name: content for name, content in read.items() if content is not None}
+        if not run_id or len(files) < len(MODEL_FILES):
+            return
+        state = {"uri": self._runs.uri, "run_id": run_id, "key": champion.key, "digest": digest(*files.values())}
+        if {name: self._registered.get(name) for name in state} == state:
+            return
+        facts = {"murk.reason": champion.reason, "murk.value": f"{champion.metric} {champion.value:.4f}"}
+        found = Candidate(run_id, champion.key, state["digest"], files, facts)
+        try:
+            registered = self._runs.register(self._ledger.study, found)
+        except ValueError as error:
+            self._runs.counts.problems[champion.key] = f"its network cannot be registered: {redact(str(error))}"
+            return
+        self._registered = {**state, "version": registered}
+        self._save_state()
 
     # ------------------------------------------------------------------------------------------------------- one trial
     def _trials(self, *, ending: bool) -> list[Trial]:
@@ -125,7 +164,7 @@ class Projection:
         try:
             self._project(trial)
         except MlflowException as error:
-            if error.error_code not in _REFUSALS:
+            if error.error_code not in REFUSALS:
                 raise
             self._runs.counts.problems[trial.key] = redact(str(error))
             self._runs.forget("trial", trial.key)
@@ -134,13 +173,15 @@ class Projection:
         record = self._record(trial.key)
         if not record.run_id:
             self._create(trial, record)
+        has_new_inputs = self._runs.log_datasets(record, dataset_rows(trial.info, self._study))
         new = trial.events[record.events :]
         rows = mlflow_rows.metric_rows(new)
-        if rows:
-            self._runs.log(record.run_id, metrics=rows)
+        params = mlflow_rows.params(trial.info["config"]) if not record.status else {}
+        if rows or params:
+            self._runs.log(record.run_id, metrics=rows, params=params)
         if record.status != trial.shown or (new and trial.shown != "running"):
             self._show(trial, record)
-        elif not new:
+        elif not (new or has_new_inputs):
             self._settle(trial)
             return
         record.events = len(trial.events)
@@ -163,23 +204,24 @@ class Projection:
 
     def _show(self, trial: Trial, record: RunRecord) -> None:
         """Give the run its files and tags and, after all else, its state."""
-        if not record.status:
-            self._runs.log(record.run_id, params=mlflow_rows.params(trial.info["config"]))
-        for name in LEDGER_FILES if trial.shown != "running" else LEDGER_FILES[:1]:
-            self._runs.upload(record, f"ledger/{name}", self._ledger.read_bytes(trial.key, name))
-        if trial.shown == "finished":
-            for name in MODEL_FILES:
-                self._runs.upload(record, f"model/{name}", self._ledger.read_bytes(trial.key, name))
-            self._show_grid(trial.key, record)
-        self._runs.log(record.run_id, tags=mlflow_rows.end_tags(trial.shown, trial.events))
+        self._runs.upload(record, self._files(trial))
+        tags = mlflow_rows.end_tags(trial.shown, trial.events)
+        tags |= mlflow_rows.machine_tags(mlflow_rows.start_facts(trial.events))
+        if GRID in record.files:
+            tags |= mlflow_rows.table_tags(GRID)
+        self._runs.log(record.run_id, tags=tags)
         self._runs.set_status(record, trial.shown, trial.end_ms)
 
-    def _show_grid(self, key: str, record: RunRecord) -> None:
-        """The whole grid as a table. As `log_table`, which after a crash would append the same rows again."""
-        cells = self._cells(key)
-        if cells is not None:
-            self._runs.upload(record, "grid.json", (cells.to_json(orient="split", index=False) or "").encode())
-            self._runs.log(record.run_id, tags=mlflow_rows.table_tags("grid.json"))
+    def _files(self, trial: Trial) -> dict[str, bytes | None]:
+        """Artifact -> content; the grid as a table like `log_table`'s, which after a crash would append rows again."""
+        read = self._ledger.read_bytes
+        names = LEDGER_FILES if trial.shown != "running" else LEDGER_FILES[:1]
+        found = {f"ledger/{name}": read(trial.key, name) for name in names}
+        if trial.shown == "finished":
+            found |= {f"model/{name}": read(trial.key, name) for name in MODEL_FILES}
+            cells = self._cells(trial.key)
+            found[GRID] = None if cells is None else (cells.to_json(orient="split", index=False) or "").encode()
+        return found
 
     # ------------------------------------------------------------------------------------------------------- one phase
     def _open_phase(self, name: str, kind: str, trials: list[Trial]) -> None:
@@ -194,14 +236,16 @@ class Projection:
         """Bring the phase's run up to date: files of the study, counts of trials, status."""
         record = self._phases[name]
         before = json.dumps(asdict(record))
+        files: dict[str, bytes | None] = {}
         for place, artifact in STUDY_FILES.items():
             content = self._ledger.files.read_bytes(place)
-            self._runs.upload(record, artifact, None if content is None else redact(content.decode()).encode())
-        for place in self._reports:
-            self._runs.upload(record, _report_artifact(place), self._report(place))
+            files[artifact] = None if content is None else redact(content.decode()).encode()
+        files |= {_report_artifact(place): self._report(place) for place in self._reports}
+        self._runs.upload(record, files)
         progress = mlflow_rows.progress_text(trial.shown for trial in trials)
         if progress != record.progress or status != record.status:
-            self._runs.log(record.run_id, tags={"murk.progress": progress, "murk.status": status})
+            tags = {"murk.progress": progress, "murk.status": status} | mlflow_rows.machine_tags(self._study)
+            self._runs.log(record.run_id, tags=tags)
             record.progress = progress
         if status != record.status:
             end_ms = max((trial.end_ms for trial in trials if trial.end_ms), default=None)
@@ -255,7 +299,8 @@ class Projection:
 
     def _save_state(self) -> None:
         phases = {name: asdict(record) for name, record in self._phases.items()}
-        self._ledger.write_json(STATE_FILE, {"uri": self._runs.uri, "phases": phases, "reports": self._reports})
+        self._ledger.write_json(STATE_FILE, {"uri": self._runs.uri, "phases": phases, "reports": self._reports,
+                                             "registered": self._registered})  # fmt: skip
 
 
 def _report_artifact(place: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from noise.families import CORRUPTIONS
+from study.codestate import code_state
 from study.config_phases import DEFAULT_ENDPOINTS, Phase
 from study.config_resolution import ResolutionConfig
 from study.config_search import SearchConfig
@@ -64,6 +65,7 @@ def open_study(
         if not changed:
             # Means and the report's baseline may have changed: the next resume and the report go by those of today.
             means = {"config": config, "baseline": loaded.config.report.baseline, "tracking_uri": tracking_uri}
+            means["code"] = code_state().as_dict()
             means["restated"] = _is_restated(ledger, record, config)
             ledger.write_json("study.json", {**record, **means})
             ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
@@ -97,6 +99,7 @@ def open_study(
         "baseline": loaded.config.report.baseline,
         "groups": {name: corruption.group for name, corruption in CORRUPTIONS.items()},
         "versions": versions(),
+        "code": code_state().as_dict(),
         "phases": [],
         "created": _now(),
         "tracking_uri": tracking_uri,

@@ -67,6 +67,7 @@ class StudyRun:
             teacher=teacher,
             pairs=pairs,
             fidelity=part,
+            system_metrics=self.config.tracking.system_metrics,
         )  # fmt: skip
 
     def _search(self, phase: Phase) -> SearchConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from study import checkpoint
 from study.adapt import adapted_cells
 from study.artifacts import example_images, export_files, head_table
 from study.build import build_method, loop_settings, low_resolution
+from study.codestate import code_state
 from study.config import TrialConfig
 from study.data.image_set import DataSplits, ImageSet
 from study.data.prepare import prepare_data
@@ -35,6 +36,7 @@ from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
 from study.tasks import evaluate_task, fingerprint_of, prepare_task
 from study.teachers import load_teacher
+from study.usage import SAMPLE_S, Usage
 from study.verification import PairSet
 
 _BN_IMAGES = 1024
@@ -88,6 +90,7 @@ class Run:
     should_stop: Callable[[], bool]
     real: Mapping[str, ImageSet] = field(default_factory=dict)
     pairs: PairSet | None = None
+    usage: Usage = field(default_factory=Usage)
 
 
 def run_trial(
@@ -122,10 +125,22 @@ def run_trial(
         return metrics
     if ranks.is_first:
         ledger.create_trial(spec)
-    run = prepare_run(spec, ledger, reporter=reporter, ranks=ranks, should_stop=should_stop)
-    progress = _start(run)
-    _train(run, progress)
-    return _finish(run, progress)
+    usage = _usage(spec, ledger, ranks)
+    try:
+        run = prepare_run(spec, ledger, reporter=reporter, ranks=ranks, should_stop=should_stop)
+        run = replace(run, usage=usage)
+        progress = _start(run)
+        _train(run, progress)
+        return _finish(run, progress)
+    finally:
+        usage.close()
+
+
+def _usage(spec: TrialSpec, ledger: Ledger, ranks: Ranks) -> Usage:
+    """What measures this attempt, on top of those before it."""
+    events = ledger.events(spec.key) if ranks.is_first else []
+    earlier = next((event["usage"] for event in reversed(events) if event.get("usage")), None)
+    return Usage(ranks, earlier=earlier, sample_s=SAMPLE_S if spec.system_metrics else None)
 
 
 def prepare_run(
@@ -185,7 +200,8 @@ def _start(run: Run) -> checkpoint.Progress:
         run.ledger, run.spec.key, network=run.method.network, optimizer=run.optimizer, ranks=run.ranks
     )
     if run.ranks.is_first:
-        facts = {"hardware": hardware(run.ranks.torch_device()), "versions": versions(), "workers": run.ranks.world}
+        facts = {"hardware": hardware(run.ranks.torch_device()), "versions": versions(), "workers": run.ranks.world,
+                 "code": code_state().as_dict()}  # fmt: skip
         if progress is None:
             run.ledger.append(run.spec.key, "start", **facts)
         else:
@@ -220,8 +236,9 @@ def _train(run: Run, progress: checkpoint.Progress) -> None:
         metrics |= {"cost/passes": _total_passes(run, progress), "cost/seconds": progress.seconds}
         progress.history.append(metrics)
         save(progress)
+        used = run.usage.measure()
         if run.ranks.is_first and progress.epoch not in recorded:  # it is, after a fall-back to an older checkpoint
-            run.ledger.append(run.spec.key, "epoch", epoch=progress.epoch, step=0, metrics=metrics, final=False)
+            run.ledger.append(run.spec.key, "epoch", epoch=progress.epoch, step=0, metrics=metrics, final=False, **used)
         run.reporter.report(metrics, epoch=progress.epoch, final=False)
 
 
@@ -280,11 +297,12 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
                            [*validation.extra, *test.extra])  # fmt: skip
         metrics |= as_test(headline(test.cells))
         adapted = _adapted(run)
+    used = run.usage.measure()
     if run.ranks.is_first:
         bn = "reestimated" if done else "trained"
         own = {"bn": bn, **({"grid": "small"} if run.spec.fidelity else {})}
         whole = whole._replace(cells=[*({**row, **own} for row in whole.cells), *adapted])
-        _write(run, metrics, whole, bn=bn, epoch=progress.epoch)
+        _write(run, metrics, whole, bn=bn, epoch=progress.epoch, used=used)
     run.ranks.barrier()
     run.reporter.report(metrics, epoch=progress.epoch, final=True)
     return metrics
@@ -329,7 +347,9 @@ def _clean_batches(run: Run) -> list[torch.Tensor]:
     return found
 
 
-def _write(run: Run, metrics: dict[str, float], found: Evaluation, *, bn: str, epoch: int) -> None:
+def _write(
+    run: Run, metrics: dict[str, float], found: Evaluation, *, bn: str, epoch: int, used: Mapping[str, Any]
+) -> None:
     """Write a finished trial's files; the final event comes last, so a trial is finished only when all are there."""
     key = run.spec.key
     exported = export_files(
@@ -347,7 +367,7 @@ def _write(run: Run, metrics: dict[str, float], found: Evaluation, *, bn: str, e
     if found.heads:
         run.ledger.write_bytes(key, "heads.parquet", parquet_bytes(head_table(run.method, found.heads).assign(bn=bn)))
     run.ledger.write_bytes(key, "cells.parquet", parquet_bytes(pd.DataFrame(found.cells)))
-    run.ledger.append(key, "final", epoch=epoch, step=0, metrics=metrics, final=True)
+    run.ledger.append(key, "final", epoch=epoch, step=0, metrics=metrics, final=True, **used)
     checkpoint.remove(run.ledger, key)
 
 

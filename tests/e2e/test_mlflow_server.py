@@ -1,94 +1,124 @@
-"""The projection into a real `mlflow server` that goes away in the middle of a study and comes back."""
+"""The projection into a real `mlflow server` on PostgreSQL; server and database go away in the middle and come back."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 
 from analysis.load import load
+from study.registry import ALIAS, load_registered
 from study.tracking import Tracker, connect, sync
-from tests.integration.projected import files_of, history, picture_of, runs_of, whole_study, write_study
+from tests.integration.projected import (
+    add_epoch,
+    add_trial,
+    config,
+    files_of,
+    finish,
+    history,
+    meaning_of,
+    picture_of,
+    runs_of,
+    use_real_weights,
+    whole_study,
+    write_study,
+)
+from tests.mlflow_server import mlflow_server
+from tests.postgres import Postgres, free_port, postgres_server
 
 pytestmark = pytest.mark.e2e
 
-START_S = 180
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    with postgres_server() as server:
+        yield server
 
 
-@contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    """A server of our own on this machine only, ended with all its workers."""
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts"),
-    ]  # fmt: skip
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )  # fmt: skip
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process, folder / "server.log")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(20)
+def forget_state(root: str) -> None:
+    for place in Path(root).rglob("mlflow.json"):
+        place.unlink()
 
 
-def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text(encoding="utf-8")[-2000:]
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    pytest.fail(f"no MLflow server after {START_S} s:\n{log.read_text(encoding='utf-8')[-2000:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def test_a_server_that_goes_away_and_comes_back_has_everything_once(tmp_path):
-    server, port = tmp_path / "server", free_port()
+def test_what_goes_away_and_comes_back_has_everything_once(tmp_path, database):
+    server, port, backend = tmp_path / "server", free_port(), database.database("mlflow")
     server.mkdir()
     ledger = write_study(tmp_path / "results", "remote", tracking_uri=f"http://127.0.0.1:{port}")
     tracker = Tracker(ledger, f"http://127.0.0.1:{port}", poll_s=0.5)
-    with mlflow_server(server, port):
+    with mlflow_server(server, port, backend=backend):
         tracker.start()
         tracker.phase_started("search")
         assert tracker.flush(timeout_s=120)
+        database.stop()
+        add_trial(ledger, "early", "search", config("plain", rho=0.2), number=9)
+        add_epoch(ledger, "early", 1)
+        assert not tracker.flush(timeout_s=1)
+        database.start()
+        assert tracker.flush(timeout_s=120), "the server finds its database again"
     whole_study(ledger)
+    finish(ledger, "early")
     assert not tracker.flush(timeout_s=1)
-    with mlflow_server(server, port) as uri:
+    with mlflow_server(server, port, backend=backend) as uri:
         assert tracker.close(timeout_s=120)
         client = connect(uri)
         runs = runs_of(client, "remote")
-        assert len(runs) == 9
+        assert len(runs) == 10
         assert "RUNNING" not in {run.info.status for run in runs.values()}
-        assert [step for step, *_ in history(client, runs["confirm0"], "acc/noise")] == [1, 2, 2]
+        for key in ledger.keys():
+            assert_metrics_once(client, runs[key], ledger.events(key))
+        assert [step for step, *_ in history(client, runs["early"], "acc/noise")] == [1, 2]
         assert {"grid.json", "model/model.safetensors"} <= set(files_of(client, runs["confirm0"]))
+        stored = {place.name for place in (server / "artifacts").rglob("*") if place.is_file()}
+        assert {"model.safetensors", "cells.parquet", "events.jsonl", "study.yaml"} <= stored
         pd.testing.assert_frame_equal(load(ledger.root), load("remote", tracking_uri=uri))
         before = picture_of(client, "remote")
-        for place in Path(ledger.root).rglob("mlflow.json"):
-            place.unlink()
+        forget_state(ledger.root)
         assert sync(ledger, uri).runs == 0
         assert picture_of(client, "remote") == before
+
+
+def test_a_lost_database_is_built_again_from_the_ledger(tmp_path, database):
+    server, port, backend = tmp_path / "server", free_port(), database.database("lost")
+    server.mkdir()
+    ledger = write_study(tmp_path / "results", "lost")
+    whole_study(ledger)
+    use_real_weights(ledger, "confirm0")
+    with mlflow_server(server, port, backend=backend) as uri:
+        assert sync(ledger, uri).problems == {}
+        before = meaning_of(connect(uri), "lost")
+        predicted = check_champion(uri, ledger.study)
+    database.drop("lost")
+    shutil.rmtree(server / "artifacts")
+    database.database("lost")
+    with mlflow_server(server, port, backend=backend) as uri:
+        assert sync(ledger, uri).runs == 9
+        assert meaning_of(connect(uri), "lost") == before
+        assert check_champion(uri, ledger.study) == predicted
+        assert str(sync(ledger, uri)).startswith("lost is up to date")
+
+
+def check_champion(uri: str, name: str) -> list[float]:
+    """The confidences of the registered network on its example; it is registered once and of the confirm phase."""
+    versions = connect(uri).search_model_versions(f"name='{name}'")
+    assert [version.tags["murk.trial"] for version in versions] == ["confirm0"]
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        loaded = mlflow.pyfunc.load_model(f"models:/{name}@{ALIAS}")
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert load_registered(name, tracking_uri=uri).class_names == ("bus", "car", "van")
+    return list(loaded.predict(loaded.input_example)["confidence"])
+
+
+def assert_metrics_once(client, run, events) -> None:
+    """Each metric value of each event stands in the run once; `mce` is computed of several trials."""
+    from study.mlflow_rows import metric_rows
+
+    wanted: dict[str, list[tuple[int, float, int]]] = {}
+    for row in metric_rows(events):
+        wanted.setdefault(row.key, []).append((row.step, row.value, row.timestamp_ms))
+    found = {name: history(client, run, name) for name in run.data.metrics if name != "mce"}
+    assert found == {name: sorted(rows) for name, rows in wanted.items()}

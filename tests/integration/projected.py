@@ -1,6 +1,7 @@
 """A small study written straight into a ledger, as a driver and its trials would leave it; nothing is trained."""
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,14 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from study.artifacts import export_files
+from study.build import build_method
 from study.ledger import Ledger, TrialSpec
+from tests.unit.study.trials import tiny_config
 
+CLASSES = ("bus", "car", "van")
+
+MACHINE = {"versions": {"python": "3.11", "torch": "2.13"}, "code": {"commit": "c" * 40, "dirty": False}}
 CORRUPTIONS = {"clean": "clean", "contrast": "digital", "shot_noise": "noise"}
 
 
@@ -29,10 +36,14 @@ def config(method: str, *, seed: int = 0, rho: float = 0.05, **noise: Any) -> di
 def write_study(storage: Path, name: str, *, tracking_uri: str | None = None) -> Ledger:
     """An empty study: `study.json` and `study.yaml`."""
     ledger = Ledger(str(storage), name)
-    settings = {"name": name, "tracking": {"uri": tracking_uri}}
+    settings = {"name": name, "tracking": {"uri": tracking_uri, "register_best": False}}  # its weights are none
     ledger.write_json(
-        "study.json", {"study": name, "config": settings, "phases": [], "baseline": {"method.name": "plain"}}
-    )
+        "study.json",
+        {
+            "study": name, "config": settings, "phases": [], "baseline": {"method.name": "plain"}, **MACHINE,
+            "data": {"num_classes": 6, "num_train": 70, "num_validation": 20, "num_test": 10},
+        },
+    )  # fmt: skip
     ledger.files.write_bytes(f"name: {name}\ntracking: {{uri: {tracking_uri or 'null'}}}\n".encode(), "study.yaml")
     return ledger
 
@@ -52,14 +63,15 @@ def add_trial(
     seed = tree["train"]["seed"]
     spec = TrialSpec(key, ledger.study, phase, role, number, seed, tree, "f" * 16, ledger.storage, "/nowhere")
     ledger.create_trial(spec)
-    ledger.append(key, "start", hardware="CPU")
+    ledger.append(key, "start", hardware="CPU", workers=1, **MACHINE)
 
 
 def add_epoch(ledger: Ledger, key: str, epoch: int, accuracy: float = 0.5) -> None:
     """One epoch's figures."""
     metrics = {"loss/train": 2.0 / epoch, "lr": 0.05, "acc/clean": accuracy + 0.1, "acc/noise": accuracy,
                "cost/passes": 100.0 * epoch, "cost/seconds": 1.5 * epoch}  # fmt: skip
-    ledger.append(key, "epoch", epoch=epoch, step=0, metrics=metrics, final=False)
+    system = [[time.time(), {"cpu_utilization_percentage": 90.0 + epoch}]]
+    ledger.append(key, "epoch", epoch=epoch, step=0, metrics=metrics, final=False, usage=_usage(epoch), system=system)
 
 
 def finish(ledger: Ledger, key: str, *, epoch: int = 2, accuracy: float = 0.6, tested: bool = False) -> None:
@@ -73,7 +85,7 @@ def finish(ledger: Ledger, key: str, *, epoch: int = 2, accuracy: float = 0.6, t
         ledger.write_bytes(key, "examples.npz", b"npz")
     metrics = {"loss/train": 0.9, "acc/clean": accuracy + 0.1, "acc/noise": accuracy,
                "acc/worst_family": accuracy - 0.1, "cost/passes": 200.0, "cost/seconds": 3.0}  # fmt: skip
-    ledger.append(key, "final", epoch=epoch, step=0, metrics=metrics, final=True)
+    ledger.append(key, "final", epoch=epoch, step=0, metrics=metrics, final=True, usage=_usage(epoch + 1))
 
 
 def whole_study(ledger: Ledger) -> None:
@@ -98,6 +110,17 @@ def whole_study(ledger: Ledger) -> None:
     set_phase(ledger, "confirm", "confirm", "finished")
 
 
+def use_real_weights(ledger: Ledger, key: str, *, seed: int = 0) -> None:
+    """Give a finished trial a network, with random weights, and let the study register its best."""
+    tiny = tiny_config(train={"seed": seed})
+    method = build_method(tiny, num_classes=len(CLASSES))
+    for name, content in export_files(method, tiny, class_names=CLASSES, fingerprint="f" * 32).items():
+        ledger.write_bytes(key, name, content)
+    record = ledger.read_json("study.json") or {}
+    record["config"]["tracking"]["register_best"] = True
+    ledger.write_json("study.json", record)
+
+
 def runs_of(client: MlflowClient, study: str) -> dict[str, Run]:
     """Trial key or phase name -> its one run."""
     experiment = client.get_experiment_by_name(study)
@@ -119,9 +142,27 @@ def picture_of(client: MlflowClient, study: str) -> dict[str, Any]:
             "tags": run.data.tags,
             "metrics": {metric: history(client, run, metric) for metric in run.data.metrics},
             "files": files_of(client, run),
+            "datasets": datasets_of(run),
         }
         for name, run in runs_of(client, study).items()
     }
+
+
+def meaning_of(client: MlflowClient, study: str) -> dict[str, Any]:
+    """The picture of a study with runs called by what they are, to compare two MLflow places."""
+    picture = picture_of(client, study)
+    names = {entry["info"][0]: name for name, entry in picture.items()}
+    for entry in picture.values():
+        entry["info"] = entry["info"][1:]
+        tags = {name: value for name, value in entry["tags"].items() if name != "mlflow.user"}
+        entry["tags"] = {name: names.get(value, value) for name, value in tags.items()}
+    return picture
+
+
+def datasets_of(run: Run) -> list[dict[str, Any]]:
+    """The dataset inputs of a run, in the order of their names."""
+    found = [item.to_dictionary() for item in run.inputs.dataset_inputs]
+    return sorted(found, key=lambda item: item["dataset"]["name"])
 
 
 def history(client: MlflowClient, run: Run, metric: str) -> list[tuple[int, float, int]]:
@@ -135,6 +176,10 @@ def files_of(client: MlflowClient, run: Run, folder: str | None = None) -> list[
     for item in client.list_artifacts(run.info.run_id, folder):
         found += files_of(client, run, item.path) if item.is_dir else [item.path]
     return sorted(found)
+
+
+def _usage(epoch: int) -> dict[str, float]:
+    return {"device_seconds": 2.0 * epoch, "peak_memory_bytes": 1e9}
 
 
 def _cells(accuracy: float, *, tested: bool) -> pd.DataFrame:

@@ -4,8 +4,6 @@ import logging
 import threading
 
 import pytest
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
 from study.tracking import Tracker, sync
 from tests.integration.projected import (
@@ -19,36 +17,9 @@ from tests.integration.projected import (
     set_phase,
     whole_study,
 )
+from tests.integration.tracking.flaky import Flaky, away
 
 pytestmark = pytest.mark.integration
-
-
-class Flaky:
-    """A client whose named calls fail for a while: before (nothing is done) or after (the answer is lost)."""
-
-    def __init__(self, client: MlflowClient) -> None:
-        self._client = client
-        self.calls: dict[str, int] = {}
-        self.fail: dict[str, tuple[str, Exception]] = {}
-
-    def __getattr__(self, name):
-        real = getattr(self._client, name)
-
-        def call(*args, **kwargs):
-            self.calls[name] = self.calls.get(name, 0) + 1
-            when, error = self.fail.get(name) or self.fail.get("*") or ("", None)
-            if when == "before" and error is not None:
-                raise error
-            answer = real(*args, **kwargs)
-            if when == "after" and error is not None:
-                raise error
-            return answer
-
-        return call
-
-
-def away() -> MlflowException:
-    return MlflowException("API request to http://me:hidden@host failed: connection refused")
 
 
 # --------------------------------------------------------------------------------------------------------- the follower
@@ -154,7 +125,7 @@ def test_report_goes_to_each_phase_even_after_close(ledger, uri, client):
         assert runs[name].info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("call", ["create_run", "log_batch", "log_artifact", "set_terminated"])
+@pytest.mark.parametrize("call", ["create_run", "log_inputs", "log_batch", "log_artifacts", "set_terminated"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_no_call_that_fails_loses_or_doubles_anything(ledger, uri, client, call, when):
     add_trial(ledger, "t0", "p", config("plain"))

@@ -1,5 +1,6 @@
 """The projection into a real SQLite MLflow: what it shows, and that nothing is ever there twice."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -8,18 +9,23 @@ import pytest
 from analysis.load import load
 from study.ledger import Ledger
 from study.storage import StudyLockedError
-from study.tracking import TrackingError, sync
+from study.tracking import TrackingError, connect, open_projection, sync
 from tests.integration.projected import (
+    add_epoch,
     add_trial,
     config,
+    datasets_of,
     files_of,
     finish,
     history,
+    meaning_of,
     picture_of,
     runs_of,
+    set_phase,
     whole_study,
     write_study,
 )
+from tests.integration.tracking.flaky import Flaky
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +81,32 @@ def test_metrics_carry_the_events_times_and_epochs(projected, client):
     assert run.info.end_time == int(events[-1]["time"] * 1000)
     assert run.data.metrics["mce"] == pytest.approx((0.47 + 0.49) / (0.495 + 0.515)), "against both seeds of plain"
     assert set(run.data.metrics) >= {"acc/clean", "acc/noise", "acc/worst_family", "mce", "cost/passes", "cost/seconds"}
-    assert len(run.data.metrics) < 12, "the grid is a table, not columns"
+    own = [name for name in run.data.metrics if not name.startswith(("usage/", "system/"))]
+    assert len(own) < 12, "the grid is a table, not columns"
+
+
+def test_what_a_trial_used_and_on_what_it_ran(projected, client):
+    runs = runs_of(client, "whole")
+    run, events = runs["confirm1"], projected.events("confirm1")
+    assert [value for _, value, _ in history(client, run, "usage/device_seconds")] == [2.0, 4.0, 6.0]
+    samples = [sample for event in events for sample in event.get("system", ())]
+    stamps = [(values["cpu_utilization_percentage"], int(when * 1000)) for when, values in samples]
+    found = history(client, run, "system/cpu_utilization_percentage")
+    assert [(value, stamp) for _, value, stamp in found] == stamps
+    shown = {name: run.data.tags[name] for name in ("hardware", "workers", "murk.versions", "mlflow.source.git.commit")}
+    assert shown == {"hardware": "CPU", "workers": "1", "murk.versions": "python=3.11 torch=2.13",
+                     "mlflow.source.git.commit": "c" * 40}  # fmt: skip
+    assert runs["confirm"].data.tags["mlflow.source.git.dirty"] == "false"
+
+
+def test_datasets_of_a_trial_are_the_splits_that_it_read(projected, client):
+    runs = runs_of(client, "whole")
+    contexts = {name: [item["tags"]["mlflow.data.context"] for item in datasets_of(runs[name])] for name in
+                ("search0", "confirm0", "confirm")}  # fmt: skip
+    assert contexts == {"search0": ["train", "validation"], "confirm0": ["test", "train", "validation"], "confirm": []}
+    test = datasets_of(runs["confirm0"])[0]["dataset"]
+    assert (test["name"], test["digest"]) == ("synthetic-vehicles/test", "f" * 16)
+    assert json.loads(test["profile"])["num_rows"] == 10
 
 
 def test_artifacts(projected, client):
@@ -176,3 +207,70 @@ def test_a_deleted_experiment_is_named_with_the_way_out(ledger, uri, client):
 def test_sync_of_a_study_that_runs_is_refused(ledger, uri):
     with ledger.lock(), pytest.raises(StudyLockedError):
         sync(Ledger(ledger.storage, ledger.study), uri)
+
+
+def test_another_database_gets_the_same_study_from_the_ledger_alone(projected, uri, client, tmp_path):
+    before = meaning_of(client, "whole")
+    other = f"sqlite:///{tmp_path}/other.db"
+    assert sync(projected, other).runs == 9
+    assert meaning_of(connect(other), "whole") == before
+    assert sync(projected, uri).runs == 0, "and the first is not disturbed"
+    assert meaning_of(client, "whole") == before
+
+
+def test_a_run_that_was_made_twice_is_kept_once(ledger, uri, client):
+    """As when a request times out, or is sent again on its way, after the server has done it."""
+
+    class Twice(Flaky):
+        def create_run(self, *args, **kwargs):
+            self._client.create_run(*args, **kwargs)
+            return self._client.create_run(*args, **kwargs)
+
+    add_trial(ledger, "t0", "p", config("plain"))
+    projection = open_projection(ledger, uri, connect=lambda _: Twice(client))
+    projection.advance()
+    finish(ledger, "t0")
+    set_phase(ledger, "p", "search", "finished")
+    projection.advance(ending=True)
+    runs = runs_of(client, ledger.study)  # refuses two of one
+    assert {name: run.info.status for name, run in runs.items()} == {"p": "FINISHED", "t0": "FINISHED"}
+    assert len(history(client, runs["t0"], "acc/noise")) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------- calls
+CALLS_OF_A_TRIAL = {"create_run": 1, "log_inputs": 1, "log_batch": 2, "log_artifacts": 1, "set_terminated": 1}
+
+
+def test_a_trial_that_is_caught_up_with_costs_six_calls(ledger, uri, client):
+    counting = Flaky(client)
+    projection = open_projection(ledger, uri, connect=lambda _: counting)
+    for numbers in (range(1), range(1, 5)):
+        counting.calls.clear()
+        for number in numbers:
+            add_trial(ledger, f"t{number}", "p", config("plain", rho=number / 10), number=number)
+            for epoch in range(1, 9):
+                add_epoch(ledger, f"t{number}", epoch)
+            finish(ledger, f"t{number}", epoch=8)
+        projection.advance()
+    expected = {name: 4 * count for name, count in CALLS_OF_A_TRIAL.items()}
+    assert counting.calls == {**expected, "log_batch": expected["log_batch"] + 1}, "one more for the phase's counts"
+    counting.calls.clear()
+    projection.advance()
+    assert counting.calls == {}, "a pass with nothing new asks nothing"
+
+
+def test_a_trial_that_is_followed_costs_nine_calls_and_one_for_each_report(ledger, uri, client):
+    counting = Flaky(client)
+    set_phase(ledger, "p", "search", "running")
+    projection = open_projection(ledger, uri, connect=lambda _: counting)
+    projection.advance(started=["p"])
+    counting.calls.clear()
+    add_trial(ledger, "t0", "p", config("plain"))
+    projection.advance()
+    for epoch in (1, 2, 3):
+        add_epoch(ledger, "t0", epoch)
+        projection.advance()
+    finish(ledger, "t0", epoch=3)
+    projection.advance()
+    of_the_phase = 2  # its counts changed twice
+    assert sum(counting.calls.values()) - of_the_phase == 9 + 4, counting.calls

@@ -1,0 +1,67 @@
+"""The best model of a study: by validation, by the last phase that chose, and only when all is done."""
+
+from typing import Any
+
+from study.champion import Finished, champion_of
+
+
+def phase(name: str, kind: str, *trials: str, status: str = "finished") -> dict[str, Any]:
+    return {"name": name, "kind": kind, "status": status, "trials": list(trials)}
+
+
+def study(*phases: dict[str, Any], objectives: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    config = {"phases": [{"name": item["name"]} for item in phases], "search": {"objectives": objectives or []}}
+    return {"phases": list(phases), "config": config}
+
+
+def trial(key: str, phase: str, number: int, value: float | None, **metrics: float) -> Finished:
+    return Finished(key, phase, number, {"acc/noise": value, **metrics})
+
+
+SEARCH = [trial("s0", "search", 0, 0.5), trial("s1", "search", 1, 0.7), trial("s2", "search", 2, None)]
+
+
+def test_of_a_search_it_is_the_best_by_the_objective():
+    found = champion_of(study(phase("search", "search", "s0", "s1", "s2")), SEARCH)
+    assert found is not None
+    assert (found.key, found.metric, found.value) == ("s1", "acc/noise", 0.7)
+
+
+def test_an_objective_of_the_study_decides_and_costs_do_not():
+    objectives = [{"metric": "cost/passes", "goal": "minimise"}, {"metric": "acc/clean", "goal": "maximise"}]
+    trials = [trial("s0", "search", 0, 0.9, **{"acc/clean": 0.1, "cost/passes": 1.0}),
+              trial("s1", "search", 1, 0.1, **{"acc/clean": 0.9, "cost/passes": 9.0})]  # fmt: skip
+    found = champion_of(study(phase("search", "search", "s0", "s1"), objectives=objectives), trials)
+    assert found is not None
+    assert found.key == "s1"
+
+
+def test_confirming_has_chosen_and_its_own_figures_change_nothing():
+    confirmed = [trial("c2", "confirm", 2, 0.99, **{"test/noise": 0.99}), trial("c1", "confirm", 1, 0.1)]
+    whole = study(phase("search", "search", "s0", "s1"), phase("confirm", "confirm", "c0", "c1", "c2"))
+    found = champion_of(whole, [*SEARCH, *confirmed])
+    assert found is not None
+    assert found.key == "c1", "c0 failed; c1 is the first choice's next seed"
+
+
+def test_test_figures_decide_nothing():
+    trials = [trial("t0", "a", 0, 0.6, **{"test/noise": 0.1}), trial("t1", "b", 0, 0.5, **{"test/noise": 0.9})]
+    found = champion_of(study(phase("a", "train", "t0"), phase("b", "train", "t1")), trials)
+    assert found is not None
+    assert found.key == "t0"
+
+
+def test_without_validation_noise_clean_accuracy_orders():
+    trials = [Finished("t0", "a", 0, {"acc/clean": 0.4}), Finished("t1", "a", 1, {"acc/clean": 0.6})]
+    found = champion_of(study(phase("a", "train", "t0", "t1")), trials)
+    assert found is not None
+    assert (found.key, found.metric) == ("t1", "acc/clean")
+
+
+def test_there_is_none_before_the_end_nor_of_trials_that_no_phase_counts():
+    running = study(phase("search", "search", "s0"), phase("confirm", "confirm", status="running"))
+    assert champion_of(running, SEARCH) is None
+    unbegun = {**study(phase("search", "search", "s0")), "config": {"phases": [{"name": "search"}, {"name": "more"}]}}
+    assert champion_of(unbegun, SEARCH) is None
+    assert champion_of(study(phase("search", "search")), SEARCH) is None
+    assert champion_of({}, []) is None
