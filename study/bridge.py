@@ -19,6 +19,7 @@ from study.ledger import Ledger, Status
 from study.progress import Board
 from study.runtime import StopRequest
 from study.searcher import Source
+from study.watchdog import hang_of
 
 # Above any trial's epochs: how far the rungs go need not be known.
 _MAX_EPOCHS = 100_000
@@ -130,8 +131,13 @@ def settle(ledger: Ledger, key: str, *, is_lost: bool, is_pruned: bool, is_stopp
         return "pruned"
     if is_stopping:
         return "running"
-    ledger.append(key, "failed", epoch=epoch, final=True, error=_NO_PROCESS if is_lost else _NO_END)
+    reason = _lost(hang_of(ledger, key)) if is_lost else _NO_END
+    ledger.append(key, "failed", epoch=epoch, final=True, error=reason)
     return "failed"
+
+
+def _lost(hang: str | None) -> str:
+    return _NO_PROCESS if hang is None else f"{hang}; its process was ended and all retries are used"
 
 
 def failure(ledger: Ledger, key: str) -> str:

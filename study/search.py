@@ -174,6 +174,8 @@ def _run(
             "cpus_per_worker": resources.cpus_per_worker,
             "gpus_per_worker": resources.gpus_per_worker,
             "retries": resources.retries,
+            "on_out_of_memory": resources.on_out_of_memory,
+            "hang_timeout_s": resources.hang_timeout_s,
             "stop_flag": flag.name,
             "scratch": scratch,
         }

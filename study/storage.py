@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import posixpath
@@ -85,7 +86,9 @@ class Storage:
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":
                 data = b"\n" + data  # a line torn by a crash stays alone
-            os.write(handle, data)
+            written = os.write(handle, data)
+            if written != len(data):  # the torn line is passed over by readers, as one torn by a crash
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
             os.fsync(handle)
         finally:
             os.close(handle)

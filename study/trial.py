@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,12 +29,14 @@ from study.data.prepare import prepare_data
 from study.data.real import prepare_all_real
 from study.evaluate import Cell, Evaluation, Heads, reestimate_bn, subset
 from study.grids import grid_of_test, grid_of_validation
+from study.halving import micro_batch_of
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
 from study.tasks import evaluate_task, fingerprint_of, prepare_task
 from study.teachers import load_teacher
 from study.verification import PairSet
+from study.watchdog import beat_with
 
 _BN_IMAGES = 1024
 
@@ -68,6 +70,10 @@ def never() -> bool:
     return False
 
 
+def unwatched() -> None:
+    """A step that nobody waits for."""
+
+
 @dataclass(frozen=True)
 class Run:
     """The parts of a trial under way; `real` holds the folders of real noisy images, empty in a search.
@@ -95,6 +101,7 @@ def run_trial(
     *,
     ranks: Ranks | None = None,
     should_stop: Callable[[], bool] = never,
+    beat: Callable[[], None] = unwatched,
 ) -> dict[str, float]:
     """Run a trial to its end, from its checkpoint where it has one.
 
@@ -102,12 +109,14 @@ def run_trial(
 
     Args:
         should_stop: Asked after each batch; when true the trial saves where it stands and raises `study.loop.Stopped`.
+        beat: Called with each forward pass, the first time when all is read and built.
 
     Returns:
         The last metrics; accuracies in [0, 1].
 
     Raises:
         ValueError: The data are not those the study was planned with, or the loss is not finite.
+        OutOfMemory: An update does not fit the device.
     """
     ranks = ranks or Ranks()
     reporter = reporter or NoReporter()
@@ -122,6 +131,8 @@ def run_trial(
     if ranks.is_first:
         ledger.create_trial(spec)
     run = prepare_run(spec, ledger, reporter=reporter, ranks=ranks, should_stop=should_stop)
+    beat_with(run.method.network, beat)
+    beat()
     progress = _start(run)
     _train(run, progress)
     return _finish(run, progress)
@@ -146,6 +157,7 @@ def prepare_run(
             "another name"
         )
     settings = loop_settings(config, ranks.torch_device())
+    settings = replace(settings, micro_batch=micro_batch_of(ledger, spec.key) or settings.micro_batch)
     class_names = data.train.class_names
     teachers = [
         load_teacher(spec.teacher, config, class_names, prefix=prefix) if f"{prefix}place" in spec.teacher else None
@@ -217,6 +229,8 @@ def _train(run: Run, progress: checkpoint.Progress) -> None:
     ):  # fmt: skip
         metrics |= headline(_validate(run).cells)
         metrics |= {"cost/passes": _total_passes(run, progress), "cost/seconds": progress.seconds}
+        if run.settings.micro_batch != run.config.train.micro_batch:  # halved: no part of the trial's settings
+            metrics["train/micro_batch"] = float(run.settings.micro_batch or 0)
         progress.history.append(metrics)
         save(progress)
         if run.ranks.is_first and progress.epoch not in recorded:  # it is, after a fall-back to an older checkpoint
