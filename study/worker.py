@@ -30,6 +30,12 @@ from study.trial import run_trial
 from study.watchdog import Watchdog, end_process, hang_of
 
 _MAX_ERROR_CHARACTERS = 2000
+# Of gloo and NCCL, to the workers that are left.
+_BROKEN = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "remote process exited or there was a network error",
+)
 _MAX_WAITS = 30  # of a minute each for workers to find a place; Ray's default is to wait for ever
 
 
@@ -209,22 +215,34 @@ def no() -> bool:
 def cause_of(error: Exception) -> Exception:
     """The error that made a worker group fail: a lost worker, then one without memory, then that of the lowest rank.
 
-    When a worker ends, the others fail too, by their broken connection to it.
+    When a worker ends, the others fail too, by their broken connection to it, which comes last.
     """
     failures = getattr(error, "worker_failures", None)
     if not failures:
         return error
     ranked = [failures[rank] for rank in sorted(failures)]
-    spent = [item for item in ranked if isinstance(getattr(item, "_base_exc", item), OutOfMemory)]
-    cause = [*(item for item in ranked if is_loss(item)), *spent, ranked[0]][0]
+    cause = min(ranked, key=_consequence)
     raised = getattr(cause, "_base_exc", cause)
     raised.add_note(str(error))  # the worker's own traceback, which pickling took from the error itself
     return raised
 
 
+def _consequence(failure: Exception) -> int:
+    """How far from the cause a worker's failure is."""
+    error = getattr(failure, "_base_exc", failure)
+    if _is_broken_connection(error):
+        return 3
+    return 0 if is_loss(failure) else 1 if isinstance(error, OutOfMemory) else 2
+
+
 def is_loss(error: BaseException) -> bool:
-    """Whether a process was lost, rather than an error raised in it."""
-    return isinstance(getattr(error, "health_check_failure", error), (RayActorError, NodeDiedError, OutOfMemoryError))
+    """Whether a process was lost, rather than an error raised in it; the others' broken connections say so too."""
+    lost = isinstance(getattr(error, "health_check_failure", error), (RayActorError, NodeDiedError, OutOfMemoryError))
+    return lost or _is_broken_connection(error)
+
+
+def _is_broken_connection(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and any(saying in str(error) for saying in _BROKEN)
 
 
 def _take_threads(cpus: float) -> None:
