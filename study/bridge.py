@@ -20,6 +20,7 @@ from study.progress import Board
 from study.rungs import Rungs
 from study.runtime import StopRequest
 from study.trialsource import Source
+from study.watchdog import hang_of
 
 _NO_PROCESS = "the trial's process was lost (killed, out of memory, or its machine went away) and all retries are used"
 _NO_END = "the trial ended without its last report"
@@ -129,8 +130,13 @@ def settle(ledger: Ledger, key: str, *, is_lost: bool, is_pruned: bool, is_stopp
         return "pruned"
     if is_stopping:
         return "running"
-    ledger.append(key, "failed", epoch=epoch, final=True, error=_NO_PROCESS if is_lost else _NO_END)
+    reason = _lost(hang_of(ledger, key)) if is_lost else _NO_END
+    ledger.append(key, "failed", epoch=epoch, final=True, error=reason)
     return "failed"
+
+
+def _lost(hang: str | None) -> str:
+    return _NO_PROCESS if hang is None else f"{hang}; its process was ended and all retries are used"
 
 
 def failure(ledger: Ledger, key: str) -> str:

@@ -7,6 +7,7 @@ import io
 import logging
 import pickle
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,6 +78,9 @@ def save(
 ) -> None:
     """Write a trial's checkpoint; the one before stays beside it until the next.
 
+    Where it cannot be written (a full disk), the trial goes on with the ones it has: that costs nothing but the way
+    back to them, should the process be lost. It is warned of, and the event `unsaved` says so if there is room for it.
+
     Args:
         progress: The first worker's.
         shares: Of all workers where there are several, from `shares_of`.
@@ -90,10 +94,23 @@ def save(
     }
     torch.save(state, buffer)
     data = buffer.getvalue()
+    try:
+        _write(ledger, key, hashlib.sha256(data).digest() + data)
+    except OSError as error:
+        _log.warning("the checkpoint of trial %s cannot be written (%s); it goes on without", key, error)
+        with suppress(OSError):
+            ledger.append(key, "unsaved", epoch=progress.epoch, step=progress.step, error=str(error))
+
+
+def _write(ledger: Ledger, key: str, data: bytes) -> None:
     before = ledger.read_bytes(key, _NAMES[0])
-    if before is not None:
+    if before is not None and _is_whole(before):  # a damaged one must not take the place of a good one
         ledger.write_bytes(key, _NAMES[1], before)
-    ledger.write_bytes(key, _NAMES[0], hashlib.sha256(data).digest() + data)
+    ledger.write_bytes(key, _NAMES[0], data)
+
+
+def _is_whole(data: bytes) -> bool:
+    return hashlib.sha256(data[_DIGEST_BYTES:]).digest() == data[:_DIGEST_BYTES]
 
 
 def restore(
@@ -104,15 +121,21 @@ def restore(
     As many workers as saved it go on to the bit, each with its own share. With another number all start from the mean
     of the batch statistics, and the first one goes on with the sums of all.
 
-    A damaged file (its SHA-256 does not fit) is passed over for the one before it, with a warning.
+    A damaged file (its SHA-256 does not fit) is passed over for the one before it, with a warning; a trial whose files
+    are all damaged starts anew.
     """
+    is_damaged = False
     for name in _NAMES:
-        state = _read(ledger, key, name)
+        data = ledger.read_bytes(key, name)
+        state = None if data is None else _state(key, name, data)
+        is_damaged |= data is not None and state is None
         if state is not None:
             network.load_state_dict(state["network"])
             optimizer.load_state_dict(state["optimizer"])
             shares = [Share(**share) for share in state.get("shares", ())]
             return _shared_out(Progress(**state["progress"]), shares, network, ranks or Ranks())
+    if is_damaged:
+        _log.warning("trial %s has no checkpoint that can be read, so it starts anew", key)
     return None
 
 
@@ -149,15 +172,12 @@ def remove(ledger: Ledger, key: str) -> None:
         _log.warning("the checkpoints of finished trial %s stay, as they cannot be removed: %s", key, error)
 
 
-def _read(ledger: Ledger, key: str, name: str) -> dict[str, Any] | None:
-    data = ledger.read_bytes(key, name)
-    if data is None:
-        return None
-    if hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
-        _log.warning("checkpoint %s is damaged (its checksum does not fit); the one before it is used", name)
+def _state(key: str, name: str, data: bytes) -> dict[str, Any] | None:
+    if not _is_whole(data):
+        _log.warning("%s of trial %s is damaged (its checksum does not fit) and passed over", name, key)
         return None
     try:
         return torch.load(io.BytesIO(data[_DIGEST_BYTES:]), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
-        _log.warning("checkpoint %s cannot be read (%s); the one before it is used", name, error)
+        _log.warning("%s of trial %s cannot be read (%s) and is passed over", name, key, error)
         return None

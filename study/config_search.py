@@ -174,6 +174,17 @@ class ResourcesConfig(Section):
     retries: int = Field(
         default=1, ge=0, le=100, description="How often a trial that lost its process is started again."
     )
+    on_out_of_memory: Literal["fail", "halve"] = Field(
+        default="fail",
+        description="halve: a trial that runs out of memory in training goes on from its last checkpoint with half as "
+        "many images in a forward pass (the update is that of train.micro_batch; batch norms see the smaller slices).",
+    )
+    hang_timeout_s: float | None = Field(
+        default=1800.0,
+        ge=1.0,
+        description="Seconds without a forward pass after which a trial's process is ended and the trial tried again; "
+        "null: never.",
+    )
 
     @model_validator(mode="after")
     def _inline_is_one_worker(self) -> Self:

@@ -27,6 +27,7 @@ from study.data.augment import augment
 from study.data.hashing import hash64
 from study.data.image_set import ImageSet
 from study.data.loader import RawBatch, batches, steps_per_epoch
+from study.memory import telling_out_of_memory
 from study.ranks import Ranks
 
 
@@ -193,6 +194,7 @@ def train_epochs(
 
     Raises:
         Diverged: The loss of an epoch is not finite.
+        OutOfMemory: An update does not fit the device; the network is then of no more use.
         Stopped: Asked to stop; a checkpoint was written.
     """
     passes_per_image = method.passes_per_image()
@@ -214,7 +216,9 @@ def train_epochs(
             _set_rate(optimizer, lr_at(position, settings, epochs=course.epochs))
             update = epoch * course.num_steps + progress.step
             place = _Place(epoch, progress.step, update, position / course.epochs)
-            factor = _train_batch(method, optimizer, raw, settings, place, ranks, sums, progress.directions)
+            num_images = min(len(raw.labels), settings.micro_batch or len(raw.labels))
+            with telling_out_of_memory(num_images=num_images, epoch=epoch):
+                factor = _train_batch(method, optimizer, raw, settings, place, ranks, sums, progress.directions)
             progress.step += 1
             progress.count += len(raw.labels)
             progress.passes += len(raw.labels) * (passes_per_image * factor)

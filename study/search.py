@@ -191,6 +191,8 @@ def _run(
             "cpus_per_worker": resources.cpus_per_worker,
             "gpus_per_worker": resources.gpus_per_worker,
             "retries": resources.retries,
+            "on_out_of_memory": resources.on_out_of_memory,
+            "hang_timeout_s": resources.hang_timeout_s,
             "stop_flag": flag.name,
             "scratch": scratch,
         }
@@ -268,12 +270,17 @@ class _Flag(NamedTuple):
 def _stop_flag(stop: StopRequest) -> Iterator[_Flag]:
     """An actor that shows the request to stop to trials on any machine.
 
-    A signal handler cannot talk to Ray, which may be in the middle of a call: a thread does.
+    A signal handler cannot talk to Ray, which may be in the middle of a call: a thread does. The actor lives beside the
+    driver: on any other node it would die with that, and all trials would take the driver for gone.
     """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     from study.stopflag import StopFlag
 
     name = f"murk-stop-{uuid.uuid4().hex}"
-    flag: Any = StopFlag.options(name=name).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    flag: Any = StopFlag.options(name=name, scheduling_strategy=here).remote()
     ended = threading.Event()
 
     def watch() -> None:

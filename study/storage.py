@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import posixpath
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from study.events import Stamp
+from study.lease import Held, LeaseFile, lease
 
 
 class StudyLockedError(ValueError):
@@ -105,20 +107,32 @@ class Storage:
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":
                 data = b"\n" + data  # a line torn by a crash stays alone
-            os.write(handle, data)
+            written = os.write(handle, data)
+            if written != len(data):  # the torn line is passed over by readers, as one torn by a crash
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
             os.fsync(handle)
         finally:
             os.close(handle)
 
     @contextmanager
     def lock(self, *names: str) -> Iterator[None]:
-        """Hold a lock that the operating system frees when this process dies.
+        """Hold a lock that the operating system frees when this process dies; on an object store a lease.
 
         Raises:
-            StudyLockedError: Another process holds it. Object stores have no such lock: there nothing is held.
+            StudyLockedError: Another process holds it.
         """
         if not self._is_local:
-            yield
+            file = LeaseFile(
+                lambda: self.read_bytes(*names), lambda data: self.write_bytes(data, *names),
+                lambda: self.remove(*names),
+            )  # fmt: skip
+            with ExitStack() as held:
+                try:
+                    held.enter_context(lease(file))
+                except Held:
+                    msg = f"{self.root} is being run by another process; wait for it or stop it, then `murk resume`"
+                    raise StudyLockedError(msg) from None
+                yield
             return
         place = Path(self.path(*names))
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from study.config_method import teacher_kind, teachers_of
 from study.config_phases import DEFAULT_ENDPOINTS, ConfirmPhase, Phase, SearchPhase, TrainPhase
 from study.evaluate import CLEAN, group_of
 from study.grids import grid_of_test
+from study.halving import why_not_halved
 from study.keys import places, unknown_trial_key
 from study.override import apply
 from study.places import redact
@@ -31,7 +32,7 @@ def check_study(study: StudyConfig) -> list[Problem]:
         problems += _phase(study, phase, ("phases", index))
     if not any(isinstance(phase, SearchPhase) for phase in study.phases):
         problems += _space(study, ("search",))
-    return problems
+    return problems or list(_halving(study))
 
 
 def _baseline(study: StudyConfig) -> Iterator[Problem]:
@@ -41,6 +42,21 @@ def _baseline(study: StudyConfig) -> Iterator[Problem]:
             yield Problem(path, unknown_trial_key(key))
         else:
             yield from value_problems(key, value, path)
+
+
+def _halving(study: StudyConfig) -> Iterator[Problem]:
+    """Some trial can have its batches cut, or halving them has no effect."""
+    if study.resources.on_out_of_memory != "halve":
+        return
+    reasons = []
+    for phase in study.phases:
+        config = for_phase(study, phase)
+        space = config.search.space if isinstance(phase, SearchPhase) else {}
+        is_searched = any(key.split(".")[0] in {"method", "model"} for key in space)
+        reasons.append(None if is_searched else why_not_halved(config.trial()))
+    if reasons and None not in reasons:
+        text = f"must be fail, as {reasons[0]}, but got halve; lower train.batch_size, or leave it out"
+        yield Problem(("resources", "on_out_of_memory"), text)
 
 
 def _normaliser(study: StudyConfig) -> Iterator[Problem]:

@@ -31,6 +31,7 @@ from study.data.real import prepare_all_real
 from study.evaluate import Cell, Evaluation, Heads, reestimate_bn, subset
 from study.footprint import footprint, latency_ms
 from study.grids import grid_of_test, grid_of_validation, small_grid
+from study.halving import micro_batch_of
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
@@ -38,6 +39,7 @@ from study.tasks import evaluate_task, fingerprint_of, prepare_task
 from study.teachers import load_teacher
 from study.usage import SAMPLE_S, Usage
 from study.verification import PairSet
+from study.watchdog import beat_with
 
 _BN_IMAGES = 1024
 
@@ -71,6 +73,10 @@ def never() -> bool:
     return False
 
 
+def unwatched() -> None:
+    """A step that nobody waits for."""
+
+
 @dataclass(frozen=True)
 class Run:
     """The parts of a trial under way; `real` holds the folders of real noisy images, empty in a search.
@@ -99,6 +105,7 @@ def run_trial(
     *,
     ranks: Ranks | None = None,
     should_stop: Callable[[], bool] = never,
+    beat: Callable[[], None] = unwatched,
 ) -> dict[str, float]:
     """Run a trial to its end, from its checkpoint where it has one.
 
@@ -106,12 +113,14 @@ def run_trial(
 
     Args:
         should_stop: Asked after each batch; when true the trial saves where it stands and raises `study.loop.Stopped`.
+        beat: Called with each forward pass, the first time when all is read and built.
 
     Returns:
         The last metrics; accuracies in [0, 1].
 
     Raises:
         ValueError: The data are not those the study was planned with, or the loss is not finite.
+        OutOfMemory: An update does not fit the device.
     """
     ranks = ranks or Ranks()
     reporter = reporter or NoReporter()
@@ -129,6 +138,8 @@ def run_trial(
     try:
         run = prepare_run(spec, ledger, reporter=reporter, ranks=ranks, should_stop=should_stop)
         run = replace(run, usage=usage)
+        beat_with(run.method.network, beat)
+        beat()
         progress = _start(run)
         _train(run, progress)
         return _finish(run, progress)
@@ -162,6 +173,7 @@ def prepare_run(
             "another name"
         )
     settings = loop_settings(config, ranks.torch_device())
+    settings = replace(settings, micro_batch=micro_batch_of(ledger, spec.key) or settings.micro_batch)
     class_names = data.train.class_names
     teachers = [
         load_teacher(spec.teacher, config, class_names, prefix=prefix) if f"{prefix}place" in spec.teacher else None
@@ -234,6 +246,8 @@ def _train(run: Run, progress: checkpoint.Progress) -> None:
     ):  # fmt: skip
         metrics |= headline(_validate(run).cells)
         metrics |= {"cost/passes": _total_passes(run, progress), "cost/seconds": progress.seconds}
+        if run.settings.micro_batch != run.config.train.micro_batch:  # halved: no part of the trial's settings
+            metrics["train/micro_batch"] = float(run.settings.micro_batch or 0)
         progress.history.append(metrics)
         save(progress)
         used = run.usage.measure()

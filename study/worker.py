@@ -9,7 +9,7 @@ import contextlib
 import gc
 import traceback
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import ray.train
 import ray.train.torch
@@ -19,14 +19,23 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from study.halving import halve
 from study.ledger import Ledger, TrialSpec
 from study.loop import Stopped
+from study.memory import OutOfMemory
 from study.preflight import Executor
 from study.ranks import Ranks
 from study.stopflag import StopPoll
 from study.trial import run_trial
+from study.watchdog import Watchdog, end_process, hang_of
 
 _MAX_ERROR_CHARACTERS = 2000
+# Of gloo and NCCL, to the workers that are left.
+_BROKEN = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "remote process exited or there was a network error",
+)
 _MAX_WAITS = 30  # of a minute each for workers to find a place; Ray's default is to wait for ever
 
 
@@ -35,6 +44,8 @@ class TrialJob(TypedDict):
 
     Args:
         spec: `TrialSpec.as_dict()`.
+        retries: Of a trial that lost a process.
+        hang_timeout_s: As in `study.watchdog.Watchdog`.
         stop_flag: Name of the actor that says when to stop.
         workers: Fewest and most; Ray Train starts as many as there is room for, and resizes the group by itself.
         scratch: Folder for Ray Train's own files, on whichever machine the trial runs; nothing of value lies there.
@@ -46,6 +57,8 @@ class TrialJob(TypedDict):
     cpus_per_worker: float
     gpus_per_worker: float
     retries: int
+    on_out_of_memory: Literal["fail", "halve"]
+    hang_timeout_s: float | None
     stop_flag: str
     scratch: str
 
@@ -111,30 +124,47 @@ def tune_trial(config: dict[str, Any]) -> None:
         return
     with RecordFailure(Ledger(spec.storage, spec.study), spec.key):
         if config["executor"] == "inline":
-            _run_inline(spec, poll, cpus=config["cpus_per_worker"])
+            _run_inline(spec, poll, config)
         else:
-            _run_workers(config)
+            _run_workers(spec, config)
 
 
-def _run_inline(spec: TrialSpec, poll: StopPoll, *, cpus: float) -> None:
-    _take_threads(cpus)
-    try:
-        run_trial(spec, TuneReporter(), should_stop=poll)
-    finally:
-        # The process is used again for the next trial.
-        gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-
-
-def _run_workers(config: dict[str, Any]) -> None:
-    """Run a trial on Ray Train workers, again when one of them was lost."""
-    for attempt in range(config["retries"] + 1):
-        error = _fit(config)
-        if error is None:
+def _run_inline(spec: TrialSpec, poll: StopPoll, config: dict[str, Any]) -> None:
+    """Run a trial in this process, again with a smaller micro-batch where it ran out of memory and may."""
+    _take_threads(config["cpus_per_worker"])
+    ledger = Ledger(spec.storage, spec.study)
+    while True:
+        try:
+            with Watchdog(config["hang_timeout_s"], end_process(ledger, spec.key)) as watchdog:
+                run_trial(spec, TuneReporter(), should_stop=poll, beat=watchdog.beat)
             return
-        if attempt == config["retries"] or not is_loss(error):
-            raise error
+        except OutOfMemory as error:
+            if config["on_out_of_memory"] == "fail":
+                raise
+            halve(ledger, spec, error, workers=1)
+        finally:
+            # The process is used again for the next trial.
+            gc.collect()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+
+def _run_workers(spec: TrialSpec, config: dict[str, Any]) -> None:
+    """Run a trial on Ray Train workers, again when one of them was lost or may have a smaller micro-batch."""
+    ledger = Ledger(spec.storage, spec.study)
+    losses = 0
+    while (error := _fit(config)) is not None:
+        if isinstance(error, OutOfMemory) and config["on_out_of_memory"] == "halve":
+            halve(ledger, spec, error, workers=config["workers"])
+        elif losses < config["retries"] and is_loss(error):
+            losses += 1
+        else:
+            raise _told(error, hang_of(ledger, spec.key))
+
+
+def _told(error: Exception, hang: str | None) -> Exception:
+    """The error of a lost worker, or that it had hung before."""
+    return error if hang is None else TimeoutError(f"{hang}; {describe_error(error)}")
 
 
 def _fit(config: dict[str, Any]) -> Exception | None:
@@ -170,9 +200,12 @@ def train_worker(config: dict[str, Any]) -> None:
     _take_threads(config["cpus_per_worker"])
     spec = TrialSpec(**config["spec"])
     poll = StopPoll(config["stop_flag"], spec.key)
-    with contextlib.suppress(Stopped):
+    on_hang = end_process(Ledger(spec.storage, spec.study), spec.key, rank=ranks.rank)
+    with contextlib.suppress(Stopped), Watchdog(config["hang_timeout_s"], on_hang) as watchdog:
         # All workers agree on the answer before each acts on it, so one of them asking is enough.
-        run_trial(spec, TrainReporter(), ranks=ranks, should_stop=poll if ranks.is_first else no)
+        run_trial(
+            spec, TrainReporter(), ranks=ranks, should_stop=poll if ranks.is_first else no, beat=watchdog.beat
+        )  # fmt: skip
 
 
 def no() -> bool:
@@ -181,23 +214,36 @@ def no() -> bool:
 
 
 def cause_of(error: Exception) -> Exception:
-    """The error that made a worker group fail: a lost worker before any other, then that of the lowest rank.
+    """The error that made a worker group fail: a lost worker, then one without memory, then that of the lowest rank.
 
-    When a worker is lost, the others fail too, by their broken connection to it.
+    When a worker ends, the others fail too, by their broken connection to it, which comes last.
     """
     failures = getattr(error, "worker_failures", None)
     if not failures:
         return error
     ranked = [failures[rank] for rank in sorted(failures)]
-    cause = next((item for item in ranked if is_loss(item)), ranked[0])
+    cause = min(ranked, key=_consequence)
     raised = getattr(cause, "_base_exc", cause)
     raised.add_note(str(error))  # the worker's own traceback, which pickling took from the error itself
     return raised
 
 
+def _consequence(failure: Exception) -> int:
+    """How far from the cause a worker's failure is."""
+    error = getattr(failure, "_base_exc", failure)
+    if _is_broken_connection(error):
+        return 3
+    return 0 if is_loss(failure) else 1 if isinstance(error, OutOfMemory) else 2
+
+
 def is_loss(error: BaseException) -> bool:
-    """Whether a process was lost, rather than an error raised in it."""
-    return isinstance(getattr(error, "health_check_failure", error), (RayActorError, NodeDiedError, OutOfMemoryError))
+    """Whether a process was lost, rather than an error raised in it; the others' broken connections say so too."""
+    lost = isinstance(getattr(error, "health_check_failure", error), (RayActorError, NodeDiedError, OutOfMemoryError))
+    return lost or _is_broken_connection(error)
+
+
+def _is_broken_connection(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and any(saying in str(error) for saying in _BROKEN)
 
 
 def _take_threads(cpus: float) -> None:

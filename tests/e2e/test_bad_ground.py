@@ -1,0 +1,122 @@
+"""A disk that fills up, an image that cannot be read, a second driver: refused or survived, and said."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from study.ledger import Ledger
+from tests.e2e.studies import ROOT, environment, murk
+
+pytestmark = pytest.mark.e2e
+
+FILL = """
+import os, sys
+from pathlib import Path
+from study.ledger import Ledger
+from study.loop import Stopped
+from study.trial import run_trial
+from tests.unit.study.trials import ledger_of, tiny_config, tiny_spec
+
+place = Path(sys.argv[1])  # 40 MB of memory as a disk
+cache = Path(sys.argv[2])
+spec = tiny_spec(place, tiny_config(train={"epochs": 3}), cache=cache)
+ledger = ledger_of(spec)
+
+def stop_after(count):
+    calls = iter(range(1, count + 1))
+    return lambda: next(calls) == count
+
+def run(stop=None):
+    try:
+        return run_trial(spec, **({"should_stop": stop_after(stop)} if stop else {}))
+    except Stopped:
+        return None
+
+run(3)
+good = ledger.read_bytes(spec.key, "checkpoint.pt")
+room = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+(place / "filler").write_bytes(bytes(room - len(good) // 2))  # half a checkpoint fits
+run(5)
+assert ledger.read_bytes(spec.key, "checkpoint.pt") == good, "the last good checkpoint is gone"
+left = sorted(path.name for path in Path(ledger.path(spec.key)).iterdir())
+assert not [name for name in left if name.startswith(".")], left
+names = [event["event"] for event in ledger.events(spec.key)]
+assert "unsaved" in names, names
+(place / "filler").unlink()
+run()
+names = [event["event"] for event in ledger.events(spec.key)]
+epochs = [event["epoch"] for event in ledger.events(spec.key) if event["event"] == "epoch"]
+assert epochs == [1, 2, 3], epochs
+assert ledger.status(spec.key) == "finished"
+print("checkpoint bytes", len(good), "events", names)
+"""
+
+
+def _can_mount() -> bool:
+    tried = ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(tried, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not _can_mount(), reason="this machine lets no test mount a disk of its own")
+def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    """The disk is a real one of 40 MB in a name space of its own, gone with the process."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = f'mount -t tmpfs -o size=40m tmpfs "{disk}" && exec "{sys.executable}" -c "$0" "{disk}" "{tmp_path}/cache"'
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, FILL], cwd=ROOT, env=environment(),
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "No space left on device" in done.stderr
+    assert "it goes on without" in done.stderr
+    print(done.stdout)
+
+
+FOLDER = """
+name: folder
+data: {source: image-folder, path: images, image_size: 32}
+model: {backbone: test_resnet}
+noise: {validation: [gaussian_noise], validation_severities: [3], test: [contrast], test_severities: [1]}
+train: {epochs: 1, batch_size: 8}
+phases:
+  - {kind: train, name: train}
+"""
+
+
+def test_a_corrupt_image_is_refused_or_left_out(tmp_path: Path) -> None:
+    for name, value in (("cats", 40), ("dogs", 200)):
+        for number in range(12):
+            place = tmp_path / "images" / name / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (value, 5 * number, 0)).save(place)
+    broken = tmp_path / "images" / "dogs" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    (tmp_path / "folder.yaml").write_text(FOLDER)
+    refused = murk("run", "folder.yaml", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "dogs/3.png" in refused.stderr
+    assert "on_corrupt: skip" in refused.stderr
+    ledger = Ledger(str(tmp_path / "results"), "folder")
+    assert ledger.keys() == []
+    done = murk("run", "folder.yaml", "--set", "data.on_corrupt=skip", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (key,) = ledger.keys()
+    assert [e["event"] for e in ledger.events(key)] == ["start", "epoch", "final"]
+
+
+def test_a_second_driver_is_refused_and_touches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").write_text(FOLDER.replace("image-folder, path: images", "synthetic-vehicles"))
+    ledger = Ledger(str(tmp_path / "results"), "folder")
+    with ledger.lock():
+        second = murk("run", "folder.yaml", cwd=tmp_path)
+    assert second.returncode == 2, second.stderr
+    assert "is being run by another process" in second.stderr
+    assert ledger.keys() == []
+    assert ledger.read_json("study.json") is None

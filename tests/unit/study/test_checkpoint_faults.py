@@ -1,0 +1,124 @@
+"""Checkpoints that cannot be written or read: the last good one stays, and what is lost is said."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.ledger import Ledger
+from study.loop import Stopped
+from study.storage import Storage
+from study.trial import run_trial
+from tests.unit.study.trials import ledger_of, tiny_config, tiny_spec
+
+NAMES = ("checkpoint.pt", "checkpoint-before.pt")
+
+
+def stop_after(count: int):
+    calls = iter(range(1, count + 1))
+    return lambda: next(calls) == count
+
+
+def damage(ledger: Ledger, key: str, name: str, *, way: str) -> None:
+    data = bytearray(ledger.read_bytes(key, name) or b"")
+    assert data
+    if way == "bit":
+        data[len(data) // 2] ^= 0x10
+    Path(ledger.path(key, name)).write_bytes({"cut": data[: len(data) // 3], "empty": b"", "bit": data}[way])
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
+    """Writing these files fails half-way, as on a full disk; gives what was tried."""
+    tried: list[str] = []
+    write = Path.write_bytes
+
+    def fail(self: Path, data: Any) -> int:
+        if any(self.name.startswith(f".{name}.") for name in names):
+            tried.append(self.name)
+            write(self, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    return tried
+
+
+def without_time(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name != "cost/seconds"}
+
+
+@pytest.mark.parametrize("way", ["cut", "empty", "bit"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_not_kept(
+    tmp_path: Path, way: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, whole = tiny_spec(tmp_path), tiny_spec(tmp_path, study="whole")
+    expected = run_trial(whole)
+    with pytest.raises(Stopped):
+        run_trial(spec, should_stop=stop_after(4))
+    ledger = ledger_of(spec)
+    good = ledger.read_bytes(spec.key, NAMES[1])
+    damage(ledger, spec.key, NAMES[0], way=way)
+    with monkeypatch.context() as patch:
+        full_disk(patch, NAMES[0])
+        with pytest.raises(Stopped):
+            run_trial(spec, should_stop=stop_after(1))
+    assert f"{NAMES[0]} of trial {spec.key} is damaged (its checksum does not fit)" in caplog.text
+    assert ledger.read_bytes(spec.key, NAMES[1]) == good, "the damaged one took the good one's place"
+    assert without_time(run_trial(spec)) == without_time(expected)
+
+
+def test_a_trial_whose_checkpoints_are_all_damaged_starts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec, whole = tiny_spec(tmp_path), tiny_spec(tmp_path, study="whole")
+    expected = run_trial(whole)
+    with pytest.raises(Stopped):
+        run_trial(spec, should_stop=stop_after(4))
+    ledger = ledger_of(spec)
+    for name in NAMES:
+        damage(ledger, spec.key, name, way="bit")
+    assert without_time(run_trial(spec)) == without_time(expected)
+    assert "no checkpoint that can be read, so it starts anew" in caplog.text
+    names = [event["event"] for event in ledger.events(spec.key)]
+    assert names == ["start", "epoch", "start", "epoch", "final"], "each epoch is recorded once"
+
+
+def test_a_full_disk_costs_the_checkpoint_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first checkpoint is written, then the disk is full; the process is lost and the trial goes on from it."""
+    config = tiny_config(train={"epochs": 3})
+    spec, whole = tiny_spec(tmp_path, config), tiny_spec(tmp_path, config, study="whole")
+    expected = run_trial(whole)
+    with pytest.raises(Stopped):
+        run_trial(spec, should_stop=stop_after(3))  # one epoch
+    ledger = ledger_of(spec)
+    good = ledger.read_bytes(spec.key, NAMES[0])
+    with monkeypatch.context() as patch:
+        tried = full_disk(patch, *NAMES)
+        with pytest.raises(Stopped):
+            run_trial(spec, should_stop=stop_after(5))
+    assert len(tried) == 2, "after the epoch and at the stop"
+    assert "No space left on device" in caplog.text
+    assert ledger.read_bytes(spec.key, NAMES[0]) == good
+    assert not [path.name for path in Path(ledger.path(spec.key)).iterdir() if path.name.startswith(".")]
+    names = [event["event"] for event in ledger.events(spec.key)]
+    assert names.count("unsaved") >= 1
+    assert ledger.status(spec.key) == "running"
+    assert without_time(run_trial(spec)) == without_time(expected)
+    epochs = [event["epoch"] for event in ledger.events(spec.key) if event["event"] == "epoch"]
+    assert epochs == [1, 2, 3]
+
+
+def test_a_line_that_does_not_fit_the_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(str(tmp_path))
+    storage.append_line("whole", "events.jsonl")
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda handle, data: write(handle, data[:3]))
+        with pytest.raises(OSError, match="No space left"):
+            storage.append_line("torn line", "events.jsonl")
+    storage.append_line("next", "events.jsonl")
+    assert storage.read_bytes("events.jsonl") == b"whole\ntor\nnext\n"
