@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import pickle
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +21,9 @@ from study.ranks import Ranks, running_statistics
 _log = logging.getLogger("murk")
 _NAMES = ("checkpoint.pt", "checkpoint-before.pt")
 _DIGEST_BYTES = 32
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError,
+               AttributeError, ArithmeticError, MemoryError, ImportError, zipfile.BadZipFile)  # fmt: skip
+"""What reading raises where the bytes were changed and the checksum with them; `weights_only` lets nothing run."""
 
 
 @dataclass
@@ -157,7 +161,15 @@ def _read(ledger: Ledger, key: str, name: str) -> dict[str, Any] | None:
         _log.warning("checkpoint %s is damaged (its checksum does not fit); the one before it is used", name)
         return None
     try:
-        return torch.load(io.BytesIO(data[_DIGEST_BYTES:]), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        _log.warning("checkpoint %s cannot be read (%s); the one before it is used", name, error)
+        state = torch.load(io.BytesIO(data[_DIGEST_BYTES:]), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError("it holds no mapping")
+        lacking = [part for part in ("network", "optimizer", "progress") if not isinstance(state.get(part), dict)]
+        if lacking:
+            raise ValueError(f"it lacks {lacking[0]}")
+        Progress(**state["progress"])
+    except _UNREADABLE as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        _log.warning("checkpoint %s cannot be read (%s); the one before it is used", name, reason)
         return None
+    return state

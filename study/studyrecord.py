@@ -11,6 +11,7 @@ from study.config_phases import DEFAULT_ENDPOINTS, Phase
 from study.config_resolution import ResolutionConfig
 from study.config_task import Classification
 from study.config_train import OptimConfig, TrainConfig
+from study.credentials import scrub
 from study.data.image_set import DataSplits
 from study.data.real import RealImages
 from study.ledger import Ledger
@@ -58,7 +59,7 @@ def open_study(
             means = {"config": config, "baseline": loaded.config.report.baseline, "tracking_uri": tracking_uri}
             means["restated"] = _is_restated(ledger, record, config)
             ledger.write_json("study.json", {**record, **means})
-            ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
+            _keep_file(ledger, loaded)
             return
         record = _with_unrecorded_reads(ledger, record)
     facts = {
@@ -96,7 +97,12 @@ def open_study(
         "generation": (record.get("generation", 0) + 1 if record else 0),
     }
     ledger.write_json("study.json", facts)
-    ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
+    _keep_file(ledger, loaded)
+
+
+def _keep_file(ledger: Ledger, loaded: LoadedStudy) -> None:
+    """Keep the study file as it was written, without what its comments and overridden lines may hold of credentials."""
+    ledger.files.write_bytes(scrub(loaded.text).encode(), "study.yaml")
 
 
 def changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:

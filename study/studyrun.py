@@ -12,6 +12,7 @@ from analysis.selection import Candidate, top_of
 from study.config import StudyConfig, TrialConfig
 from study.config_method import teacher_kind, teacher_phase, teachers_of
 from study.config_phases import ConfirmPhase, Phase
+from study.credentials import printable, scrub
 from study.ledger import Ledger, TrialSpec, trial_key
 from study.places import Places, redact
 from study.search import Runtime
@@ -146,4 +147,4 @@ def candidates_of(run: StudyRun, phase: str, metric: str) -> list[Candidate]:
 
 def say(text: str) -> None:
     """A line for the person who watches, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(scrub(text)), file=sys.stderr, flush=True)
