@@ -169,7 +169,7 @@ def _read(ledger: Ledger, key: str, name: str) -> dict[str, Any] | None:
             raise ValueError(f"it lacks {lacking[0]}")
         Progress(**state["progress"])
     except _UNREADABLE as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = f"{type(error).__name__}: {error}".split(". ")[0].splitlines()[0][:120]
         _log.warning("checkpoint %s cannot be read (%s); the one before it is used", name, reason)
         return None
     return state

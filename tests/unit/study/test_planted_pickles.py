@@ -73,7 +73,10 @@ def test_the_payload_works(mark: Path) -> None:
 
 def _checkpoint(folder: Path, payload: Payload) -> None:
     ledger = Ledger(str(folder), "a")
-    for name, data in (("checkpoint.pt", as_torch(payload)), ("checkpoint-before.pt", pickle.dumps(payload))):
+    for name, data in (
+        ("checkpoint.pt", as_torch(payload)),
+        ("checkpoint-before.pt", pickle.dumps(payload, protocol=2)),
+    ):
         ledger.write_bytes("k", name, hashlib.sha256(data).digest() + data)
     network = torch.nn.Linear(1, 1)
     found = checkpoint.restore(ledger, "k", network=network, optimizer=torch.optim.SGD(network.parameters(), lr=0.1))
