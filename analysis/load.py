@@ -10,8 +10,10 @@ there. Nothing is skipped in silence: what cannot be read is an error, what is m
 from __future__ import annotations
 
 import io
-import json
+import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 
+from analysis.recordfile import RecordError, parse_event, parse_study, parse_trial
 from analysis.records import TrialRecord, sort_rows, to_frame
 
 if TYPE_CHECKING:
@@ -55,6 +58,9 @@ HISTORY_COLUMNS: dict[str, str] = {
 """Fixed columns of `load_history`; the metrics follow, by name, as float64."""
 
 READERS = 8
+UNREADABLE_ARRAYS = (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
+                     RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
+"""What numpy raises on an .npz file that was cut off or changed; one that holds objects is not unpickled."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def iter_predictions(snapshot: Snapshot, *, trials: Sequence[str] | None = None)
     for key in trials if trials is not None else [record.key for record in snapshot.trials]:
         content = snapshot.places[key].read("predictions.parquet")
         if content is not None:
-            frame = pd.read_parquet(io.BytesIO(content)).assign(trial=key)
+            frame = _table(content, f"predictions.parquet of trial {key}").assign(trial=key)
             yield key, frame[list(PREDICTION_COLUMNS)].astype(PREDICTION_COLUMNS)
 
 
@@ -140,8 +146,12 @@ def read_examples(snapshot: Snapshot, key: str) -> dict[str, np.ndarray] | None:
     content = snapshot.places[key].read("examples.npz")
     if content is None:
         return None
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except UNREADABLE_ARRAYS as error:
+        raise RecordError(f"a trial's examples must be plain arrays, but examples.npz of {key} cannot be read as such "
+                          f"({type(error).__name__}); delete that file")  from error  # fmt: skip
 
 
 def history(snapshot: Snapshot) -> pd.DataFrame:
@@ -262,7 +272,7 @@ def _snapshot(name: str, study_json: bytes | None, places: Mapping[str, Place]) 
         if record.status == "finished" and record.cells is None:
             notes.append(f"trial {key} is finished but has no cells.parquet")
         records.append(record)
-    study = json.loads(study_json) if study_json is not None else {}
+    study = parse_study(study_json, f"study.json of {name}") if study_json is not None else {}
     return Snapshot(name=name, study=study, trials=records, notes=notes, places=places)
 
 
@@ -272,8 +282,22 @@ def _read_trial(place: Place) -> tuple[TrialRecord | None, int]:
         return None, 0
     events, num_torn = parse_events(place.read("events.jsonl") or b"")
     cells = place.read("cells.parquet")
-    frame = None if cells is None else pd.read_parquet(io.BytesIO(cells))
-    return TrialRecord(info=json.loads(info), events=events, cells=frame), num_torn
+    frame = None if cells is None else _table(cells, f"cells.parquet of trial {place.key}")
+    return TrialRecord(info=parse_trial(info, f"trial.json of {place.key}"), events=events, cells=frame), num_torn
+
+
+def _table(content: bytes, what: str) -> pd.DataFrame:
+    """A parquet file of the ledger.
+
+    Raises:
+        RecordError: It cannot be read.
+    """
+    try:
+        return pd.read_parquet(io.BytesIO(content))
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise RecordError(f"a table of the ledger must be as Murk wrote it, but {what} cannot be read ({reason}); "
+                          "restore it from a copy")  from error  # fmt: skip
 
 
 def parse_events(content: bytes) -> tuple[list[dict[str, Any]], int]:
@@ -283,12 +307,9 @@ def parse_events(content: bytes) -> tuple[list[dict[str, Any]], int]:
     for line in content.splitlines():
         if not line.strip():
             continue
-        try:
-            event = json.loads(line)
-        except ValueError:  # JSONDecodeError or UnicodeDecodeError
-            event = None
-        if isinstance(event, dict) and "event" in event:
-            events.append(event)
-        else:
+        event = parse_event(line)
+        if event is None:
             num_torn += 1
+        else:
+            events.append(event)
     return events, num_torn

@@ -278,6 +278,9 @@ def _inline(picture: Picture) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------------------------- writing
 def _write(out: str, files: Mapping[str, bytes]) -> dict[str, Path | str]:
+    stray = next((name for name in files if ".." in name.split("/") or name.count("/") > 1), None)
+    if stray is not None:  # a phase's name, of records that come from elsewhere, is part of some
+        raise ValueError(f"a report's files must lie in its folder, but one would be {stray!r}; correct the records")
     filesystem, root = fsspec.core.url_to_fs(out)
     if isinstance(filesystem, LocalFileSystem):
         return {name: _replace(Path(root) / name, content) for name, content in files.items()}

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
@@ -210,7 +211,10 @@ def load_weights(model: Any, path: str) -> None:
     """
     if not path.endswith(".safetensors") or not Path(path).is_file():
         raise ValueError(f"pretrained must be True, False or the path of a .safetensors file, but got {path!r}")
-    stored = load_file(path)
+    try:
+        stored = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"pretrained must be whole, but {path!r} cannot be read ({error}); fetch it again") from error
     state = model.state_dict()
     new = _classifier_names(model)
     missing = [name for name in state if name not in stored and name not in new]

@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import pickle
+import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,9 @@ from study.ranks import Ranks, running_statistics
 _log = logging.getLogger("murk")
 _NAMES = ("checkpoint.pt", "checkpoint-before.pt")
 _DIGEST_BYTES = 32
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError,
+               AttributeError, ArithmeticError, MemoryError, ImportError, zipfile.BadZipFile)  # fmt: skip
+"""What reading raises where the bytes were changed and the checksum with them; `weights_only` lets nothing run."""
 
 
 @dataclass
@@ -177,7 +181,15 @@ def _state(key: str, name: str, data: bytes) -> dict[str, Any] | None:
         _log.warning("%s of trial %s is damaged (its checksum does not fit) and passed over", name, key)
         return None
     try:
-        return torch.load(io.BytesIO(data[_DIGEST_BYTES:]), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        _log.warning("%s of trial %s cannot be read (%s) and is passed over", name, key, error)
+        state = torch.load(io.BytesIO(data[_DIGEST_BYTES:]), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError("it holds no mapping")
+        lacking = [part for part in ("network", "optimizer", "progress") if not isinstance(state.get(part), dict)]
+        if lacking:
+            raise ValueError(f"it lacks {lacking[0]}")
+        Progress(**state["progress"])
+    except _UNREADABLE as error:
+        reason = f"{type(error).__name__}: {error}".split(". ")[0].splitlines()[0][:120]
+        _log.warning("%s of trial %s cannot be read (%s) and is passed over", name, key, reason)
         return None
+    return state

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated
 
 import typer
@@ -36,16 +39,33 @@ Again = Annotated[
 ]
 
 
+def _say(text: object, *, err: bool = False) -> None:
+    """A text that names of files or classes, or another program's words, may be part of."""
+    from study.credentials import printable, scrub
+
+    typer.echo(printable(scrub(str(text))), err=err)
+
+
+def _scrubbed_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python prints of an error that nobody foresaw, without credentials."""
+    _say("".join(traceback.format_exception(kind, error, trace)).rstrip(), err=True)
+
+
 @contextmanager
 def _plain_errors() -> Iterator[None]:
     """Bad input ends in one clear message and exit code 2, without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    from study.credentials import ScrubbingFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(ScrubbingFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    sys.excepthook = _scrubbed_traceback
     try:
         yield
     except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         if os.environ.get("MURK_TRACEBACK"):
             raise
-        typer.echo(f"murk: {error}", err=True)
+        _say(f"murk: {error}", err=True)
         raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
         typer.echo("murk: stopped", err=True)
@@ -114,7 +134,7 @@ def check(
         from study.plan import make_plan
 
         plan = make_plan(loaded, nodes=nodes_at(address) if address else None)
-        typer.echo(plan.text())
+        _say(plan.text())
         if plan.lacks:
             raise typer.Exit(BAD_INPUT)
 
@@ -160,7 +180,7 @@ def evaluate(
     with _plain_errors():
         from study.reevaluate import evaluate_model
 
-        typer.echo(evaluate_model(model, data=data, corruptions=noise, storage=storage, out=out))
+        _say(evaluate_model(model, data=data, corruptions=noise, storage=storage, out=out))
 
 
 @app.command()
@@ -190,7 +210,7 @@ def report(
     with _plain_errors():
         from study.reporting import report_study
 
-        typer.echo(report_study(name, storage=storage, tracking=tracking, out=out))
+        _say(report_study(name, storage=storage, tracking=tracking, out=out))
 
 
 @app.command()
@@ -204,7 +224,7 @@ def pull(
     with _plain_errors():
         from study.pull import pull_study
 
-        typer.echo(pull_study(name, storage=storage, tracking=tracking, out=out))
+        _say(pull_study(name, storage=storage, tracking=tracking, out=out))
 
 
 @app.command()
@@ -217,7 +237,7 @@ def sync(
     with _plain_errors():
         from study.reporting import sync_study
 
-        typer.echo(sync_study(name, storage=storage, tracking=tracking))
+        _say(sync_study(name, storage=storage, tracking=tracking))
 
 
 @app.command()
@@ -232,7 +252,7 @@ def optuna(
     with _plain_errors():
         from study.optunastore import write_study
 
-        typer.echo(write_study(name, url=storage_url, storage=storage))
+        _say(write_study(name, url=storage_url, storage=storage))
 
 
 @app.command()
@@ -259,7 +279,7 @@ def data_inspect(
         from study.reevaluate import inspect_source
 
         place = source if Path(source).exists() else _preset_or_path(source)
-        typer.echo(inspect_source(place, sets=sets or (), sheet=sheet))
+        _say(inspect_source(place, sets=sets or (), sheet=sheet))
 
 
 @data_app.command("duplicates")

@@ -6,9 +6,10 @@ Parts of the tree in `study.config`, which says how it is read.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from study.data.image_set import SPLITS
 from study.data.layouts import LAYOUTS
@@ -19,7 +20,31 @@ else:
     LayoutName = Literal[tuple(LAYOUTS)]
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", re.IGNORECASE)
+
+
+def check_name(name: str) -> str:
+    """The name itself, if it can be a folder's on any system and cannot lead out of one.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            "must be a name of at most 64 letters, digits, '.', '_' and '-', the first a letter or digit, but got "
+            f"{name[:80]!r}"
+        )
+    return _portable(name)
+
+
+def _portable(name: str) -> str:
+    if _OF_WINDOWS.fullmatch(name):
+        raise ValueError(f"must be a name that a folder can have on Windows too, but got {name!r}; choose another")
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"), AfterValidator(_portable)]
 """Names become folders and MLflow experiments: letters, digits, '.', '_' and '-', 64 at most."""
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+from analysis.recordfile import parse_event
 
 _KEPT = 8
 
@@ -34,7 +35,7 @@ class EventLog:
 
     def _event(self, index: int) -> dict[str, Any] | None:
         if index not in self._parsed:
-            self._parsed[index] = _parse(self._lines[index])
+            self._parsed[index] = parse_event(self._lines[index])
         return self._parsed[index]
 
 
@@ -64,11 +65,3 @@ class RecentLogs:
                 self._logs.clear()
             self._logs[key] = (stamp, log)
         return log
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line.decode())
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None

@@ -19,9 +19,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from analysis.recordfile import parse_record, parse_study, parse_trial
 from study.config import NUMERICS
+from study.config_data import check_name
 from study.config_resolution import ResolutionConfig
 from study.config_task import Classification
+from study.credentials import redact, scrub
 from study.events import EventLog, RecentLogs
 from study.storage import Storage
 
@@ -155,6 +158,10 @@ class Ledger:
     """
 
     def __init__(self, storage: str, study: str) -> None:
+        try:
+            check_name(study)
+        except ValueError as error:
+            raise ValueError(f"the study {error}") from None
         self.storage = storage
         self.study = study
         self.files = Storage(f"{storage.rstrip('/')}/{study}")
@@ -176,7 +183,8 @@ class Ledger:
         return True
 
     def append(self, key: str, event: str, **fields: Any) -> None:
-        """Append one event with the time of now."""
+        """Append one event with the time of now; credentials in its texts, such as an error's, are masked."""
+        fields = {name: scrub(value) if isinstance(value, str) else value for name, value in fields.items()}
         self.files.append_line(_json({"event": event, "time": time.time(), **fields}, indent=None).decode(),
                                "trials", key, "events.jsonl")  # fmt: skip
 
@@ -219,14 +227,14 @@ class Ledger:
         data = self.read_bytes(key, "trial.json")
         if data is None:
             raise ValueError(f"study {self.study!r} has no trial {key!r}")
-        return json.loads(data)
+        return parse_trial(data, redact(self.path(key, "trial.json")))
 
     def keys(self, phase: str | None = None) -> list[str]:
         """Keys of all trials, or of one phase's, in the order of their numbers."""
         rows = []
         for key in self.files.folders("trials"):
             data = self.read_bytes(key, "trial.json")
-            record = None if data is None else json.loads(data)
+            record = None if data is None else parse_trial(data, redact(self.path(key, "trial.json")))
             if record is not None and (phase is None or record["phase"] == phase):
                 rows.append((record["phase"], record["number"], key))
         return [key for _, _, key in sorted(rows)]
@@ -247,9 +255,14 @@ class Ledger:
         self.files.remove("trials", key, name)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the study itself, such as `study.json`, or None."""
+        """A JSON file of the study itself, such as `study.json`, or None.
+
+        Raises:
+            RecordError: It is damaged; a ValueError.
+        """
         data = self.files.read_bytes(name)
-        return None if data is None else json.loads(data)
+        parse = parse_study if name == "study.json" else parse_record
+        return None if data is None else parse(data, redact(self.files.path(name)))
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file of the study itself."""

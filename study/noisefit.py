@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from ruamel.yaml import YAML
 from torch import Tensor
 
 from noise.camera import MULTIPLES, camera_levels
 from noise.fit import MIN_RESIZED, MIN_SIDE, CameraFit, fit_camera
-from study.data.decode import UNREADABLE
+from study.data.decode import UNREADABLE, open_image
 from study.data.image_folder import SUFFIXES
 from study.storage import atomic_file
 from study.yamlfile import read_yaml
@@ -90,7 +90,7 @@ def _files(folder: Path) -> list[Path]:
 def _read(file: Path) -> tuple[Tensor, int]:
     """float (1 or 3, H, W) in [0, 1] of the middle, and the whole image's shorter side."""
     try:
-        with Image.open(file) as opened:
+        with open_image(file) as opened:
             picture = ImageOps.exif_transpose(opened)
             picture.load()
     except UNREADABLE as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 from noise.families import catalogue
 from noise.keyed import image_keys
 from noise.preview import contact_sheet
-from study.data.decode import UNREADABLE, CorruptImageError, decode_square, to_rgb
+from study.data.decode import UNREADABLE, CorruptImageError, decode_square, open_image, to_rgb
 from study.data.sources import open_source
 from study.reevaluate import data_config
 from study.storage import atomic_file
@@ -62,7 +62,7 @@ def _image(source: str, *, row: int | None, size: int | None) -> tuple[Tensor, s
     if row is not None:
         raise ValueError(f"--row goes with an image set, but {place} is one image")
     try:
-        with Image.open(place) as opened:
+        with open_image(place) as opened:
             picture = to_rgb(ImageOps.exif_transpose(opened))
     except UNREADABLE as error:
         raise ValueError(f"{place} cannot be read as an image: {error}") from error

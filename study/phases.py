@@ -13,6 +13,7 @@ from analysis.selection import top_of, top_per
 from study.config import StudyConfig, TrialConfig
 from study.config_phases import DEFAULT_ENDPOINTS, ConfirmPhase, Phase, SearchPhase, TrainPhase
 from study.config_search import SearchConfig
+from study.credentials import printable, scrub
 from study.data.image_set import DataSplits
 from study.data.prepare import prepare_data
 from study.data.real import RealImages, prepare_all_real
@@ -85,7 +86,7 @@ def run_study(
             mirror.close()
             if tracker:
                 tracker.close()
-    typer.echo(closing_lines(ledger, report, places, config))
+    typer.echo(printable(scrub(closing_lines(ledger, report, places, config))))
     return FAILED_TRIALS if any(summary.failed for summary in summaries) else DONE
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import fsspec
 
+from study.credentials import credential_problems, redact
+
 if TYPE_CHECKING:
     from study.config import TrackingConfig
 
@@ -22,11 +24,6 @@ JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 every worker process, so it tells nothing.)"""
 
 _RAY_SESSION = re.compile(r"session_(latest|\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}_\d+_\d+)")
-_USERINFO = re.compile(r"(?P<scheme>\b[A-Za-z][\w+.-]*://)[^/\s'\"]*@")
-_SECRET = re.compile(
-    r"(?P<name>[?&;](?:[^=&;\s]*(?:password|passwd|secret|token|signature|credential|key)[^=&;\s]*|sig)=)[^&;\s#'\"]+",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,7 @@ def resolve_places(
             a kind that cannot hold what it is for.
     """
     environment = os.environ if environment is None else environment
+    _refuse_credentials(storage, "--storage")
     if tracking is not None:
         _refuse_credentials(tracking.storage, "tracking.storage")
         _refuse_credentials(tracking.uri, "tracking.uri")
@@ -88,23 +86,14 @@ def resolve_places(
 
 
 def _refuse_credentials(place: str | None, key: str) -> None:
-    """A study file is copied into the records and to MLflow, so it holds no secret."""
-    if place is not None and redact(place) != place:
-        raise ValueError(
-            f"{key} must hold no user, password or token, since the study file is kept with the records, but got "
-            f"{redact(place)}; give them by the environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or "
-            "MLFLOW_TRACKING_TOKEN; AWS_ACCESS_KEY_ID and its like for storage), a database behind `mlflow server`"
-        )
+    """A study file is kept with the records, and others see a command's options: no secret in either."""
+    for problem in credential_problems(place):
+        raise ValueError(f"{key} {problem.text}")
 
 
 def is_submitted_job(environment: Mapping[str, str], cwd: Path) -> bool:
     """Whether this process is the entry point of a `ray job submit`, or stands in the folder that Ray unpacked."""
     return JOB_VARIABLE in environment or _in_ray_session(cwd)
-
-
-def redact(text: str) -> str:
-    """The text with the credentials of every URI in it replaced by `***`: user and password, tokens in queries."""
-    return _SECRET.sub(r"\g<name>***", _USERINFO.sub(r"\g<scheme>***@", text))
 
 
 def resolve_tracking(uri: str, cwd: Path) -> str:

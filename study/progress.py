@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple, Self, TextIO
 
+from study.credentials import printable, scrub
 from study.ledger import Status
 
 _TTY_INTERVAL_S = 0.5
@@ -128,7 +129,7 @@ class Board:
     def note(self, text: str) -> None:
         """A line to show once, such as a trial's error."""
         with self._lock:
-            self._notes.append(text)
+            self._notes.append(printable(scrub(text)))
 
     def take_notes(self) -> list[str]:
         """The lines not shown yet; they are forgotten here."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from study.credentials import redact
 from study.events import Stamp
 from study.lease import Held, LeaseFile, lease
 
@@ -37,10 +38,9 @@ class Storage:
 
     def path(self, *names: str) -> str:
         """The place of a file, as the file system writes it; names cannot leave the root."""
-        joined = posixpath.normpath(posixpath.join(self._path, *names))
-        if joined != self._path and not joined.startswith(self._path + "/"):
-            raise ValueError(f"a record must stay inside {self.root}, but got {'/'.join(names)!r}")
-        return joined
+        if any(part in {"", ".", ".."} or "\0" in part for name in names for part in name.split("/")):
+            raise ValueError(f"a record must stay inside {redact(self.root)}, but got {'/'.join(names)!r}")
+        return posixpath.join(self._path, *names)
 
     def exists(self, *names: str) -> bool:
         """Whether the file or folder is there."""

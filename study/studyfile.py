@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from study.config import StudyConfig
 from study.config_method import teacher_kind
+from study.credentials import credential_problems, has_credentials, scrub
 from study.override import assign, path_of
 from study.problems import Path as KeyPath
 from study.problems import Problem, dotted, near, shown
@@ -35,7 +36,13 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 class StudyFileError(ValueError):
-    """All that is wrong with a study file, one line for each: `FILE:LINE: key: rule, but got VALUE`."""
+    """All that is wrong with a study file, one line for each: `FILE:LINE: key: rule, but got VALUE`.
+
+    Credentials are masked, since a message is shown and logged.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(scrub(text))
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,8 @@ def load_study_text(config: Mapping[str, Any], *, text: str = "", path: str = "s
 
 
 def _checked(data: dict[str, Any], problems: list[Problem], origins: _Origins, *, text: str) -> LoadedStudy:
+    if secrets := list(credential_problems(data)):
+        raise origins.error(secrets)  # alone: what else is wrong could show them
     try:
         config = StudyConfig.model_validate(data)
     except ValidationError as error:
@@ -200,7 +209,8 @@ def _yaml(text: str, file: str) -> tuple[Any, dict[KeyPath, int]]:
 def _set(data: dict[str, Any], item: str, origins: _Origins) -> list[Problem]:
     """Override one key in place."""
     key, equals, value_text = (part.strip() for part in item.partition("="))
-    label = f"--set {item if len(item) <= 60 else item[:56] + ' ...'}"
+    shown = f"{key}=***" if has_credentials(value_text) else item
+    label = f"--set {shown if len(shown) <= 60 else shown[:56] + ' ...'}"
     if not equals or not all(key.split(".")):
         path = ("--set", item)
         origins.sets[path] = label

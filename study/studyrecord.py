@@ -15,6 +15,7 @@ from study.config_resolution import ResolutionConfig
 from study.config_search import SearchConfig
 from study.config_task import Classification
 from study.config_train import OptimConfig, TrainConfig
+from study.credentials import scrub
 from study.data.image_set import DataSplits
 from study.data.real import RealImages
 from study.ledger import Ledger
@@ -68,7 +69,7 @@ def open_study(
             means["code"] = code_state().as_dict()
             means["restated"] = _is_restated(ledger, record, config)
             ledger.write_json("study.json", {**record, **means})
-            ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
+            _keep_file(ledger, loaded)
             return
         record = _with_unrecorded_reads(ledger, record)
     facts = {
@@ -107,7 +108,12 @@ def open_study(
         "generation": (record.get("generation", 0) + 1 if record else 0),
     }
     ledger.write_json("study.json", facts)
-    ledger.files.write_bytes(loaded.text.encode(), "study.yaml")
+    _keep_file(ledger, loaded)
+
+
+def _keep_file(ledger: Ledger, loaded: LoadedStudy) -> None:
+    """Keep the study file as it was written, without what its comments and overridden lines may hold of credentials."""
+    ledger.files.write_bytes(scrub(loaded.text).encode(), "study.yaml")
 
 
 def _searches_of_today(old: Mapping[str, Any]) -> dict[str, Any]:

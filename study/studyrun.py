@@ -15,6 +15,7 @@ from study.config import StudyConfig, TrialConfig
 from study.config_method import teacher_kind, teacher_phase, teachers_of
 from study.config_phases import ConfirmPhase, Phase, SearchPhase
 from study.config_search import SearchConfig
+from study.credentials import printable, scrub
 from study.grids import part_of
 from study.ledger import Ledger, TrialSpec, trial_key
 from study.places import Places, redact
@@ -188,4 +189,4 @@ def candidates_of(
 
 def say(text: str) -> None:
     """A line for the person who watches, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(scrub(text)), file=sys.stderr, flush=True)

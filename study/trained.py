@@ -17,6 +17,10 @@ from study.ledger import Ledger
 from study.places import redact, resolve_places
 from study.storage import Storage
 
+_DAMAGED = (SafetensorError, LookupError, RuntimeError, TypeError, ValueError, AttributeError, ArithmeticError,
+            MemoryError, AssertionError)  # fmt: skip
+"""What changed files raise on the way to a network (RuntimeError: nested too deep, too)."""
+
 MODEL_FILES = ("model.safetensors", "model.json")
 
 
@@ -75,7 +79,7 @@ def read_model(place: str) -> TrainedModel:
         method = load_export(load_safetensors(weights), facts)
         class_names, fingerprint = tuple(facts["class_names"]), facts["fingerprint"]
         config = TrialConfig.model_validate(facts["trial"])
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"the model in {shown} is damaged or of another version: {error}") from error
     return TrainedModel(method, class_names, config, fingerprint, place, hashlib.sha256(weights).hexdigest())
 

@@ -29,6 +29,10 @@ from study.data.source import Source
 FORMAT = 1
 """Raised when the same settings give other pixels or files; part of the fingerprint."""
 
+DAMAGED = (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
+           SyntaxError)  # fmt: skip
+"""What reading a cache raises whose files were cut off or changed by hand."""
+
 STALE_S = 24 * 3600.0
 
 
@@ -162,7 +166,18 @@ def _write_columns(folder: Path, columns: dict[str, np.ndarray]) -> None:
 
 
 def load_cache(folder: Path) -> DataSplits:
-    """The splits of a cache, with the images memory-mapped."""
+    """The splits of a cache, with the images memory-mapped.
+
+    Raises:
+        ValueError: Its files are not those that were written; they are never unpickled.
+    """
+    try:
+        return _load_cache(folder)
+    except DAMAGED as error:
+        raise _damaged(folder, error) from error
+
+
+def _load_cache(folder: Path) -> DataSplits:
     meta = json.loads((folder / "meta.json").read_text())
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     names = ("labels", "ids", "content", "split", "source_sizes")
@@ -185,8 +200,19 @@ def load_cache(folder: Path) -> DataSplits:
 
 def contents(folder: Path) -> dict[str, np.ndarray]:
     """int64 hash of each image's bytes, by split, in a cache that is whole; copies have the same."""
-    content, split = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("content", "split"))
-    return {name: content[split == number] for number, name in enumerate(SPLITS)}
+    try:
+        content, split = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("content", "split"))
+        return {name: content[split == number] for number, name in enumerate(SPLITS)}
+    except DAMAGED as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+    return ValueError(
+        f"a cache of decoded images must be as it was written, but {str(folder)!r} is not ({reason}); delete that "
+        "folder, and it is written anew"
+    )
 
 
 def refusal(skipped: list[tuple[str, str]]) -> str:

@@ -8,6 +8,7 @@ red plane, the green and the blue, each of 32 rows. A row of the Python version'
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -202,7 +203,8 @@ def _read_npz(path: Path, names: tuple[str, ...], *, required: tuple[str, ...]) 
             if not lacking:
                 return {name: file[name] for name in names if name in file.files}
             found = ", ".join(file.files) or "none"
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, OverflowError, MemoryError,
+            RuntimeError, SyntaxError) as error:  # fmt: skip
         raise ValueError(
             f"data.path must be an .npz file of plain arrays, but {str(path)!r} cannot be read as one "
             f"({type(error).__name__}); write it anew with numpy.savez"

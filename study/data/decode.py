@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +21,17 @@ from study.data.source import Box, Raw
 CHUNK = 256
 """Images decoded ahead of the one that is written."""
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises on broken files; SyntaxError is its word for a broken PNG."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF", "JPEG2000", "AVIF")
+"""What is read. Pillow knows more, some of which start a program (EPS) or raise whatever they like on broken bytes."""
+
+MAX_PIXELS = 89_478_485
+"""Of one image, Pillow's own bound for a warning: a few bytes may claim any size, and eight are decoded at once."""
+
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError,
+    MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+"""What Pillow raises on broken files; SyntaxError is its word for a broken PNG, TypeError comes of mutated TIFFs."""
 
 
 class CorruptImageError(ValueError):
@@ -43,7 +55,7 @@ def decode_square(content: bytes, *, image_size: int, box: Box | None = None) ->
     if not content:
         raise CorruptImageError("there are no bytes")
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with open_image(io.BytesIO(content)) as opened:
             image = ImageOps.exif_transpose(opened if box is None else _cut(opened, box))
             image.load()
             rgb = to_rgb(image)
@@ -54,6 +66,27 @@ def decode_square(content: bytes, *, image_size: int, box: Box | None = None) ->
     except UNREADABLE as error:
         raise CorruptImageError(f"{type(error).__name__}: {error}") from error
     return np.asarray(cover_square(rgb, image_size)), rgb.size
+
+
+def open_image(file: io.BytesIO | Path) -> Image.Image:
+    """The image of a file, not decoded yet, of a known format and size.
+
+    Raises:
+        CorruptImageError: It claims more than `MAX_PIXELS`. What `UNREADABLE` holds goes through.
+    """
+    image = Image.open(file, formats=_formats())
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width} x {image.height}"
+        image.close()
+        raise CorruptImageError(f"it says to be of {size} pixels, above {MAX_PIXELS:,}; make it smaller")
+    return image
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this build of Pillow knows."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _cut(image: Image.Image, box: Box) -> Image.Image:

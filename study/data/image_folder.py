@@ -33,7 +33,8 @@ class ImageFolderSource:
 
     @cached_property
     def _files(self) -> list[Path]:
-        found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.suffix.lower() in SUFFIXES)
+        named = (path for path in self.root.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
+        found = (path.relative_to(self.root) for path in named)
         files = sorted((path for path in found if not _is_hidden(path)), key=lambda path: path.as_posix())
         shallow = next((path for path in files if len(path.parts) < 2 + self._has_splits), None)
         if shallow is not None:
@@ -41,6 +42,8 @@ class ImageFolderSource:
                 f"each image must stand in a class folder below {str(self.root)!r}, but {shallow.as_posix()!r} stands "
                 "in none; move it or delete it"
             )
+        for path in files:
+            _refuse_what_is_no_file(self.root, path)
         if not files:
             raise ValueError(f"data.path must hold images in class folders, but {str(self.root)!r} holds none")
         return files
@@ -72,6 +75,19 @@ class ImageFolderSource:
 
     def place(self, row: int) -> str:
         return self._files[row].as_posix()
+
+
+def _refuse_what_is_no_file(root: Path, path: Path) -> None:
+    """A link that leads nowhere, or a pipe, which would be waited for without end; and names that are no text."""
+    if not (root / path).is_file():
+        raise ValueError(
+            f"data.path must hold images as files, but {path.as_posix()!r} is none (a pipe, or a link that leads "
+            "nowhere); repair or delete it"
+        )
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"data.path must hold names in UTF-8, but {path.as_posix()!r} is not; rename it") from None
 
 
 def _is_hidden(path: Path) -> bool:

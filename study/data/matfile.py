@@ -13,7 +13,8 @@ from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
 UNREADABLE = (
-    MatReadError, NotImplementedError, ValueError, TypeError, EOFError, OSError, KeyError, zlib.error, OverflowError
+    MatReadError, NotImplementedError, ValueError, TypeError, EOFError, OSError, LookupError, zlib.error, OverflowError,
+    MemoryError, AttributeError, RuntimeError, AssertionError,
 )  # fmt: skip
 """What scipy raises on files that are torn, no MATLAB files, or of version 7.3 (which are HDF5)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -43,8 +44,12 @@ class ParquetSource:
         self._files, self._path = fsspec.core.url_to_fs(location)
         if not self._files.isfile(self._path):
             raise ValueError(f"data.path must be a parquet file, but got {location!r}, which is none")
-        with self._open() as file:
+        with self._readable(), self._open() as file:
             self._schema = pq.read_schema(file)
+        for name in self._schema.names:
+            if self._schema.names.count(name) > 1:
+                raise ValueError(f"data.path must be a file whose columns have names of their own, but {name!r} stands "
+                                 f"twice in {location!r}; rename one")  # fmt: skip
         self._image = self._column("image_column", image_column, IMAGE_COLUMNS, required=True)
         self._label = self._column("label_column", label_column, LABEL_COLUMNS, required=True)
         named = self._column("name_column", name_column, NAME_COLUMNS, required=False)
@@ -59,6 +64,20 @@ class ParquetSource:
         """Whether a column holds words, which need no other column to name them."""
         kind = self._schema.field(column).type
         return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Says which file it is that cannot be read, and why."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError, NotImplementedError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"data.path must be a parquet file that can be read whole, but {self._path!r} cannot ({reason}); fetch "
+                "or write it again"
+            ) from error
 
     def _column(self, setting: str, given: str | None, usual: tuple[str, ...], *, required: bool) -> str | None:
         names = self._schema.names
@@ -79,11 +98,19 @@ class ParquetSource:
     @cached_property
     def _table(self) -> pa.Table:
         columns = [name for name in (self._label, self._name, self._split) if name is not None]
-        with self._open() as file:
+        for name in columns:
+            if not _is_plain(self._schema.field(name).type):
+                raise ValueError(
+                    f"column {name!r} must hold text or numbers, but holds {self._schema.field(name).type}; name "
+                    "another, or write it anew"
+                )
+        with self._readable(), self._open() as file:
             return pq.read_table(file, columns=columns)
 
     def listing(self) -> Listing:
         label_column = self._table[self._label]
+        if not self._table.num_rows:
+            raise ValueError(f"data.path must hold images, but {self._path!r} has no rows")
         self._refuse_nulls(label_column, self._label)
         values, labels = np.unique(label_column.to_numpy(zero_copy_only=False), return_inverse=True)
         labels = labels.astype(np.int64)
@@ -125,7 +152,7 @@ class ParquetSource:
         wanted = np.zeros(self._table.num_rows, dtype=bool)
         wanted[rows] = True
         start = 0
-        with self._open() as file:
+        with self._readable(), self._open() as file:
             for batch in pq.ParquetFile(file).iter_batches(batch_size=READ_ROWS, columns=[self._image]):
                 inside = np.flatnonzero(wanted[start : start + batch.num_rows])
                 for offset, value in zip(
@@ -136,6 +163,12 @@ class ParquetSource:
 
     def place(self, row: int) -> str:
         return f"{Path(self._path).name} row {row}"
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type are text, bytes or numbers, which have an order."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return not pa.types.is_nested(kind) and not isinstance(kind, pa.BaseExtensionType)
 
 
 def _encoded(value: object) -> bytes:
