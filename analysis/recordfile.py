@@ -134,12 +134,15 @@ def _misfit(found: Any, kinds: Mapping[str, _Kinds], prefix: str = "", *, requir
 
 def _no_texts(found: Mapping[str, Any]) -> str:
     """Which list of names holds something else."""
-    for index, phase in enumerate(found.get("phases") or ()):
+    phases: list[dict[str, Any]] = found.get("phases") or []
+    for index, phase in enumerate(phases):
         for name in ("trials", "selected", "finalists"):
-            if not all(isinstance(key, str) and _NAME.fullmatch(key) for key in phase.get(name, ())):
+            keys: list[Any] = phase.get(name) or []
+            if not all(isinstance(key, str) and _NAME.fullmatch(key) for key in keys):
                 return f"phases.{index}.{name} must hold keys of trials"
     for name in ("groups", "versions"):
-        if not all(isinstance(value, (str, _NONE)) for value in (found.get(name) or {}).values()):
+        texts: dict[str, Any] = found.get(name) or {}
+        if not all(isinstance(value, (str, _NONE)) for value in texts.values()):
             return f"{name} must map names to texts"
     skipped: list[Any] = found.get("skipped") or []
     if not all(isinstance(item, list) and len(item) == 2 for item in skipped):
