@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from study.config_phases import SearchPhase
 from study.places import JOB_VARIABLE, is_place_anywhere, redact, resolve_places
 from study.studyfile import LoadedStudy, relative_paths
 
@@ -33,6 +34,14 @@ def job_facts(study: LoadedStudy, *, sets: Sequence[str], storage: str | None, c
     }
     relative = [key for key, place in named.items() if place is not None and not is_place_anywhere(place)]
     relative += relative_paths(study.text, sets)
+    searches = {"search": study.config.search}
+    searches |= {f"phases.{i}.search": phase.search for i, phase in enumerate(study.config.phases)
+                 if isinstance(phase, SearchPhase) and phase.search is not None}  # fmt: skip
+    for key, search in searches.items():
+        if search.optuna_storage is not None and not is_place_anywhere(search.optuna_storage):
+            relative.append(f"{key}.optuna_storage")
+        if any(place.startswith((".", "~")) for place in search.warm_start or ()):
+            relative.append(f"{key}.warm_start")
     if relative:
         raise ValueError(
             f"{' and '.join(relative)} must be absolute or a URL in a submitted study, as the nodes do not have the "

@@ -33,7 +33,7 @@ _ASSIGNED = re.compile(
     r"\s{0,4}[=:]\s{0,4}['\"]?)[^\s'\",;&}\])]+",
     re.IGNORECASE,
 )
-_HEADER = re.compile(r"(?P<name>\b(?:basic|bearer)\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
+_HEADER = re.compile(r"(?P<name>\b(?:basic|bearer)\s+)(?=[\w.~+/=-]*[\d=+/])[\w.~+/=-]{8,}", re.IGNORECASE)
 _NAMED_SECRET = re.compile(
     r"(?:passw(?:or)?d|passphrase|secret|token|credential|api_?key|access_?key|private_?key)(?!.*_(?:path|file|dir)$)",
     re.IGNORECASE,
@@ -111,7 +111,7 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
         match = _PASSWORD_OF_URI.search(value)
         if match:
             found.add(match.group("password"))
-        elif _NAMED_SECRET.search(name) and "://" not in value:
+        elif _NAMED_SECRET.search(name) and "://" not in value and not value.startswith("/"):
             found.add(value)
     found |= {form for value in found for form in (quote(value, safe=""), unquote(value))}
     return sorted((value for value in found if len(value) >= _LEAST_CHARACTERS), key=len, reverse=True)

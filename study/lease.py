@@ -55,8 +55,11 @@ def lease(file: LeaseFile, *, renew_s: float = RENEW_S, dead_s: float = DEAD_S) 
     finally:
         ended.set()
         renewer.join()
-        if _is_mine(file, mine):
-            file.remove()
+        try:
+            if _is_mine(file, mine):
+                file.remove()
+        except Exception as error:  # noqa: BLE001 - each file system has its own; the lease ends by itself
+            _log.warning("the study's lease cannot be given back: %s", error)
 
 
 def _wait_for_the_dead(file: LeaseFile, dead_s: float) -> None:
@@ -80,7 +83,7 @@ def _renew(file: LeaseFile, mine: str, renew_s: float, ended: threading.Event) -
                 _log.warning("the study's lease was taken by another process: two drivers may run it")
                 return
             file.write(_entry(mine, number))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - each file system has errors of its own
             _log.warning("the study's lease cannot be renewed: %s", error)
         number += 1
 

@@ -196,7 +196,7 @@ class Runs:
         try:
             return registry.register(self._client, name, candidate)
         except MlflowException as error:
-            if error.error_code not in REFUSALS:
+            if not 400 <= error.get_http_status_code() < 500:
                 raise
             raise ValueError(str(error)) from error
 

@@ -12,8 +12,8 @@ from study.reporting import reading_mlflow, study_url
 from study.storage import Storage, atomic_file
 
 RECORDS = (
-    "trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "heads.parquet", "examples.npz",
-    "retrieval.parquet", "verification.parquet", "model.json", "model.safetensors",
+    "trial.json", "events.jsonl", "cells.parquet", "cells-full.parquet", "validation.parquet", "predictions.parquet",
+    "heads.parquet", "examples.npz", "retrieval.parquet", "verification.parquet", "model.json", "model.safetensors",
 )  # fmt: skip
 """What is fetched of a trial; checkpoints for resuming stay where they are."""
 

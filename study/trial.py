@@ -139,6 +139,7 @@ def run_trial(
         run = prepare_run(spec, ledger, reporter=reporter, ranks=ranks, should_stop=should_stop)
         run = replace(run, usage=usage)
         beat_with(run.method.network, beat)
+        ranks.barrier()  # a worker that is ready waits for those that still read, and is not watched meanwhile
         beat()
         progress = _start(run)
         _train(run, progress)

@@ -26,6 +26,7 @@ _EXIT_CODE = 70
 _LOOKS = 20  # of the time-out
 _MAX_LOOK_S = 5.0
 _WRITING_S = 10.0  # for the record: the storage may be what hangs
+_FROZEN_S = 6 * 3600.0
 _WHERE_CHARACTERS = 4000
 _log = logging.getLogger("murk")
 
@@ -41,11 +42,14 @@ class Watchdog:
     Args:
         timeout_s: Seconds without a beat; None watches nothing.
         on_hang: Takes the seconds and the stack of the thread that entered the `with` block.
+        frozen_s: How much longer than the time-out the process may be frozen. A call that holds Python's lock is ended
+            after both together, by a timer of C that cannot tell it from that.
     """
 
-    def __init__(self, timeout_s: float | None, on_hang: OnHang) -> None:
+    def __init__(self, timeout_s: float | None, on_hang: OnHang, *, frozen_s: float = _FROZEN_S) -> None:
         self._timeout_s = timeout_s
         self._on_hang = on_hang
+        self._frozen_s = frozen_s
         self._beats = 0
         self._ended = threading.Event()
         self._watched = 0
@@ -72,7 +76,9 @@ class Watchdog:
         try:
             while not self._ended.wait(look_s):
                 # For a call that hangs with Python's lock held: this needs no lock. Each look puts it off.
-                faulthandler.dump_traceback_later(2 * timeout_s, exit=True, file=sys.__stderr__ or sys.stderr)
+                faulthandler.dump_traceback_later(
+                    timeout_s + self._frozen_s, exit=True, file=sys.__stderr__ or sys.stderr
+                )
                 now = time.monotonic()
                 still_s = still_s + min(now - before, 2 * look_s) if beats == self._beats else 0.0
                 beats, before = self._beats, now

@@ -155,7 +155,7 @@ def _run_workers(spec: TrialSpec, config: dict[str, Any]) -> None:
     losses = 0
     while (error := _fit(config)) is not None:
         if isinstance(error, OutOfMemory) and config["on_out_of_memory"] == "halve":
-            halve(ledger, spec, error, workers=config["workers"])
+            halve(ledger, spec, error, workers=config["workers"][1])
         elif losses < config["retries"] and is_loss(error):
             losses += 1
         else:

@@ -114,8 +114,8 @@ def test_many_trials_are_told_apart_and_few_are_kept(tmp_path: Path) -> None:
 
 def test_a_line_is_parsed_once_and_only_when_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     parsed: list[bytes] = []
-    parse = module._parse
-    monkeypatch.setattr(module, "_parse", lambda line: parsed.append(line) or parse(line))
+    parse = module.parse_event
+    monkeypatch.setattr(module, "parse_event", lambda line: parsed.append(line) or parse(line))
     ledger = Ledger(str(tmp_path), "s")
     for event, fields in STEPS:
         ledger.append("k", event, **fields)

@@ -190,4 +190,4 @@ def test_nothing_runs_and_the_place_is_named(
         read(tmp_path, Payload(mark))
     assert not mark.exists()
     if place == "checkpoint":
-        assert [name in caplog.text for name in ("checkpoint checkpoint.pt", "checkpoint-before.pt")] == [True, True]
+        assert [name in caplog.text for name in ("checkpoint.pt of", "checkpoint-before.pt of")] == [True, True]

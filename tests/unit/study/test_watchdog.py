@@ -78,7 +78,7 @@ import ctypes, sys, time
 from study.ledger import Ledger
 from study.watchdog import Watchdog, end_process
 ledger = Ledger({place!r}, "study")
-with Watchdog({timeout}, end_process(ledger, "key")) as watchdog:
+with Watchdog({timeout}, end_process(ledger, "key"), frozen_s=1.0) as watchdog:
     watchdog.beat()
     {hang}
 print("went on")
