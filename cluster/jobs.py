@@ -17,6 +17,7 @@ EXIT_CODES = {SUCCEEDED: 0, FAILED: 1, STOPPED: 130}
 STUDY_LABEL = "murk_study"
 _AGENT_WAITS_S = (1.0, 2.0, 3.0, 5.0, 5.0, 10.0, 10.0)
 _POLL_S = 0.5
+_UNANSWERED = 60
 
 
 class Job(Protocol):
@@ -84,6 +85,11 @@ def connect(address: str) -> JobApi:
     if not address.startswith(("http://", "https://")):
         raise ValueError(
             f"--address must be that of the cluster's job API, such as http://127.0.0.1:8265, but got {address!r}"
+        )
+    if "@" in address.partition("://")[2].partition("/")[0]:
+        raise ValueError(
+            "--address must hold no user or password, which would be shown and kept; set RAY_AUTH_TOKEN_PATH to the "
+            "file of the cluster's token"
         )
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is first imported
     if os.environ["RAY_AUTH_MODE"] == "token" and not has_token(os.environ):
@@ -213,6 +219,8 @@ def submit(api: JobApi, study: str, number: int, *, command: str, runtime_env: d
 
 def follow(api: JobApi, job_id: str, write: Callable[[str], None]) -> Attempt:
     """Write a job's log as it grows until the job ends; a broken connection is taken up again."""
+    from aiohttp import ClientError
+
     shown = 0
 
     async def tail() -> None:
@@ -224,10 +232,20 @@ def follow(api: JobApi, job_id: str, write: Callable[[str], None]) -> Attempt:
             shown = max(shown, position)
 
     study, _, number = job_id.rpartition("-")
+    unanswered = 0
     while True:
-        with suppress(RuntimeError, OSError):  # a connection that closed early
+        found = None
+        with suppress(RuntimeError, OSError, ClientError):  # a connection that closed early
             asyncio.run(tail())
-        found = _attempt(api.get_job_info(job_id), study, int(number))
+        with suppress(OSError):
+            found = _attempt(api.get_job_info(job_id), study, int(number))
+        if found is None:
+            unanswered += 1
+            if unanswered == _UNANSWERED:
+                raise ValueError(f"the cluster answers no more; the job goes on: murk jobs logs {study} --follow")
+            time.sleep(_POLL_S)
+            continue
+        unanswered = 0
         if found.has_ended:
             rest = api.get_job_logs(job_id)[shown:]
             if rest:
