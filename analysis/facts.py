@@ -19,6 +19,7 @@ from analysis.chosen import adaptive_remarks, fidelity_remarks
 from analysis.contrasts import endpoint_phrase
 from analysis.load import Snapshot
 from analysis.records import TrialRecord, config_id
+from analysis.repeats import first_choice
 from analysis.scores import CLEAN, Arm, Headline
 from analysis.searches import search_of, searched
 from analysis.selection import best
@@ -75,7 +76,7 @@ def chosen_record(snapshot: Snapshot, found: Headline) -> tuple[TrialRecord | No
     """The trial whose configuration was chosen on validation, and in words by what; never the best on test."""
     by_key = {record.key: record for record in snapshot.trials}
     for phase in snapshot.study.get("phases") or []:
-        first = next(iter(phase.get("selected") or []), None)
+        first = first_choice(phase)
         if first in by_key:
             return by_key[first], f"the first choice of phase {phase['name']}, by validation figures"
     metric, goal = found.objective

@@ -79,3 +79,14 @@ def test_the_front_leaves_out_trials_of_settings_replaced_since(tmp_path, write_
     study["phases"][0]["trials"].remove(gone)
     (folder / "study.json").write_text(json.dumps(study))
     assert gone not in set(fronts(read_study(folder))["search"]["trial"])
+
+
+def test_with_adaptive_seeds_the_last_looks_leader_is_chosen(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    study = json.loads((folder / "study.json").read_text())
+    first, second, _ = study["phases"][1]["selected"]
+    study["phases"][1]["looks"] = [{"leader": first}, {"leader": second}]
+    (folder / "study.json").write_text(json.dumps(study))
+    record, _ = facts.chosen_record(read_study(folder), headline(read_study(folder)))
+    assert record is not None
+    assert record.key == second
