@@ -19,9 +19,10 @@ from analysis.chosen import adaptive_remarks, fidelity_remarks
 from analysis.contrasts import endpoint_phrase
 from analysis.load import Snapshot
 from analysis.records import TrialRecord, config_id
+from analysis.repeats import first_choice
 from analysis.scores import CLEAN, Arm, Headline
-from analysis.searches import can_be_chosen, search_of
-from analysis.selection import best, candidates
+from analysis.searches import search_of, searched
+from analysis.selection import best
 from analysis.sides import LOWER, Word, full_size_noise, lower_sides, noise_at_sides, noise_word
 from analysis.stats import Interval
 from analysis.tables import Table
@@ -75,24 +76,16 @@ def chosen_record(snapshot: Snapshot, found: Headline) -> tuple[TrialRecord | No
     """The trial whose configuration was chosen on validation, and in words by what; never the best on test."""
     by_key = {record.key: record for record in snapshot.trials}
     for phase in snapshot.study.get("phases") or []:
-        first = next(iter(phase.get("selected") or []), None)
+        first = first_choice(phase)
         if first in by_key:
             return by_key[first], f"the first choice of phase {phase['name']}, by validation figures"
     metric, goal = found.objective
-    kept = [record for record in _of_these_settings(snapshot) if can_be_chosen(record, snapshot.study)]
-    finalists = [key for phase in snapshot.study.get("phases") or [] for key in phase.get("finalists") or []]
-    pool = candidates(kept, metric=metric, finalists=finalists)
+    pool = searched(snapshot.trials, snapshot.study, metric=metric)
     if any(c.value == c.value for c in pool):
         return by_key[best(pool, goal=goal).key], f"the best finished trial by {metric} on validation"
     if found.arms:
         return by_key[str(found.arms[0].rows["trial"].iloc[0])], "the configuration that was trained"
     return None, ""
-
-
-def _of_these_settings(snapshot: Snapshot) -> list[TrialRecord]:
-    """The trials that the study's phases count as their own, without those of settings that were replaced since."""
-    own = {key for phase in snapshot.study.get("phases") or [] for key in phase.get("trials") or []}
-    return [record for record in snapshot.trials if record.key in own] or list(snapshot.trials)
 
 
 def chosen_arm(snapshot: Snapshot, found: Headline) -> Arm | None:

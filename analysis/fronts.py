@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis.constraints import is_feasible
+from analysis.fidelity import full_metrics
 from analysis.figures import COLOURS, INK, QUIET, _legend, _panels
 from analysis.load import Snapshot
 from analysis.pareto import pareto_front
-from analysis.records import final_metrics
-from analysis.searches import limits_of, objectives_of
+from analysis.searches import current, figures_of, finalists_of, limits_of, objectives_of
 from analysis.selection import Goal
 from analysis.tables import Column, Table, count_text
 
@@ -36,18 +36,22 @@ _UNITS = {
 
 
 def fronts(snapshot: Snapshot) -> dict[str, pd.DataFrame]:
-    """Phase -> its finished trials, for each search of several objectives.
+    """Phase -> its finished trials of the present settings, for each search of several objectives.
+
+    Of a search that was scored by a small grid these are its finalists, with their figures on the whole one.
 
     Columns: phase, number, trial, label, keeps (the constraints), front, and each objective.
     """
     labels = snapshot.frame().drop_duplicates("trial").set_index("trial")["label"]
     rows: dict[str, list[dict[str, object]]] = {}
-    for record in snapshot.trials:
+    for record in current(snapshot.trials, snapshot.study):
         phase = record.info["phase"]
         goals = objectives_of(snapshot.study, phase) if record.info["role"] == "search" else {}
         if len(goals) < 2 or record.status != "finished":
             continue
-        metrics = final_metrics(record.events)
+        finalists, metrics = finalists_of(snapshot.study, phase), figures_of(record)
+        if finalists and not (record.key in finalists and full_metrics(record.events)):
+            continue
         row = {"phase": phase, "number": record.info.get("number", 0), "trial": record.key,
                "label": labels.get(record.key, record.key),
                "keeps": is_feasible(limits_of(snapshot.study, phase), metrics)}  # fmt: skip

@@ -119,3 +119,43 @@ def image_scores(rows: Sequence[pd.DataFrame], metric: str) -> np.ndarray:
         kept = table.loc[clean if metric == "acc/clean" else ~clean]
         by_seed.append(kept.assign(correct=kept["correct"].astype(float)).groupby("image_id")["correct"].mean())
     return pd.concat(by_seed, axis=1, join="inner").to_numpy().T if by_seed else np.zeros((0, 0))
+
+
+# ---------------------------------------------------------------------------------------------- which trials are whose
+def trial_number(place: int, turn: int, *, first: int, contenders: int) -> int:
+    """Number of a contender's trial in its phase; the first seeds' have those that they have without further seeds.
+
+    Args:
+        place: Of the contender in the phase's choice, from 0.
+        turn: Of the seed, from 0.
+        first: Seeds of each contender at the first look.
+    """
+    return place * first + turn if turn < first else turn * contenders + place
+
+
+def place_of(number: int, *, first: int, contenders: int) -> int:
+    """Which contender a trial is of; undoes `trial_number`."""
+    return number // first if number < contenders * first else number % contenders
+
+
+def first_choice(phase: Mapping[str, Any]) -> str | None:
+    """The search trial whose configuration a phase of `study.json` puts first; None for a phase that chose none.
+
+    That is the first that the search's figures chose; with adaptive seeds the leader of the last look, which has seen
+    the validation figures of all seeds.
+    """
+    looks, selected = phase.get("looks") or (), phase.get("selected") or ()
+    return looks[-1]["leader"] if looks else next(iter(selected), None)
+
+
+def of_the_first(phase: Mapping[str, Any], numbers: Sequence[int], *, first: int) -> set[int]:
+    """The numbers of those trials that are of a confirm phase's first choice.
+
+    All of them where there was no look (the lowest number is then the first choice's) or none is of the leader.
+    """
+    leader, selected = first_choice(phase), list(phase.get("selected") or ())
+    if not phase.get("looks") or leader not in selected or first < 1:
+        return set(numbers)
+    place = selected.index(leader)
+    mine = {number for number in numbers if place_of(number, first=first, contenders=len(selected)) == place}
+    return mine or set(numbers)

@@ -27,8 +27,8 @@ from analysis.metrics import (
     own_images,
 )
 from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, ungrouped
-from analysis.searches import can_be_chosen
-from analysis.selection import Goal, candidates, top_per
+from analysis.searches import current, searched
+from analysis.selection import Goal, top_per
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
 
 CLEAN, NOISE = "clean", "noise_mean"
@@ -166,14 +166,14 @@ def objective(study: Mapping[str, Any]) -> tuple[str, Goal]:
 def headline(snapshot: Snapshot) -> Headline:
     """The arms of a study, see the module's first lines."""
     frame, notes = snapshot.frame(), list(snapshot.notes)
-    current = _current(snapshot)
-    frame = frame[frame["trial"].isin(current) & (frame["status"] == "finished")]
+    own = {record.key for record in current(snapshot.trials, snapshot.study)}
+    frame = frame[frame["trial"].isin(own) & (frame["status"] == "finished")]
     tested = main_rows(frame[frame["role"] != "search"], split="test")
     goal = objective(snapshot.study)
     if len(tested):
         split, rows = "test", tested
     else:
-        split, rows = "validation", main_rows(frame[frame["trial"].isin(_best(snapshot, current))], split="validation")
+        split, rows = "validation", main_rows(frame[frame["trial"].isin(_best(snapshot))], split="validation")
     is_stated = bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"))
     arms = [_arm(part, by_phase=is_stated) for _, part in rows.groupby("config_id", sort=False)]
     if split == "test":
@@ -201,17 +201,9 @@ def _normaliser(study: Mapping[str, Any], notes: list[str]) -> Literal["baseline
     return "baseline"
 
 
-def _current(snapshot: Snapshot) -> set[str]:
-    """Trials the study counts as its own now; earlier ones of a changed study (`--again`) stay in the trial list."""
-    named = {key for phase in snapshot.study.get("phases") or [] for key in phase.get("trials") or []}
-    listed = {phase["name"] for phase in snapshot.study.get("phases") or [] if phase.get("trials")}
-    return {r.key for r in snapshot.trials if r.key in named or r.info["phase"] not in listed}
-
-
-def _best(snapshot: Snapshot, current: set[str]) -> list[str]:
+def _best(snapshot: Snapshot) -> list[str]:
     metric, goal = objective(snapshot.study)
-    pool = [r for r in snapshot.trials if r.key in current and can_be_chosen(r, snapshot.study)]
-    found = candidates(pool, metric=metric)
+    found = searched(snapshot.trials, snapshot.study, metric=metric)
     if not any(np.isfinite(c.value) for c in found):
         return []
     return [chosen.key for chosen in top_per(found, 1, key="method.name", goal=goal)]

@@ -1,14 +1,14 @@
-"""How each search phase of a study was asked to search: its objectives and constraints, and which trials keep them."""
+"""How each search phase of a study was asked to search, and which of its trials may be chosen by which figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.constraints import Constraint, is_feasible, read_constraints
 from analysis.fidelity import full_metrics
 from analysis.records import TrialRecord, final_metrics
-from analysis.selection import Goal
+from analysis.selection import Candidate, Goal, candidates
 
 
 def search_of(study: Mapping[str, Any], phase: str) -> Mapping[str, Any]:
@@ -33,7 +33,34 @@ def can_be_chosen(record: TrialRecord, study: Mapping[str, Any]) -> bool:
     """Whether a search's trial finished and keeps its constraints; a trial of another phase was never asked to."""
     if record.info["role"] != "search":
         return True
-    limits = limits_of(study, record.info["phase"])
-    return record.status == "finished" and is_feasible(
-        limits, final_metrics(record.events) | full_metrics(record.events)
-    )
+    return record.status == "finished" and is_feasible(limits_of(study, record.info["phase"]), figures_of(record))
+
+
+def figures_of(record: TrialRecord) -> dict[str, float]:
+    """A trial's figures, of a finalist those on the whole validation grid in place of the small one's."""
+    return final_metrics(record.events) | full_metrics(record.events)
+
+
+def finalists_of(study: Mapping[str, Any], phase: str) -> tuple[str, ...]:
+    """Keys of the trials that a search measured on the whole validation grid; none where it had no small one."""
+    found = next((item for item in study.get("phases") or [] if item["name"] == phase), {})
+    return tuple(found.get("finalists") or ())
+
+
+def current(records: Sequence[TrialRecord], study: Mapping[str, Any]) -> list[TrialRecord]:
+    """Trials the study counts as its own now; earlier ones of a changed study (`--again`) stay in the trial list."""
+    named = {key for phase in study.get("phases") or [] for key in phase.get("trials") or []}
+    listed = {phase["name"] for phase in study.get("phases") or [] if phase.get("trials")}
+    return [record for record in records if record.key in named or record.info["phase"] not in listed]
+
+
+def searched(records: Sequence[TrialRecord], study: Mapping[str, Any], *, metric: str) -> list[Candidate]:
+    """What may be chosen of all searches, by a metric: trials of the present settings that keep their constraints.
+
+    A search with finalists counts these alone, by their figures on the whole grid; another counts all its trials.
+    """
+    kept = [record for record in current(records, study) if can_be_chosen(record, study)]
+    found = []
+    for phase in dict.fromkeys(record.info["phase"] for record in kept):
+        found += candidates(kept, phase=phase, metric=metric, finalists=finalists_of(study, phase))
+    return found

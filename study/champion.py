@@ -6,13 +6,17 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from analysis.constraints import is_feasible
+from analysis.fidelity import FULL_EVENT, chosen_value, judged
+from analysis.repeats import of_the_first
+from analysis.searches import finalists_of, limits_of
 from analysis.selection import Candidate, ranked
 
 DEFAULT_METRIC = "acc/noise"
 
 
 class Finished(NamedTuple):
-    """A finished trial; `metrics` are those of its final event, of which `acc/...` are of validation images."""
+    """A finished trial; see `metrics_of` for its `metrics`, of which `acc/...` are of validation images."""
 
     key: str
     phase: str
@@ -32,8 +36,10 @@ class Champion(NamedTuple):
 def champion_of(study: Mapping[str, Any], trials: Iterable[Finished]) -> Champion | None:
     """The trial whose network stands for a study; None until all its phases are finished, or where no trial is.
 
-    The last confirm phase has chosen already: its first choice, with the first seed that finished. Without one it is
-    the best trial of the last search, without a search the best of all trained ones. The `test/...` figures are never
+    The last confirm phase has chosen already: its first choice (with adaptive seeds the one that led on validation in
+    the end), with the first seed that finished. Without one it is the best trial of the last search in which any
+    finished, among those that keep its constraints (none where none does) and, where it measured finalists, among these
+    by their figures on the whole grid; without a search the best of all trained ones. The `test/...` figures are never
     looked at.
 
     Args:
@@ -52,13 +58,45 @@ def champion_of(study: Mapping[str, Any], trials: Iterable[Finished]) -> Champio
     metric, goal = _objective(study, of_kind["search"])
     for name in reversed(of_kind["confirm"]):
         if own[name]:
-            first = min(own[name], key=lambda trial: trial.number)
+            first = min(_of_the_first(study, name, own[name]), key=lambda trial: trial.number)
             return Champion(first.key, metric, _value(first, metric), f"first choice of phase {name}")
     for name in reversed(of_kind["search"]):
-        if found := _best(own[name], metric, goal):
-            return Champion(*found, f"best of phase {name} by {metric}")
+        if not own[name]:
+            continue
+        pool, has_finalists = _searched(study, name, own[name])
+        found = _best(pool, metric, goal, whole=has_finalists)
+        return Champion(*found, f"best of phase {name} by {metric}") if found else None
     found = _best([trial for name in of_kind["train"] for trial in own[name]], metric, goal)
     return Champion(*found, f"best trained by {metric}") if found else None
+
+
+def metrics_of(events: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Metrics of a finished trial's end; a finalist's on the whole grid beside them, as `full/acc/noise`."""
+    found: dict[str, dict[str, float | None]] = {}
+    for event in events:
+        if event.get("event") in ("final", FULL_EVENT):
+            found[event["event"]] = event.get("metrics") or {}
+    return found.get("final", {}) | found.get(FULL_EVENT, {})
+
+
+def _of_the_first(study: Mapping[str, Any], name: str, trials: list[Finished]) -> list[Finished]:
+    """A confirm phase's trials of the configuration that it puts first, as far as its record tells them apart."""
+    phase = next(item for item in study["phases"] if item["name"] == name)
+    config = next((item for item in study.get("config", {}).get("phases") or () if item["name"] == name), {})
+    numbers = of_the_first(phase, [trial.number for trial in trials], first=len(config.get("seeds") or ()))
+    return [trial for trial in trials if trial.number in numbers]
+
+
+def _searched(study: Mapping[str, Any], name: str, trials: list[Finished]) -> tuple[list[Finished], bool]:
+    """A search's trials that may be chosen, and whether that is by their figures on the whole grid."""
+    limits, finalists = limits_of(study, name), finalists_of(study, name)
+    known = [{key: value for key, value in trial.metrics.items() if value is not None} for trial in trials]
+    kept = [
+        trial
+        for trial, metrics in zip(trials, known, strict=True)
+        if is_feasible(limits, judged(metrics)) and (not finalists or trial.key in finalists)
+    ]
+    return kept, bool(finalists)
 
 
 def _objective(study: Mapping[str, Any], searches: list[str]) -> tuple[str, Any]:
@@ -72,15 +110,16 @@ def _objective(study: Mapping[str, Any], searches: list[str]) -> tuple[str, Any]
     return DEFAULT_METRIC, "maximise"
 
 
-def _best(trials: list[Finished], metric: str, goal: Any) -> tuple[str, str, float] | None:
+def _best(trials: list[Finished], metric: str, goal: Any, *, whole: bool = False) -> tuple[str, str, float] | None:
     """Key, metric and value; a study without validation noise is ordered by its clean accuracy."""
     for name in dict.fromkeys([metric, "acc/clean"]):
-        order = ranked([Candidate(trial.key, _value(trial, name), trial.number) for trial in trials], goal=goal)
+        values = [(trial, _value(trial, name, whole=whole)) for trial in trials]
+        order = ranked([Candidate(trial.key, value, trial.number) for trial, value in values], goal=goal)
         if order:
             return order[0].key, name, order[0].value
     return None
 
 
-def _value(trial: Finished, metric: str) -> float:
-    value = trial.metrics.get(metric)
-    return math.nan if value is None else float(value)
+def _value(trial: Finished, metric: str, *, whole: bool = False) -> float:
+    known = {name: float(value) for name, value in trial.metrics.items() if value is not None}
+    return chosen_value(known, metric) if whole else known.get(metric, math.nan)

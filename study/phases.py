@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from analysis.pareto import front_of
+from analysis.repeats import trial_number
 from analysis.selection import top_of, top_per
 from study.config import StudyConfig, TrialConfig
 from study.config_phases import DEFAULT_ENDPOINTS, ConfirmPhase, Phase, SearchPhase, TrainPhase
@@ -224,7 +225,7 @@ def _repeated(run: StudyRun, phase: ConfirmPhase, config: StudyConfig) -> PhaseS
         setting, params = _confirmed(run, phase, key)
         specs = []
         for turn, seed in enumerate(seeds):
-            number = place * first + turn if turn < first else turn * len(chosen) + place
+            number = trial_number(place, turn, first=first, contenders=len(chosen))
             specs.append(run.spec(apply(setting, {"train.seed": seed}), phase, number=number, params=params))
         contenders.append(Contender(key, specs))
     return run_repeats(run, phase, contenders, _searched(run, phase).objectives[0].metric)

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pandas as pd
 
+from analysis.fidelity import FULL_EVENT
 from analysis.records import TrialRecord, trial_status
+from analysis.searches import finalists_of
 from study import mlflow_rows
-from study.champion import Finished, champion_of
+from study.champion import Finished, champion_of, metrics_of
 from study.data.hashing import digest
 from study.mlflow_inputs import dataset_rows
 from study.mlflow_rows import MetricRow
@@ -120,7 +122,7 @@ class Projection:
         done = [trial for trial in trials if trial.shown == "finished"]
         champion = champion_of(
             self._study,
-            [Finished(t.key, t.phase, t.info.get("number", 0), t.events[-1].get("metrics") or {}) for t in done],
+            [Finished(t.key, t.phase, t.info.get("number", 0), metrics_of(self._whole(t))) for t in done],
         )
         if champion is None or champion.key in self._runs.counts.problems:
             return
@@ -141,6 +143,11 @@ class Projection:
             return
         self._registered = {**state, "version": registered}
         self._save_state()
+
+    def _whole(self, trial: Trial) -> list[dict[str, Any]]:
+        """A trial's events; of a finalist read anew where it was settled, as it may have been measured since."""
+        is_old = trial.key in self._settled and trial.key in finalists_of(self._study, trial.phase)
+        return self._ledger.events(trial.key) if is_old else trial.events
 
     # ------------------------------------------------------------------------------------------------------- one trial
     def _trials(self, *, ending: bool) -> list[Trial]:
@@ -191,7 +198,9 @@ class Projection:
     def _settle(self, trial: Trial) -> None:
         later = trial.info.get("fidelity")  # a finalist's figures on the whole grid come after its end
         if trial.shown == "pruned" or (trial.shown == "finished" and not later):
-            self._settled[trial.key] = replace(trial, events=[trial.events[0], trial.events[-1]])
+            first, *between, last = trial.events
+            kept = [event for event in between if event["event"] in ("final", FULL_EVENT)]
+            self._settled[trial.key] = replace(trial, events=[first, *kept, last])
 
     def _create(self, trial: Trial, record: RunRecord) -> None:
         tags = mlflow_rows.trial_tags(trial.info) | {

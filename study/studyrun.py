@@ -10,6 +10,7 @@ from typing import Any
 
 from analysis.constraints import Constraint, broken, is_feasible, total_excess
 from analysis.fidelity import chosen_value, judged
+from analysis.repeats import of_the_first
 from analysis.selection import Candidate, top_of
 from study.config import StudyConfig, TrialConfig
 from study.config_method import teacher_kind, teacher_phase, teachers_of
@@ -124,6 +125,7 @@ def _resolved(run: StudyRun, reference: str) -> FoundTeacher:
 def _best_of(run: StudyRun, reference: str) -> str:
     """The key of a phase's best finished trial by validation accuracy; of a confirm phase the first that was chosen.
 
+    With adaptive seeds that is the configuration that led on validation in the end.
     `PHASE@7` asks for the same among its trials of seed 7.
 
     Raises:
@@ -143,7 +145,8 @@ def _best_of(run: StudyRun, reference: str) -> str:
         of_seed = f" of seed {seed}" if seed else ""
         raise ValueError(f"no trial of {name!r}{of_seed} finished, so nobody can teach")
     if isinstance(phase, ConfirmPhase):
-        return min(candidates, key=lambda candidate: candidate.number).key
+        numbers = of_the_first(known[name], [candidate.number for candidate in candidates], first=len(phase.seeds))
+        return next(candidate.key for candidate in candidates if candidate.number == min(numbers))
     return top_of(candidates, 1, goal="maximise")[0].key
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from study.champion import Finished, champion_of
+from study.champion import Finished, champion_of, metrics_of
 
 
 def phase(name: str, kind: str, *trials: str, status: str = "finished") -> dict[str, Any]:
@@ -65,3 +65,60 @@ def test_there_is_none_before_the_end_nor_of_trials_that_no_phase_counts():
     assert champion_of(unbegun, SEARCH) is None
     assert champion_of(study(phase("search", "search")), SEARCH) is None
     assert champion_of({}, []) is None
+
+
+def searched(finalists: list[str] | None = None, **search: Any) -> dict[str, Any]:
+    found = study(phase("search", "search", "s0", "s1"))
+    found["phases"][0] |= {"finalists": finalists} if finalists else {}
+    found["config"]["search"] |= search
+    return found
+
+
+def test_finalists_alone_count_and_by_their_figures_on_the_whole_grid():
+    trials = [trial("s0", "search", 0, 0.6, **{"full/acc/noise": 0.8}), trial("s1", "search", 1, 0.9)]
+    found = champion_of(searched(["s0"]), trials)
+    assert found is not None
+    assert (found.key, found.value) == ("s0", 0.8)
+    measured = [trials[0], trial("s1", "search", 1, 0.9, **{"full/acc/noise": 0.7})]
+    found = champion_of(searched(["s1", "s0"]), measured)
+    assert found is not None
+    assert (found.key, found.value) == ("s0", 0.8)
+    found = champion_of(searched(["s1", "s0"]), trials)
+    assert found is not None
+    assert found.key == "s0", "s1 could not be measured"
+
+
+def test_a_trial_that_breaks_a_constraint_is_never_it():
+    trials = [trial("s0", "search", 0, 0.6, **{"cost/passes": 2.0}),
+              trial("s1", "search", 1, 0.9, **{"cost/passes": 9.0})]  # fmt: skip
+    found = champion_of(searched(constraints=["passes <= 3"]), trials)
+    assert found is not None
+    assert found.key == "s0"
+    whole = searched(constraints=["passes <= 1"])
+    whole["phases"].append(phase("train", "train", "t0"))
+    assert champion_of(whole, [*trials, trial("t0", "train", 0, 0.5)]) is None
+
+
+def test_constraints_are_judged_by_the_whole_grid():
+    trials = [trial("s0", "search", 0, 0.9, **{"full/acc/noise": 0.4}),
+              trial("s1", "search", 1, 0.3, **{"full/acc/noise": 0.6})]  # fmt: skip
+    found = champion_of(searched(["s0", "s1"], constraints=["noise_accuracy >= 0.5"]), trials)
+    assert found is not None
+    assert found.key == "s1"
+
+
+def test_metrics_are_the_last_ends_and_the_whole_grids():
+    events = [{"event": "final", "metrics": {"acc/noise": 0.1, "test/noise": 0.2}}, {"event": "resume"},
+              {"event": "final", "metrics": {"acc/noise": 0.5}},
+              {"event": "full", "metrics": {"full/acc/noise": 0.6}}]  # fmt: skip
+    assert metrics_of(events) == {"acc/noise": 0.5, "full/acc/noise": 0.6}
+
+
+def test_with_adaptive_seeds_it_is_the_last_looks_leader():
+    whole = study(phase("search", "search", "s0", "s1"), phase("confirm", "confirm", "c0", "c1", "c2", "c3", "c4"))
+    whole["config"]["phases"][1]["seeds"] = [101, 102]
+    whole["phases"][1] |= {"selected": ["s1", "s0"], "looks": [{"leader": "s1"}, {"leader": "s0"}]}
+    confirmed = [trial(f"c{number}", "confirm", number, 0.5) for number in range(6)]
+    found = champion_of(whole, [*SEARCH, *confirmed])
+    assert found is not None
+    assert found.key == "c2", "the second contender's first seed"

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study import phases, repeats
+from analysis.repeats import place_of, trial_number
+from study import phases, repeats, studyrun
 from study.config_phases import ConfirmPhase
 from study.ledger import Ledger, TrialSpec
 from study.search import PhaseSummary
@@ -126,3 +127,25 @@ def test_further_seeds_are_the_next_numbers_but_the_searchs_own() -> None:
     )
     assert phase.all_seeds(4) == (3, 1, 5, 6, 7)
     assert phase.model_copy(update={"adaptive": None}).all_seeds(4) == (3, 1)
+
+
+def test_who_led_in_the_end_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, _ = confirm(tmp_path, Made(monkeypatch))
+    study, ledger = loaded(tmp_path, ADAPTIVE), Ledger(str(tmp_path / "results"), "tiny")
+    run, phase = study_run(ledger, study, tmp_path), record["phases"][1]
+    rates = {key: ledger.trial(key)["config"]["optim"]["lr"] for key in phase["selected"]}
+    for leader in phase["selected"]:
+        looks = [*phase["looks"][:-1], {**phase["looks"][-1], "leader": leader}]
+        record_phase(ledger, study.config.phases[1], status="finished", looks=looks)
+        for reference, seed in (("confirm", 101), ("confirm@102", 102)):
+            chosen = ledger.trial(studyrun._best_of(run, reference))
+            assert (chosen["config"]["optim"]["lr"], chosen["seed"]) == (rates[leader], seed)
+
+
+@pytest.mark.parametrize(("first", "contenders"), [(1, 1), (1, 3), (2, 3), (3, 2)])
+def test_a_trials_number_tells_whose_it_is(first: int, contenders: int) -> None:
+    numbers = {(place, turn): trial_number(place, turn, first=first, contenders=contenders)
+               for place in range(contenders) for turn in range(first + 4)}  # fmt: skip
+    assert sorted(numbers.values()) == list(range(len(numbers)))
+    for (place, _), number in numbers.items():
+        assert place_of(number, first=first, contenders=contenders) == place
