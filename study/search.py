@@ -44,6 +44,7 @@ class PhaseSummary:
     Args:
         keys: All its trials by number; `done`, `failed` and `pruned` are parts of it.
         exhausted: A search that ended early, because its space gives no more new trials.
+        gave_up: One that ended so because too many suggestions in a row broke a constraint before training.
         refusals: Messages of suggestions whose keys did not go together.
         skipped: Suggestions of this launch that broke a constraint before training.
     """
@@ -53,6 +54,7 @@ class PhaseSummary:
     failed: list[str]
     pruned: list[str]
     exhausted: bool = False
+    gave_up: bool = False
     refusals: tuple[str, ...] = ()
     skipped: int = 0
 
@@ -93,8 +95,8 @@ def run_search(
         scheduler = _asha(search, ledger, source, pruned, num_images)
         _run(source, search.trials - num_ended, ledger=ledger, board=board, runtime=runtime, pruned=pruned,
              scheduler=scheduler, trainable=trainable)  # fmt: skip
-    return _summary(ledger, list(source.known), exhausted=source.exhausted, refusals=tuple(source.refusals),
-                    skipped=source.skipped)  # fmt: skip
+    return _summary(ledger, list(source.known), exhausted=source.exhausted, gave_up=source.gave_up,
+                    refusals=tuple(source.refusals), skipped=source.skipped)  # fmt: skip
 
 
 def run_list(
