@@ -201,8 +201,12 @@ def _search(run: StudyRun, phase: SearchPhase, config: StudyConfig) -> PhaseSumm
     if summary.skipped:
         say(f"{phase.name}: {summary.skipped} suggestions broke a constraint before training and were not trained")
     if summary.exhausted:
-        why = (f"{MAX_STATIC_ASKS:,} new suggestions in a row broke a constraint before training; loosen "
-               "search.constraints or narrow search.space" if summary.gave_up else "the space gives no more new trials")  # fmt: skip
+        why = "the space gives no more new trials"
+        if summary.gave_up:
+            why = (
+                f"{MAX_STATIC_ASKS:,} new suggestions in a row broke a constraint before training, so loosen "
+                "search.constraints or narrow search.space"
+            )
         say(f"{phase.name}: {why}; the search ends with {len(summary.keys)} of {search.trials}")
     return summary
 
