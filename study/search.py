@@ -22,7 +22,7 @@ from study.trialsource import ListSource, PastTrial, Source, Space, SpecOf
 if TYPE_CHECKING:
     from study.bridge import LedgerAsha
 
-__all__ = ["Interrupted", "PhaseSummary", "Runtime", "run_list", "run_search", "start_ray", "stop_ray"]
+__all__ = ["Interrupted", "PhaseSummary", "Runtime", "run_list", "run_search", "start_ray", "stop_ray", "summary_of"]
 
 Trainable = Callable[[dict[str, Any]], None]
 
@@ -95,7 +95,7 @@ def run_search(
         scheduler = _asha(search, ledger, source, pruned, num_images)
         _run(source, search.trials - num_ended, ledger=ledger, board=board, runtime=runtime, pruned=pruned,
              scheduler=scheduler, trainable=trainable)  # fmt: skip
-    return _summary(ledger, list(source.known), exhausted=source.exhausted, gave_up=source.gave_up,
+    return summary_of(ledger, list(source.known), exhausted=source.exhausted, gave_up=source.gave_up,
                     refusals=tuple(source.refusals), skipped=source.skipped)  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def run_list(
     if left:
         _run(source, len(left), ledger=ledger, board=board, runtime=runtime, pruned=set(), scheduler=None,
              trainable=trainable)  # fmt: skip
-    return _summary(ledger, list(by_key))
+    return summary_of(ledger, list(by_key))
 
 
 def _board(
@@ -135,7 +135,8 @@ def _board(
     return board
 
 
-def _summary(ledger: Ledger, keys: list[str], **more: Any) -> PhaseSummary:
+def summary_of(ledger: Ledger, keys: list[str], **more: Any) -> PhaseSummary:
+    """How trials stand in the ledger, finished or not."""
     of: dict[str, list[str]] = {"finished": [], "failed": [], "pruned": [], "running": []}
     for key in keys:
         of[ledger.status(key)].append(key)

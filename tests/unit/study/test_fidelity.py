@@ -146,7 +146,7 @@ def test_neither_test_images_nor_test_noise_reach_the_objective(
         run_trial(dataclasses.replace(other, key="f" * 16, role="train", fidelity={}))
 
 
-@pytest.mark.parametrize("per", ["", ", per: optim.lr"])
+@pytest.mark.parametrize("per", ["", ", per: optim.sam.rho"])
 def test_finalists_of_several_objectives_are_those_of_the_front(tmp_path: Path, per: str) -> None:
     sets = (
         "search.fidelity={images: 4, finalists: 3}",
