@@ -59,7 +59,7 @@ def choose_finalists(
     if not any(math.isfinite(candidate.value) for candidate in candidates):
         return []
     later = [item for item in config.phases if isinstance(item, ConfirmPhase) and item.of == phase.name]
-    goals = [item.goal for item in search.objectives]
+    goals: list[Goal] = [item.goal for item in search.objectives]
     chosen = _front_first(candidates, goals)[:count]
     for key in dict.fromkeys(item.per for item in later if item.per):
         groups: dict[str, list[Candidate]] = {}
