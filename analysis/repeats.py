@@ -64,7 +64,7 @@ class Decision:
         leader: The best mean.
         level: Of the intervals, after what the look may spend on each pair.
         differences: Of the leader to each that was open: estimate and interval, in shares of images.
-        open: Those that the leader is not parted from.
+        open: Those that the leader is not parted from; one without any finished seed has fallen out.
     """
 
     look: int
@@ -102,7 +102,7 @@ def decide(scores: Mapping[str, np.ndarray], rule: Rule, *, look: int, was_open:
         leader=leader,
         level=level,
         differences={name: (item.estimate, item.low, item.high) for name, item in found.items()},
-        open=tuple(name for name in was_open if name != leader and name not in parted),
+        open=tuple(name for name in was_open if name != leader and name not in parted and len(scores[name])),
     )
 
 

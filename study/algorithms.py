@@ -18,6 +18,8 @@ ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 POPULATION = 20
 """Trials of a generation of nsga2 and nsga3, where the study does not say."""
 MAX_GRID = 10_000
+WARM_ALGORITHMS: tuple[Algorithm, ...] = ("tpe", "gp")
+"""Those that learn from trials of other studies; a population takes only trials of its own generations."""
 
 
 @dataclass(frozen=True)

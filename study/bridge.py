@@ -185,9 +185,16 @@ class LedgerAsha(FIFOScheduler):
         """
         self._ask = ask
 
-    def learn(self, key: str, metrics: Mapping[str, Any], *, method: str = "") -> None:
-        """Take the figures of an epoch of an earlier launch, with its number as `epoch`."""
-        self._rungs.judge(key, metrics, metrics.get(self._objective), method=method)
+    def learn(
+        self, key: str, metrics: Mapping[str, Any], *, method: str = "", epochs: float | None = None
+    ) -> bool:  # fmt: skip
+        """Take the figures of an epoch of an earlier launch, with its number as `epoch`; whether they stop the trial.
+
+        Args:
+            epochs: Of the whole trial, which is not stopped once all are done.
+        """
+        is_worse = self._rungs.judge(key, metrics, metrics.get(self._objective), method=method)
+        return is_worse and (epochs is None or metrics["epoch"] < epochs)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stop a trial that is not among the best at its rung, unless all its epochs are done."""

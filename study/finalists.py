@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from analysis.constraints import is_feasible
 from analysis.fidelity import agreement_of
-from analysis.selection import Candidate, top_of, top_per
+from analysis.labels import flatten
+from analysis.pareto import front_of
+from analysis.selection import Candidate, Goal, ranked, top_per
 from study.config import StudyConfig
 from study.config_phases import ConfirmPhase, SearchPhase
 from study.config_search import SearchConfig
@@ -46,22 +49,37 @@ def choose_finalists(
 ) -> list[str]:
     """The best by the first objective on the small grid; where a later phase chooses per value, of each value.
 
+    Of several objectives the Pareto front comes first, as a confirm phase chooses there; others only fill up.
     Trials that break a constraint by the small grid are left out, unless all do.
     """
     objective, count = search.objectives[0], search.fidelity.finalists if search.fidelity else 0
     kept = [key for key in done if is_feasible(search.limits, ledger.metrics(key))]
     records = {key: ledger.trial(key) for key in kept or done}
-    candidates = [
-        Candidate(key, ledger.metrics(key).get(objective.metric, math.nan), record["number"], record["config"])
-        for key, record in records.items()
-    ]
+    candidates = [_candidate(search, key, record, ledger.metrics(key)) for key, record in records.items()]
     if not any(math.isfinite(candidate.value) for candidate in candidates):
         return []
     later = [item for item in config.phases if isinstance(item, ConfirmPhase) and item.of == phase.name]
-    chosen = top_of(candidates, count, goal=objective.goal)
+    goals: list[Goal] = [item.goal for item in search.objectives]
+    chosen = _front_first(candidates, goals)[:count]
     for key in dict.fromkeys(item.per for item in later if item.per):
-        chosen += top_per(candidates, count, key=key, goal=objective.goal)
+        groups: dict[str, list[Candidate]] = {}
+        for candidate in top_per(candidates, len(candidates), key=key, goal=objective.goal):
+            groups.setdefault(repr(flatten(candidate.config).get(key)), []).append(candidate)
+        chosen += [candidate for group in groups.values() for candidate in _front_first(group, goals)[:count]]
     return list(dict.fromkeys(candidate.key for candidate in chosen))
+
+
+def _candidate(
+    search: SearchConfig, key: str, record: Mapping[str, Any], metrics: Mapping[str, float]
+) -> Candidate:  # fmt: skip
+    value, *others = (metrics.get(item.metric, math.nan) for item in search.objectives)
+    return Candidate(key, value, record["number"], record["config"], tuple(others))
+
+
+def _front_first(candidates: Sequence[Candidate], goals: Sequence[Goal]) -> list[Candidate]:
+    """The best first by the first objective; where there are several, those of the front before all others."""
+    front = {candidate.key for candidate in front_of(candidates, goals)} if len(goals) > 1 else set()
+    return sorted(ranked(candidates, goal=goals[0]), key=lambda candidate: candidate.key not in front)
 
 
 def agreement_line(ledger: Ledger, phase: SearchPhase, search: SearchConfig) -> str:

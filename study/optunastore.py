@@ -18,11 +18,12 @@ import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from study.config import StudyConfig
+from study.config import StudyConfig, TrialConfig
 from study.config_phases import SearchPhase
 from study.config_search import SearchConfig
-from study.ledger import Ledger
-from study.outcomes import course, outcome_of
+from study.footprint import footprint
+from study.ledger import Ledger, Status
+from study.outcomes import Outcome, course, outcome_of
 from study.places import redact, resolve_places, sqlite_path
 from study.searcher import drawn_again, past_trial
 from study.space import Space, for_phase, parse
@@ -138,7 +139,7 @@ def _add(study: optuna.Study, ledger: Ledger, key: str, target: Target) -> bool:
     drawn = None if status == "running" else drawn_again(target.space, info["params"])
     if drawn is None:
         return False
-    outcome = outcome_of(target.search, status, ledger.metrics(key))
+    outcome = _outcome(ledger, key, target.search, status)
     single = len(target.search.objectives) == 1
     epochs = course(ledger, key, target.search.objectives[0].metric) if single else {}
     trial = past_trial(drawn, outcome, epochs, names={TRIAL: key, NUMBER: info["number"]})
@@ -146,6 +147,30 @@ def _add(study: optuna.Study, ledger: Ledger, key: str, target: Target) -> bool:
     trial.datetime_complete = datetime.fromtimestamp(events[-1]["time"])
     study.add_trial(trial)
     return True
+
+
+def _outcome(ledger: Ledger, key: str, search: SearchConfig, status: Status) -> Outcome:
+    """A trial's end, with what its settings alone decide; a pruned one's constraint without a figure is left out."""
+    metrics = ledger.metrics(key)
+    missing = [limit for limit in search.limits if limit.is_static and limit.excess(metrics) is None]
+    if missing and (facts := _facts(ledger, key)):
+        metrics, missing = {**facts, **metrics}, []
+    outcome = outcome_of(search, status, metrics)
+    if status != "pruned" or not missing:
+        return outcome
+    unknown = {str(limit) for limit in missing}
+    return outcome._replace(constraints={text: x for text, x in outcome.constraints.items() if text not in unknown})
+
+
+def _facts(ledger: Ledger, key: str) -> dict[str, float]:
+    """`cost/params` and `cost/macs`; none where the classes are not recorded or the settings are of another version."""
+    num_classes = ((ledger.read_json("study.json") or {}).get("data") or {}).get("num_classes")
+    if not num_classes:
+        return {}
+    try:
+        return footprint(TrialConfig.model_validate(ledger.trial(key)["config"]), num_classes=num_classes)
+    except ValueError:
+        return {}
 
 
 class Mirror:

@@ -46,9 +46,14 @@ def origin_of(reference: str, storage: str) -> Origin:
 
 
 def warm_problems(config: StudyConfig, *, storage: str) -> Iterator[Problem]:
-    """Earlier studies that are not there, or have no such search."""
+    """Earlier studies that are not there, or have no such search; not those whose trials were taken over already."""
+    warm = [
+        phase for phase in config.phases
+        if isinstance(phase, SearchPhase) and (phase.search or config.search).warm_start
+    ]  # fmt: skip
+    taken = ((Ledger(storage, config.name).read_json("study.json") or {}).get("warm") or {}) if warm else {}
     for index, phase in enumerate(config.phases):
-        if not isinstance(phase, SearchPhase):
+        if phase not in warm or phase.name in taken or not isinstance(phase, SearchPhase):
             continue
         where = ("phases", index, "search") if phase.search is not None else ("search",)
         for number, reference in enumerate((phase.search or config.search).warm_start or ()):

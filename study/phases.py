@@ -30,6 +30,7 @@ from study.possible import configs_of
 from study.repeats import Contender, run_repeats
 from study.reporting import closing_lines, write_study_report
 from study.search import Interrupted, PhaseSummary, run_list, run_search, start_ray, stop_ray
+from study.searcher import MAX_STATIC_ASKS
 from study.space import for_phase, parse
 from study.studyfile import LoadedStudy, load_study_text
 from study.studyrecord import open_study, record_phase, record_test_read
@@ -201,8 +202,13 @@ def _search(run: StudyRun, phase: SearchPhase, config: StudyConfig) -> PhaseSumm
     if summary.skipped:
         say(f"{phase.name}: {summary.skipped} suggestions broke a constraint before training and were not trained")
     if summary.exhausted:
-        say(f"{phase.name}: the space gives no more new trials; the search ends with {len(summary.keys)} of "
-            f"{search.trials}")  # fmt: skip
+        why = "the space gives no more new trials"
+        if summary.gave_up:
+            why = (
+                f"{MAX_STATIC_ASKS:,} new suggestions in a row broke a constraint before training, so loosen "
+                "search.constraints or narrow search.space"
+            )
+        say(f"{phase.name}: {why}; the search ends with {len(summary.keys)} of {search.trials}")
     return summary
 
 

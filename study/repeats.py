@@ -17,7 +17,7 @@ from analysis.repeats import Decision, Rule, decide, image_scores
 from study.config_phases import ConfirmPhase
 from study.ledger import Ledger, TrialSpec
 from study.revisit import VALIDATION_ROWS, look_at_all, look_at_each_image
-from study.search import PhaseSummary, run_list
+from study.search import PhaseSummary, run_list, summary_of
 from study.studyrecord import record_phase
 from study.studyrun import StudyRun, say
 
@@ -38,6 +38,8 @@ def rule_of(phase: ConfirmPhase) -> Rule:
 def run_repeats(run: StudyRun, phase: ConfirmPhase, contenders: Sequence[Contender], metric: str) -> PhaseSummary:
     """Run every contender's first seeds, then more of those that are open, until none is or all seeds are used.
 
+    A trial that failed is tried again once in a launch, not at every look.
+
     Args:
         metric: What validation judges by; one of `analysis.repeats.METRICS`.
 
@@ -48,10 +50,14 @@ def run_repeats(run: StudyRun, phase: ConfirmPhase, contenders: Sequence[Contend
     planned = {contender.name: rule.first for contender in contenders}
     for look in looks:
         _add_seeds(planned, look.open, look.leader, rule, look.look)
+    tried: set[str] = set()
     while True:
         specs = [spec for contender in contenders for spec in contender.specs[: planned[contender.name]]]
         specs.sort(key=lambda spec: spec.number)
-        summary = run_list(specs, phase=phase.name, ledger=run.ledger, runtime=run.runtime)
+        left = [spec for spec in specs if spec.key not in tried or run.ledger.status(spec.key) == "running"]
+        run_list(left, phase=phase.name, ledger=run.ledger, runtime=run.runtime)
+        tried |= {spec.key for spec in left}
+        summary = summary_of(run.ledger, [spec.key for spec in specs])
         number = len(looks)
         if number and (not looks[-1].open or rule.planned(number) == rule.planned(number - 1)):
             return summary

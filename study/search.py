@@ -22,7 +22,7 @@ from study.trialsource import ListSource, PastTrial, Source, Space, SpecOf
 if TYPE_CHECKING:
     from study.bridge import LedgerAsha
 
-__all__ = ["Interrupted", "PhaseSummary", "Runtime", "run_list", "run_search", "start_ray", "stop_ray"]
+__all__ = ["Interrupted", "PhaseSummary", "Runtime", "run_list", "run_search", "start_ray", "stop_ray", "summary_of"]
 
 Trainable = Callable[[dict[str, Any]], None]
 
@@ -44,6 +44,7 @@ class PhaseSummary:
     Args:
         keys: All its trials by number; `done`, `failed` and `pruned` are parts of it.
         exhausted: A search that ended early, because its space gives no more new trials.
+        gave_up: One that ended so because too many suggestions in a row broke a constraint before training.
         refusals: Messages of suggestions whose keys did not go together.
         skipped: Suggestions of this launch that broke a constraint before training.
     """
@@ -53,6 +54,7 @@ class PhaseSummary:
     failed: list[str]
     pruned: list[str]
     exhausted: bool = False
+    gave_up: bool = False
     refusals: tuple[str, ...] = ()
     skipped: int = 0
 
@@ -84,17 +86,24 @@ def run_search(
         Interrupted: Someone asked to stop; trials under way have saved.
         ValueError: No suggestion gives a valid trial, or none keeps the constraints.
     """
-    source = OptunaSource(space, search, spec_of=spec_of, ledger=ledger, phase=phase, facts_of=facts_of, past=past)
-    source.feed()
+
+    def fed() -> OptunaSource:
+        source = OptunaSource(space, search, spec_of=spec_of, ledger=ledger, phase=phase, facts_of=facts_of, past=past)
+        source.feed()
+        return source
+
+    source, pruned, scheduler = fed(), set[str](), None
+    if _num_ended(source) < search.trials:
+        scheduler, stopped = _asha(search, ledger, source, pruned, num_images)
+        if stopped:
+            _settle_stopped(ledger, stopped)
+            source = fed()
     board = _board(source, ledger, runtime, phase=phase, total=search.trials, known=list(source.known))
-    num_ended = sum(status != "running" for status in source.known.values())
-    pruned: set[str] = set()
-    if num_ended < search.trials:
-        scheduler = _asha(search, ledger, source, pruned, num_images)
-        _run(source, search.trials - num_ended, ledger=ledger, board=board, runtime=runtime, pruned=pruned,
+    if _num_ended(source) < search.trials:
+        _run(source, search.trials - _num_ended(source), ledger=ledger, board=board, runtime=runtime, pruned=pruned,
              scheduler=scheduler, trainable=trainable)  # fmt: skip
-    return _summary(ledger, list(source.known), exhausted=source.exhausted, refusals=tuple(source.refusals),
-                    skipped=source.skipped)  # fmt: skip
+    return summary_of(ledger, list(source.known), exhausted=source.exhausted, gave_up=source.gave_up,
+                    refusals=tuple(source.refusals), skipped=source.skipped)  # fmt: skip
 
 
 def run_list(
@@ -118,7 +127,7 @@ def run_list(
     if left:
         _run(source, len(left), ledger=ledger, board=board, runtime=runtime, pruned=set(), scheduler=None,
              trainable=trainable)  # fmt: skip
-    return _summary(ledger, list(by_key))
+    return summary_of(ledger, list(by_key))
 
 
 def _board(
@@ -133,7 +142,8 @@ def _board(
     return board
 
 
-def _summary(ledger: Ledger, keys: list[str], **more: Any) -> PhaseSummary:
+def summary_of(ledger: Ledger, keys: list[str], **more: Any) -> PhaseSummary:
+    """How trials stand in the ledger, finished or not."""
     of: dict[str, list[str]] = {"finished": [], "failed": [], "pruned": [], "running": []}
     for key in keys:
         of[ledger.status(key)].append(key)
@@ -142,21 +152,39 @@ def _summary(ledger: Ledger, keys: list[str], **more: Any) -> PhaseSummary:
 
 def _asha(
     search: SearchConfig, ledger: Ledger, source: OptunaSource, pruned: set[str], num_images: int
-) -> LedgerAsha | None:
-    """The scheduler of a search, told of the epochs of earlier launches."""
+) -> tuple[LedgerAsha | None, list[str]]:
+    """The scheduler of a search, told of the epochs of earlier launches; and trials that it had stopped at the end.
+
+    Epochs are told in the order of their times, so that each is judged by those that came before it. A trial without an
+    end whose last epoch stops it was cut off between that decision and its record.
+    """
     if search.scheduler is None:
-        return None
+        return None, []
     from study.bridge import LedgerAsha
 
     scheduler = LedgerAsha(
         search.scheduler, metric=source.metric, maximise=source.maximise, pruned=pruned, num_images=num_images
     )
-    for key in source.known:
-        method = ledger.trial(key)["config"].get("method", {}).get("name", "")
-        for event in ledger.events(key):
-            if event["event"] == "epoch":
-                scheduler.learn(key, {**event["metrics"], "epoch": event["epoch"]}, method=method)
-    return scheduler
+    configs = {key: ledger.trial(key)["config"] for key in source.known}
+    reports = [(event["time"], key, event) for key in configs for event in ledger.events(key)
+               if event["event"] == "epoch"]  # fmt: skip
+    stops: dict[str, bool] = {}
+    for _, key, event in sorted(reports, key=lambda report: report[0]):
+        method, metrics = configs[key].get("method", {}).get("name", ""), event["metrics"]
+        epochs = metrics.get("train/epochs", configs[key].get("train", {}).get("epochs"))
+        stops[key] = scheduler.learn(key, {**metrics, "epoch": event["epoch"]}, method=method, epochs=epochs)
+    return scheduler, [key for key, status in source.known.items() if status == "running" and stops.get(key)]
+
+
+def _settle_stopped(ledger: Ledger, keys: Sequence[str]) -> None:
+    from study.bridge import settle
+
+    for key in keys:
+        settle(ledger, key, is_lost=False, is_pruned=True, is_stopping=False)
+
+
+def _num_ended(source: OptunaSource) -> int:
+    return sum(status != "running" for status in source.known.values())
 
 
 def _run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from analysis.repeats import METRICS
+from study.algorithms import WARM_ALGORITHMS
 from study.config import StudyConfig
 from study.config_noise import MAX_SEARCH_CORRUPTIONS, MAX_SEARCH_IMAGES, MAX_SEARCH_SEVERITIES
 from study.config_phases import ConfirmPhase, Phase, SearchPhase
@@ -82,6 +83,9 @@ def _places(config: StudyConfig, where: Path) -> Iterator[Problem]:
             text = f"{text}, but got {redact(place)}; give them by the environment{how}"
             yield Problem((*where, *inside), text)
     names = search.warm_start or ()
+    if names and search.algorithm not in WARM_ALGORITHMS:
+        text = f"has no effect on {search.algorithm}, which learns nothing from earlier studies' trials"
+        yield Problem((*where, "warm_start"), f"{text}; take {' or '.join(WARM_ALGORITHMS)}, or leave it out")
     for index, name in enumerate(names):
         if name in names[:index]:
             yield Problem((*where, "warm_start", index), f'stands twice: "{name}"; take one of them out')

@@ -28,10 +28,16 @@ from study.suggestions import Refused, SuggestionLog, Suggestions
 from study.trialsource import PastTrial, Space, SpecOf
 
 MAX_ASKS = 100
-"""Suggestions in a row that give no new trial before the space counts as exhausted."""
+"""Suggestions in a row that give nothing new before the space counts as exhausted; a grid has an end of its own."""
+
+MAX_STATIC_ASKS = 10_000
+"""New suggestions in a row that break a constraint before training, before the search gives up."""
 
 MAX_MODEL_ASKS = 5
 """Those that a model is asked for before the rest are drawn at random: a model can insist on what was refused."""
+
+WARM = "murk.warm"
+"""Optuna's user attribute of a trial of an earlier study: where it is from."""
 
 FactsOf = Callable[[TrialSpec], Mapping[str, float]]
 """A trial's metrics that its configuration alone decides, such as `cost/params`."""
@@ -48,6 +54,7 @@ class OptunaSource:
 
     Attributes:
         exhausted: Whether suggestions gave nothing new any more.
+        gave_up: Whether too many suggestions in a row broke a constraint before training.
         refusals: Messages of suggestions whose keys did not go together.
         skipped: How many suggestions broke a constraint before training, in this launch.
     """
@@ -67,6 +74,7 @@ class OptunaSource:
         self.metric = search.objectives[0].metric
         self.maximise = search.objectives[0].goal == "maximise"
         self.exhausted = False
+        self.gave_up = False
         self.refusals: list[str] = []
         self.skipped = 0
         self._space = space
@@ -128,16 +136,21 @@ class OptunaSource:
             self._ask_again(spec, logged)
             return spec
         refused: list[Refused] = []
-        for attempt in range(MAX_ASKS):
-            trial = self._ask(attempt)
-            if trial is None:
-                break
+        too_large: set[str] = set()
+        num_stale = 0  # suggestions since the last that was new
+        while self._may_ask(num_stale, len(too_large)) and (trial := self._ask(len(refused))) is not None:
             params, spec = self._specified(trial)
-            if spec is not None and spec.key not in self._known and self._is_worth_training(spec):
+            is_new = spec is not None and spec.key not in self._known
+            if spec is not None and is_new and self._is_worth_training(spec):
                 self._hand_out(spec, trial, refused)
                 return spec
+            num_stale += 1
+            if spec is not None and is_new and spec.key not in too_large:
+                too_large.add(spec.key)
+                num_stale = 0
             refused.append(self._answer(trial, params, spec, place=len(refused)))
         self.exhausted = True
+        self.gave_up = self._search.algorithm != "grid" and len(too_large) >= MAX_STATIC_ASKS
         self._refuse_an_empty_search()
         return None
 
@@ -161,6 +174,10 @@ class OptunaSource:
         """The first objective of a trial that keeps the constraints; None of another one, which cannot be best."""
         return metrics.get(self.metric) if is_feasible(self._limits, metrics) else None
 
+    def _may_ask(self, num_stale: int, num_too_large: int) -> bool:
+        """Whether one more suggestion is worth the time; a grid is gone through to its end."""
+        return self._search.algorithm == "grid" or (num_stale < MAX_ASKS and num_too_large < MAX_STATIC_ASKS)
+
     def _ask(self, attempt: int) -> Trial | None:
         search, seed = self._search, derived_seed(self._search.seed, self._next_number, attempt)
         if search.algorithm == "grid" and not self._enqueue_next_of_grid():
@@ -177,7 +194,8 @@ class OptunaSource:
     def _enqueue_next_of_grid(self) -> bool:
         """Have Optuna's next trial be the first of the grid that it has not met; whether there is one."""
         if self._grid is None:
-            met = {_text(trial.params) for trial in self._study.get_trials(deepcopy=False)}
+            told = self._study.get_trials(deepcopy=False)
+            met = {_text(trial.params) for trial in told if WARM not in trial.user_attrs}
             stored = [self._space.encode(params) for params in self._space.configurations() or ()]
             self._grid = deque(params for params in stored if _text(params) not in met)
         if not self._grid:
@@ -212,17 +230,22 @@ class OptunaSource:
 
     def _facts(self, key: str) -> Mapping[str, float]:
         """What a trial's configuration decides, for records in which it does not stand."""
+        return {} if self._facts_of is None else self._facts_here(self._ledger.trial(key)["params"])
+
+    def _facts_here(self, params: Mapping[str, Any]) -> Mapping[str, float]:
+        """What keys decide in this study, before training."""
         if self._facts_of is None:
             return {}
-        spec = self._respecified(self._ledger.trial(key))
+        spec = self._respecified({"params": dict(params), "number": 0})
         return {} if spec is None else self._facts_of(spec)
 
     def _refuse_an_empty_search(self) -> None:
         if self._known:
             return
         if self.skipped:
+            tried = f"none of {MAX_STATIC_ASKS:,} new suggestions in a row" if self.gave_up else "no suggestion"
             raise ValueError(
-                f"search.constraints: no suggestion keeps them, so none was trained; the nearest breaks "
+                f"search.constraints: {tried} keeps them, so none was trained; the nearest breaks "
                 f"{self._nearest[1]}; loosen that, or widen search.space"
             )
         if self.refusals:
@@ -285,8 +308,8 @@ class OptunaSource:
         drawn = self._drawn_again(trial.params)
         if drawn is not None:
             epochs = {} if len(self._search.objectives) > 1 else trial.course
-            outcome = outcome_of(self._search, trial.status, trial.metrics)
-            self._study.add_trial(past_trial(drawn, outcome, epochs, names={"murk.warm": trial.origin}))
+            outcome = outcome_of(self._search, trial.status, {**trial.metrics, **self._facts_here(trial.params)})
+            self._study.add_trial(past_trial(drawn, outcome, epochs, names={WARM: trial.origin}))
 
     def _add(self, trial: FrozenTrial, suggestion: str) -> None:
         self._study.add_trial(trial)

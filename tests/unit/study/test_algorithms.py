@@ -168,6 +168,62 @@ def test_a_grid_tries_everything_once_in_order(tmp_path):
     assert run.source.exhausted
 
 
+class LongSpace:
+    """A whole number up to 1,199, of which a constraint can take away all but the last."""
+
+    def encode(self, params):
+        return params
+
+    def suggest(self, trial):
+        return {"x": trial.suggest_int("x", 0, 1199), "c": trial.suggest_categorical("c", ["a"])}
+
+    def configurations(self):
+        return [{"x": x, "c": "a"} for x in range(1200)]
+
+
+def nearly_all_too_large(spec: TrialSpec) -> dict[str, float]:
+    return {"cost/params": 1.0 if spec.params["x"] in (400, 1199) else 9.0}
+
+
+def long_source(ledger: Ledger, algorithm: str, constraint: str = "params <= 5") -> OptunaSource:
+    search = SearchConfig.model_validate({"algorithm": algorithm, "trials": 2000, "constraints": (constraint,)})
+    source = OptunaSource(
+        LongSpace(), search, spec_of=spec_of, ledger=ledger, phase="search", facts_of=nearly_all_too_large
+    )
+    source.feed()
+    return source
+
+
+@pytest.mark.parametrize("algorithm", ["grid", "random"])
+def test_a_constraint_that_refuses_hundreds_in_a_row_does_not_end_a_search(tmp_path, algorithm):
+    ledger = Ledger(str(tmp_path), "whole")
+    source, first = long_source(ledger, algorithm), []
+    while (spec := source.next_spec()) is not None:
+        first.append(spec)
+        ledger.append(spec.key, "final", epoch=1, step=0, metrics={"acc/noise": 0.5}, final=True)
+        source.on_end(spec.key, "finished", {"acc/noise": 0.5})
+    assert sorted(spec.params["x"] for spec in first) == [400, 1199]
+    assert source.exhausted
+    assert not source.gave_up
+    cut = Ledger(str(tmp_path), "cut")
+    again = []
+    for _ in first:
+        source = long_source(cut, algorithm)
+        spec = source.next_spec()
+        again.append(spec)
+        cut.append(spec.key, "final", epoch=1, step=0, metrics={"acc/noise": 0.5}, final=True)
+    assert again == first
+
+
+def test_a_search_gives_up_after_its_own_number_of_too_large_suggestions(tmp_path, monkeypatch):
+    monkeypatch.setattr("study.searcher.MAX_STATIC_ASKS", 20)
+    source = long_source(Ledger(str(tmp_path), "study"), "random", "params <= 0.5")
+    with pytest.raises(ValueError, match="20 new suggestions in a row"):
+        source.next_spec()
+    assert source.gave_up
+    assert source.skipped == 20
+
+
 # ------------------------------------------------------------------------------------------------------- constraints
 def test_optuna_is_told_by_how_much_a_constraint_is_broken_also_at_a_later_launch(tmp_path):
     ledger = Ledger(str(tmp_path), "study")

@@ -11,14 +11,17 @@ import pytest
 
 from analysis.fidelity import agreement_of, bootstrap_agreement, rank_agreement
 from study import tasks, trial
+from study.config_phases import SearchPhase
 from study.config_search import Fidelity
 from study.data import prepare
 from study.data.image_set import DataSplits, ImageSet
 from study.evaluate import share_by_class
+from study.finalists import choose_finalists
 from study.grids import part_of, small_grid
-from study.ledger import trial_key
+from study.ledger import Ledger, trial_key
 from study.revisit import look_at_whole_grid
 from study.trial import run_trial
+from tests.unit.study.test_phases import add_trial, loaded, open_study, study_run
 from tests.unit.study.trials import ledger_of, prepare_data, tiny_config, tiny_spec
 
 NOISE = {"validation": ["gaussian_noise", "contrast"], "validation_severities": [2, 4], "test": ["shot_noise"]}
@@ -141,6 +144,27 @@ def test_neither_test_images_nor_test_noise_reach_the_objective(
     assert not set().union(*(ids for _, _, ids in seen)) & set(own.test.ids.tolist())
     with pytest.raises(AssertionError, match="must not read the test images"):
         run_trial(dataclasses.replace(other, key="f" * 16, role="train", fidelity={}))
+
+
+@pytest.mark.parametrize("per", ["", ", per: optim.sam.rho"])
+def test_finalists_of_several_objectives_are_those_of_the_front(tmp_path: Path, per: str) -> None:
+    sets = (
+        "search.fidelity={images: 4, finalists: 3}",
+        "search.objectives=[{metric: acc/noise}, {metric: cost/passes, goal: minimise}]",
+        f"phases.confirm={{kind: confirm, name: confirm, of: search, seeds: [101]{per}}}",
+    )
+    study = loaded(tmp_path, *sets)
+    ledger = Ledger(str(tmp_path / "results"), "tiny")
+    open_study(ledger, study, tmp_path)
+    run, search = study_run(ledger, study, tmp_path), study.config.search
+    figures = [(0.9, 5.0), (0.89, 6.0), (0.88, 6.0), (0.5, 1.0), (0.4, 9.0)]
+    keys = [
+        add_trial(run, 0, number=i, accuracy=accuracy, passes=passes, momentum=0.1 * i)
+        for i, (accuracy, passes) in enumerate(figures)
+    ]
+    phase = study.config.phases[0]
+    assert isinstance(phase, SearchPhase)
+    assert choose_finalists(ledger, study.config, phase, search, keys) == [keys[0], keys[3], keys[1]]
 
 
 def test_agreement_is_spearmans_and_its_interval_narrows_with_trials() -> None:

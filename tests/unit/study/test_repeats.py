@@ -111,6 +111,32 @@ def test_a_second_launch_runs_nothing_and_one_that_was_cut_off_goes_the_same_way
     assert ended["phases"][1]["looks"] == record["phases"][1]["looks"]
 
 
+def test_a_failed_trial_is_tried_once_in_a_launch_and_one_without_seeds_has_fallen_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, tries = Made(monkeypatch), []
+
+    def fail_some(specs: Sequence[TrialSpec], *, ledger: Ledger, **more: Any) -> PhaseSummary:
+        bad = [spec for spec in specs if spec.config["optim"]["lr"] == 0.1 or (spec.seed == 102)]
+        bad = [spec for spec in bad if spec.config["optim"]["lr"] != 0.3]
+        for spec in bad:
+            tries.append((spec.config["optim"]["lr"], spec.seed))
+            ledger.create_trial(spec)
+            ledger.append(spec.key, "failed", epoch=0, final=True, error="made so")
+        return made.run_list([spec for spec in specs if spec not in bad], ledger=ledger, **more)
+
+    monkeypatch.setattr(repeats, "run_list", fail_some)
+    record, summary = confirm(tmp_path, made)
+    assert sorted(tries) == [(0.1, 101), (0.1, 102), (0.2, 102)]
+    assert len(summary.failed) == 3
+    looks = record["phases"][1]["looks"]
+    assert len(looks) > 1
+    assert all(len(look["open"]) <= 1 for look in looks)
+    tries.clear()
+    confirm(tmp_path, made)
+    assert sorted(tries) == [(0.1, 101), (0.1, 102), (0.2, 102)]
+
+
 def test_other_test_figures_lead_to_the_same_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = [tmp_path / name for name in ("one", "two")]
     found = []

@@ -16,6 +16,7 @@ from ray.train import WorkerGroupError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from study import search
 from study.bridge import LedgerAsha, TuneSearcher, failure, settle
 from study.config_search import Objective, Scheduler, SearchConfig
 from study.ledger import Ledger, TrialSpec
@@ -472,6 +473,42 @@ def test_resumed_trial_is_not_judged_again_at_a_rung_it_passed():
     for key, value in (("a", 0.5), ("b", 0.6)):
         scheduler.learn(key, {"epoch": 1, "acc/noise": value})
     assert judge(scheduler, "a", 1, 0.5) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize(("last", "expected"), [((2,), "pruned"), ((2, 3), "running"), ((EPOCHS,), "running")])
+def test_trial_that_was_cut_off_between_its_stop_and_its_record_is_pruned(ledger, monkeypatch, last, expected):
+    """One that went on after that epoch, or has all its epochs, was not stopped by it."""
+    asked = []
+    monkeypatch.setattr(search, "_run", lambda source, count, **_: asked.append(count))
+    specs = [spec_of({"optim.lr": lr}, number) for number, lr in enumerate((0.1, 0.2, 0.3))]
+    for spec in specs:
+        ledger.create_trial(spec)
+    first, second, third = (spec.key for spec in specs)
+    epoch(ledger, first, 2, 0.5)
+    epoch(ledger, second, 2, 0.9)
+    for number in last:
+        epoch(ledger, third, number, 0.1)
+    settings = SearchConfig(trials=3, scheduler=Scheduler(name="asha", grace_epochs=2, reduction_factor=2))
+    capacity = types.SimpleNamespace(max_concurrent=1)
+    search.run_search(
+        settings, space=FloatSpace(), spec_of=spec_of, phase="search", ledger=ledger,
+        runtime=types.SimpleNamespace(capacity=capacity),
+    )  # fmt: skip
+    assert [ledger.status(key) for key in (first, second, third)] == ["running", "running", expected]
+    assert asked == [2 if expected == "pruned" else 3]
+
+
+def test_epochs_of_earlier_launches_are_judged_in_the_order_of_their_times(ledger, monkeypatch):
+    monkeypatch.setattr(search, "_run", lambda *_, **__: None)
+    specs = [spec_of({"optim.lr": lr}, number) for number, lr in enumerate((0.1, 0.2))]
+    for spec in specs:
+        ledger.create_trial(spec)
+    epoch(ledger, specs[1].key, 1, 0.3)  # the first report, so nothing stopped it
+    epoch(ledger, specs[0].key, 1, 0.9)
+    settings = SearchConfig(trials=3, scheduler=Scheduler(name="asha", grace_epochs=1, reduction_factor=2))
+    runtime = types.SimpleNamespace(capacity=types.SimpleNamespace(max_concurrent=1))
+    search.run_search(settings, space=FloatSpace(), spec_of=spec_of, phase="search", ledger=ledger, runtime=runtime)
+    assert [ledger.status(spec.key) for spec in specs] == ["running", "running"]
 
 
 def test_trial_with_workers_is_asked_to_end_itself_and_asked_once():

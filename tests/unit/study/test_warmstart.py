@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,17 @@ def take(run: StudyRun, tmp_path: Path) -> list[searcher.PastTrial]:
     return taken_trials(run.ledger, phase)
 
 
-def source_of(run: StudyRun, past: list[searcher.PastTrial]) -> searcher.OptunaSource:
+def source_of(
+    run: StudyRun, past: list[searcher.PastTrial], facts_of: searcher.FactsOf | None = None
+) -> searcher.OptunaSource:
     def spec_of(params: dict[str, Any], number: int) -> Any:
         return run.spec(apply(run.config.trial(), params), run.config.phases[0], number=number, params=params)
 
     search: SearchConfig = run.config.search
     space = parse(search.space, run.config)
-    return searcher.OptunaSource(space, search, spec_of=spec_of, ledger=run.ledger, phase="search", past=past)
+    return searcher.OptunaSource(
+        space, search, spec_of=spec_of, ledger=run.ledger, phase="search", past=past, facts_of=facts_of
+    )
 
 
 def test_trials_of_an_earlier_study_are_told_and_never_counted(
@@ -131,6 +136,60 @@ def test_an_earlier_study_that_is_not_there_is_told_before_anything_starts(tmp_p
         assert not text or text.replace("\\", "") in found[0]
 
 
+def test_a_study_goes_on_when_the_one_that_it_learnt_of_is_gone(tmp_path: Path) -> None:
+    from study.origins import warm_problems
+
+    earlier(tmp_path)
+    run, storage = run_of(tmp_path, "later", "search.warm_start=[earlier]"), str(tmp_path / "results")
+    past = take(run, tmp_path)
+    shutil.rmtree(tmp_path / "results" / "earlier")
+    assert list(warm_problems(run.config, storage=storage)) == []
+    assert take(run, tmp_path) == past
+    other = run.config.model_copy(update={"name": "another"})
+    assert "there is none at" in str(next(warm_problems(other, storage=storage)))
+
+
+def test_earlier_trials_keep_constraints_by_what_their_settings_decide_here(tmp_path: Path) -> None:
+    earlier(tmp_path)
+    run = run_of(tmp_path, "later", "search.warm_start=[earlier]", "search.constraints=[params <= 100]")
+    past = take(run, tmp_path)
+    source = source_of(run, past, facts_of=lambda spec: {"cost/params": 50.0})
+    source.feed()
+    told = source._study.trials
+    assert [trial.constraints for trial in told] == [{"params <= 100": -0.5}] * 4
+
+    def refuse(params: dict[str, Any], number: int) -> Any:
+        raise ValueError("they do not go together")
+
+    source = source_of(run, past, facts_of=lambda spec: {"cost/params": 50.0})
+    source._spec_of = refuse
+    source.feed()
+    assert len(source._study.trials) == 4
+
+
+def test_a_grid_does_not_take_earlier_trials_for_its_own(tmp_path: Path) -> None:
+    grid = ("search.algorithm=grid", "search.space={optim.sam.rho: {choice: [0.02, 0.05, 0.4]}}")
+    earlier(tmp_path)
+    run = run_of(tmp_path, "later", *grid)
+    past = [
+        searcher.PastTrial(f"earlier/{rho}", {"optim.sam.rho": rho}, "finished", {"acc/noise": 0.5}, {}) for rho in RHOS
+    ]
+    source = source_of(run, past)
+    source.feed()
+    drawn = []
+    while (spec := source.next_spec()) is not None:
+        drawn.append(spec.params["optim.sam.rho"])
+    assert drawn == list(RHOS)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "qmc", "grid", "nsga2", "nsga3"])
+def test_a_warm_start_is_refused_where_nothing_is_learnt_from_it(tmp_path: Path, algorithm: str) -> None:
+    space = "search.space={optim.sam.rho: {choice: [0.02, 0.05, 0.4]}}"
+    with pytest.raises(ValueError, match=rf"search\.warm_start: has no effect on {algorithm}.*take tpe or gp"):
+        loaded(tmp_path, "search.warm_start=[earlier]", space, f"search.algorithm={algorithm}")
+    loaded(tmp_path, "search.warm_start=[earlier]", space, "search.algorithm=gp")
+
+
 def open_optuna(url: str, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=url)
 
@@ -159,6 +218,20 @@ def test_a_search_is_written_once_under_a_name_of_its_own_and_a_lost_database_an
     (second,) = targets_of(other.config, cwd=tmp_path, url=url)
     assert project(other.ledger, second) == 5
     assert len(optuna.get_all_study_names(url)) == 2
+
+
+def test_a_pruned_trial_is_written_with_the_size_that_its_settings_decide(tmp_path: Path) -> None:
+    run = earlier(tmp_path, "search.constraints=[params <= 25e6]")
+    for name, sizes in (("known", {}), ("unknown", {"num_classes": None})):
+        record = run.ledger.read_json("study.json") or {}
+        run.ledger.write_json("study.json", {**record, "data": {**record["data"], **sizes}})
+        (target,) = targets_of(run.config, cwd=tmp_path, url=f"sqlite:///{tmp_path}/{name}.db")
+        project(run.ledger, target)
+        pruned = open_optuna(target.url, study_name(record, "search")).trials[3]
+        assert pruned.state.name == "PRUNED"
+        assert {text: excess < 0 for text, excess in pruned.constraints.items()} == (
+            {"params <= 2.5e+07": True} if name == "known" else {}
+        )
 
 
 def test_a_trial_under_way_is_written_when_it_has_ended(tmp_path: Path) -> None:
