@@ -196,11 +196,17 @@ class Projection:
         self._settle(trial)
 
     def _settle(self, trial: Trial) -> None:
-        later = trial.info.get("fidelity")  # a finalist's figures on the whole grid come after its end
+        later = trial.info.get("fidelity") and not self._is_over(trial)
         if trial.shown == "pruned" or (trial.shown == "finished" and not later):
             first, *between, last = trial.events
             kept = [event for event in between if event["event"] in ("final", FULL_EVENT)]
             self._settled[trial.key] = replace(trial, events=[first, *kept, last])
+
+    def _is_over(self, trial: Trial) -> bool:
+        """Whether nothing follows a trial's end: a finalist's figures on the whole grid do, while its phase runs."""
+        phases = {item["name"]: item for item in self._study.get("phases") or ()}
+        is_measured = any(event["event"] == FULL_EVENT for event in trial.events)
+        return is_measured or phases.get(trial.phase, {}).get("status") == "finished"
 
     def _create(self, trial: Trial, record: RunRecord) -> None:
         tags = mlflow_rows.trial_tags(trial.info) | {
