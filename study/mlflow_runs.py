@@ -93,12 +93,14 @@ class Runs:
         self.look()
 
     def look(self) -> None:
-        """Learn which runs there are. Of two of one trial or phase the later is deleted.
+        """Learn which runs there are. Of two of one trial or phase the one in use stays, else the earlier.
 
         A request that timed out, or was sent twice on the way, may have made a run that nobody was told of.
         """
         known: dict[tuple[Kind, str], str] = {}
-        for run in _all_runs(self._client, self._experiment):
+        in_use = set(self._known.values())
+        found = sorted(_all_runs(self._client, self._experiment), key=lambda run: run.info.run_id not in in_use)
+        for run in found:
             identity = _identity(run)
             assert identity is not None
             if identity in known:

@@ -270,4 +270,6 @@ def expect_once(found: Counted, specs: Sequence[TrialSpec], *, epochs: int = EPO
 
 def figures(ledger: Ledger, key: str) -> dict[str, float]:
     """A trial's last figures that do not depend on the clock."""
-    return {name: value for name, value in ledger.metrics(key).items() if name != "cost/seconds"}
+    return {
+        name: value for name, value in ledger.metrics(key).items() if name not in ("cost/seconds", "cost/latency_ms")
+    }
