@@ -1,6 +1,6 @@
 """A soak: many short real trials whose processes are killed at random; every trial is accounted for once.
 
-MURK_SOAK_TRIALS sets their number (300).
+MURK_SOAK_TRIALS sets their number; without it the soak is left out, as its length on a quiet machine is not known yet.
 """
 
 import os
@@ -15,7 +15,13 @@ import pytest
 from tests.e2e import faults
 from tests.unit.study.trials import tiny_config
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(2400),
+    pytest.mark.skipif(
+        "MURK_SOAK_TRIALS" not in os.environ, reason="set MURK_SOAK_TRIALS, such as 300, to run the soak"
+    ),
+]
 TRIALS = int(os.environ.get("MURK_SOAK_TRIALS", "300"))
 EPOCHS = 2
 INTERVAL_S = (10.0, 20.0)  # above the start of a process, or nothing ever finishes
