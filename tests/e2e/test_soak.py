@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(2400),
     pytest.mark.skipif(
-        "MURK_SOAK_TRIALS" not in os.environ, reason="set MURK_SOAK_TRIALS, such as 300, to run the soak"
+        "MURK_SOAK_TRIALS" not in os.environ, reason="MURK_SOAK_TRIALS=300 runs the soak"
     ),
 ]
 TRIALS = int(os.environ.get("MURK_SOAK_TRIALS", "300"))
