@@ -18,9 +18,7 @@ from tests.unit.study.trials import tiny_config
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(2400),
-    pytest.mark.skipif(
-        "MURK_SOAK_TRIALS" not in os.environ, reason="MURK_SOAK_TRIALS=300 runs the soak"
-    ),
+    pytest.mark.skipif("MURK_SOAK_TRIALS" not in os.environ, reason="MURK_SOAK_TRIALS=300 runs the soak"),
 ]
 TRIALS = int(os.environ.get("MURK_SOAK_TRIALS", "300"))
 EPOCHS = 2
