@@ -14,8 +14,9 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from study.again import Again
 from study.config_search import Scheduler
-from study.ledger import Ledger, Status
+from study.ledger import Ledger, Status, TrialSpec
 from study.progress import Board
 from study.rungs import Rungs
 from study.runtime import StopRequest
@@ -31,22 +32,28 @@ class TuneSearcher(Searcher):
 
     Args:
         source: Where trials come from and who wants to know how they end.
+        count: Trials to hand out; one that is handed out again is not counted twice.
         job: What every trial is handed besides its own spec (see `study.worker.TrialJob`).
         pruned: Keys of trials that the scheduler stopped; the scheduler adds to it.
+        again: Trials to hand out once more.
     """
 
     def __init__(
         self,
         source: Source,
+        count: int,
         *,
         ledger: Ledger,
         board: Board,
         stop: StopRequest,
         job: Mapping[str, Any],
         pruned: set[str],
+        again: Again,
     ) -> None:
         super().__init__(metric=source.metric, mode="max" if source.maximise else "min")
         self._source = source
+        self._left = count
+        self._again = again
         self._ledger = ledger
         self._board = board
         self._stop = stop
@@ -55,11 +62,16 @@ class TuneSearcher(Searcher):
         self._keys: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The next trial's config, or that there is none."""
-        spec = None if self._stop.requested else self._source.next_spec()
-        if spec is None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The next trial's config; None where one may come later, as after the loss of a process; or that all is done.
+
+        Tune asks no more once it is told that all is done.
+        """
+        if self._stop.requested:
             return Searcher.FINISHED
+        spec = self._again.take() or self._next_of_source()
+        if spec is None:
+            return None if self._keys or not self._again.is_empty else Searcher.FINISHED
         self._keys[trial_id] = spec.key
         self._numbers[spec.key] = spec.number
         done = int(self._ledger.metrics(spec.key).get("epoch", 0))
@@ -67,6 +79,13 @@ class TuneSearcher(Searcher):
         epochs = 0 if train.get("budget") else train["epochs"]  # what a budget buys, its first report says
         self._board.start(spec.key, number=spec.number, epochs=epochs, epoch=done)
         return {**self._job, "spec": spec.as_dict()}
+
+    def _next_of_source(self) -> TrialSpec | None:
+        spec = self._source.next_spec() if self._left > 0 else None
+        self._left = 0 if spec is None else self._left - 1
+        if spec is not None:
+            self._again.hand_out(spec)
+        return spec
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on a trial's figures after an epoch; its last report waits for its end."""
@@ -80,9 +99,14 @@ class TuneSearcher(Searcher):
         """Settle a trial that Tune is done with.
 
         Args:
-            error: The trial's process was lost, once more than `resources.retries`.
+            error: The trial's process was lost, once more than `resources.retries` or with no place for the next one.
         """
         key = self._keys.pop(trial_id)
+        if error and self._goes_out_again(key):
+            self._board.end(key, "running", number=self._numbers[key])
+            self._board.note(f"trial {self._numbers[key]} ({key}) lost its process and its place; it goes on elsewhere")
+            return
+        self._again.end(key)
         if result and key in self._pruned and "epoch" in result:
             self._source.on_epoch(key, int(result["epoch"]), result)  # Tune does not hand on a result that it stops at
         status = settle(
@@ -94,6 +118,10 @@ class TuneSearcher(Searcher):
         if status == "failed":
             self._board.note(f"trial {self._numbers[key]} ({key}) failed: {failure(self._ledger, key)}")
         self._source.on_end(key, status, metrics)
+
+    def _goes_out_again(self, key: str) -> bool:
+        is_wanted = key not in self._pruned and not self._stop.requested and self._ledger.status(key) == "running"
+        return is_wanted and self._again.lose(key)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger is the record."""

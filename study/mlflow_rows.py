@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from analysis.labels import base_label, flatten
 from analysis.metrics import find_baseline, main_rows, mean_corruption_error
 from analysis.records import TrialRecord, config_id, to_frame, training_noise
@@ -92,6 +94,19 @@ def end_tags(status: str, events: Sequence[Mapping[str, Any]]) -> dict[str, str]
     return {"murk.status": status, "murk.error": _tag(error) if status == "failed" else ""}
 
 
+def note_text(study: str) -> str:
+    """What an experiment's page says of itself, in Markdown."""
+    return f"""{study}, a study of Murk. Each phase is a parent run with its trials below it.
+
+- The report with intervals: a phase's run, Artifacts, `report/`. A trial's grid as a table: Artifacts, `grid.json`.
+- Group by the tag `method` or `config` (seeds of one configuration): charts and columns then show means.
+- `acc/*` are validation figures, by epoch; `test/*` were read once, after choosing. `test_cell/<corruption>/<severity>`
+  are single cells; `test_by_severity/<corruption>` has the severity as its step: a line chart of it is accuracy
+  against severity, and its last value that of the highest one.
+- A mean of MLflow's has no interval: whether a difference is real stands in the report.
+"""
+
+
 def machine_tags(facts: Mapping[str, Any]) -> dict[str, str]:
     """Tags that say on what and by which code something ran: of the event that began a trial's latest attempt, or of
     `study.json`; those that it does not tell are left out.
@@ -138,6 +153,28 @@ def metric_rows(events: Iterable[Mapping[str, Any]]) -> list[MetricRow]:
             if value is not None and math.isfinite(value) and not repeated:
                 rows.append(MetricRow(name, float(value), stamp, step))
         rows += _usage_rows(event, stamp, step)
+    return rows
+
+
+def cell_rows(cells: pd.DataFrame, stamp: int, step: int) -> list[MetricRow]:
+    """The accuracy of each cell of a trial's grid, under names that sort by corruption, then severity.
+
+    `test_cell/contrast/3` is one figure; `test_by_severity/contrast` has the severity as its step, so that MLflow draws
+    the accuracy against it, and stands where a corruption has more than one. Clean images have their own metric.
+
+    Args:
+        cells: A trial's `cells.parquet`.
+        step: Of the single figures: the trial's last epoch.
+    """
+    rows = []
+    for split in sorted(cells["split"].unique()):
+        noisy = main_rows(cells.assign(trial=""), split=split)
+        noisy = noisy[noisy["corruption"] != "clean"].sort_values(["corruption", "severity"])
+        for corruption, own in noisy.groupby("corruption", sort=True):
+            points = list(zip(own["severity"].astype(int), own["accuracy"].astype(float), strict=True))
+            rows += [MetricRow(f"{split}_cell/{corruption}/{at}", value, stamp, step) for at, value in points]
+            if len(points) > 1:
+                rows += [MetricRow(f"{split}_by_severity/{corruption}", value, stamp, at) for at, value in points]
     return rows
 
 
@@ -210,6 +247,9 @@ def _tag(value: Any) -> str:
 
 
 def _param(value: Any) -> str:
+    """A value as text; a plain list without brackets, as MLflow's pages spread JSON over a line for each item."""
+    if isinstance(value, list) and value and all(isinstance(item, (str, int, float)) for item in value):
+        value = ", ".join(item if isinstance(item, str) else json.dumps(item) for item in value)
     text = redact(value if isinstance(value, str) else json.dumps(value))
     if len(text) <= MAX_PARAM_CHARACTERS:
         return text

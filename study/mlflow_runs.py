@@ -215,7 +215,8 @@ def _open_experiment(client: MlflowClient, name: str, uri: str, artifact_locatio
     found = client.get_experiment_by_name(name)
     if found is None:
         # The kind spares the reader a dialog: without it the UI asks whether this is GenAI or model training.
-        tags = {"mlflow.experimentKind": "custom_model_development", "murk.study": name}
+        tags = {"mlflow.experimentKind": "custom_model_development", "murk.study": name,
+                "mlflow.note.content": mlflow_rows.note_text(name)}  # fmt: skip
         return client.create_experiment(name, artifact_location=artifact_location, tags=tags)
     if found.lifecycle_stage == "deleted":
         raise TrackingError(

@@ -219,22 +219,25 @@ class Projection:
 
     def _show(self, trial: Trial, record: RunRecord) -> None:
         """Give the run its files and tags and, after all else, its state."""
-        self._runs.upload(record, self._files(trial))
+        cells = self._cells(trial.key) if trial.shown == "finished" else None
+        self._runs.upload(record, self._files(trial, cells))
         tags = mlflow_rows.end_tags(trial.shown, trial.events)
         tags |= mlflow_rows.machine_tags(mlflow_rows.start_facts(trial.events))
         if GRID in record.files:
             tags |= mlflow_rows.table_tags(GRID)
-        self._runs.log(record.run_id, tags=tags)
+        metrics = []
+        if cells is not None:
+            metrics = mlflow_rows.cell_rows(cells, trial.end_ms or 0, int(trial.events[-1].get("epoch") or 0))
+        self._runs.log(record.run_id, metrics=metrics, tags=tags)
         self._runs.set_status(record, trial.shown, trial.end_ms)
 
-    def _files(self, trial: Trial) -> dict[str, bytes | None]:
+    def _files(self, trial: Trial, cells: pd.DataFrame | None) -> dict[str, bytes | None]:
         """Artifact -> content; the grid as a table like `log_table`'s, which after a crash would append rows again."""
         read = self._ledger.read_bytes
         names = LEDGER_FILES if trial.shown != "running" else LEDGER_FILES[:1]
         found = {f"ledger/{name}": read(trial.key, name) for name in names}
         if trial.shown == "finished":
             found |= {f"model/{name}": read(trial.key, name) for name in MODEL_FILES}
-            cells = self._cells(trial.key)
             found[GRID] = None if cells is None else (cells.to_json(orient="split", index=False) or "").encode()
         return found
 
@@ -255,7 +258,8 @@ class Projection:
         for place, artifact in STUDY_FILES.items():
             content = self._ledger.files.read_bytes(place)
             files[artifact] = None if content is None else redact(content.decode()).encode()
-        files |= {_report_artifact(place): self._report(place) for place in self._reports}
+        reports = {_report_artifact(place): self._report(place) for place in self._reports}
+        files |= {artifact: content for artifact, content in reports.items() if content is not None}
         self._runs.upload(record, files)
         progress = mlflow_rows.progress_text(trial.shown for trial in trials)
         if progress != record.progress or status != record.status:

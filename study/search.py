@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from study.again import Again
 from study.config_search import SearchConfig
 from study.ledger import Ledger, TrialSpec
 from study.progress import Board, ProgressLine
@@ -226,17 +227,20 @@ def _run(
         }
         if scheduler is not None and capacity.executor == "ray_train":
             scheduler.leave_stopping_to(flag.stop)
-        searcher = TuneSearcher(source, ledger=ledger, board=board, stop=stop, job=job, pruned=pruned)
+        again = Again(ledger, resources.retries)
+        searcher = TuneSearcher(
+            source, count, ledger=ledger, board=board, stop=stop, job=job, pruned=pruned, again=again
+        )
         tune.Tuner(
             tune.with_resources(trainable or tune_trial, capacity.per_trial),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
-                num_samples=count,
+                num_samples=-1,  # the searcher counts: a trial may go out again
                 max_concurrent_trials=capacity.max_concurrent,
                 reuse_actors=capacity.executor == "inline",
                 trial_name_creator=trial_name,
-                trial_dirname_creator=trial_name,
+                trial_dirname_creator=trial_folder,
             ),
             run_config=tune.RunConfig(
                 name=board.phase,
@@ -253,6 +257,11 @@ def _run(
 def trial_name(trial: Any) -> str:
     """A trial's name in Tune: its key."""
     return trial.config["spec"]["key"]
+
+
+def trial_folder(trial: Any) -> str:
+    """Its folder among Ray's own files, another one each time that it goes out."""
+    return f"{trial_name(trial)}-{trial.trial_id}"
 
 
 @contextmanager

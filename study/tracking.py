@@ -31,7 +31,7 @@ RETRY_S, MAX_RETRY_S, WAITED_RETRY_S = 1.0, 60.0, 2.0
 FLUSH_S = 30.0
 MAX_REASON_CHARACTERS = 300
 ARTIFACTS_FOLDER = "mlflow-artifacts"
-REPORT = "report/report.html"
+REPORT = "report.html"
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

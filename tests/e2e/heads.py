@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.e2e.studies import environment
 
@@ -55,30 +56,47 @@ def wait_for(url: str, process: subprocess.Popen, log: Path, timeout_s: float = 
     raise AssertionError(f"nothing answers at {url}: {log.read_text()[-2000:]}")
 
 
+class Head(NamedTuple):
+    """A Ray head: its job address, that of its cluster, the environment to use with it, and its first process."""
+
+    jobs: str
+    cluster: str
+    env: dict[str, str]
+    pid: int
+
+
 @contextmanager
 def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """A Ray head that only this machine can reach, with a token; gives its job address and the environment to use."""
+    with whole_head(tmp_path) as found:
+        yield found.jobs, found.env
+
+
+@contextmanager
+def whole_head(tmp_path: Path, **extra: str) -> Iterator[Head]:
+    """The same with all that there is to know; `extra` goes into its environment."""
     env = environment(
         PATH=f"{BIN}:{os.environ['PATH']}",
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"),
         RAY_agent_register_timeout_ms="100000",
+        **extra,
     )
     (tmp_path / "token").write_text("t" * 64)
     for left in reversed(range(3)):
         with ExitStack() as stack:
             try:
-                address = stack.enter_context(_started_head(tmp_path / "ray.log", env))
+                found = stack.enter_context(_started_head(tmp_path / "ray.log", env))
             except AssertionError:  # a busy machine is too slow for the 30 s that Ray gives itself
                 if not left:
                     raise
                 continue
-            yield address, env
+            yield found
             return
 
 
 @contextmanager
-def _started_head(log: Path, env: dict[str, str]) -> Iterator[str]:
+def _started_head(log: Path, env: dict[str, str]) -> Iterator[Head]:
     # Another Ray on this machine has the usual ones.
     port, dashboard, client, agent, grpc, environments, metrics = (free_port() for _ in range(7))
     command = [
@@ -95,4 +113,4 @@ def _started_head(log: Path, env: dict[str, str]) -> Iterator[str]:
         while "Ray runtime started" not in log.read_text():  # the dashboard answers before the node has joined
             assert started.poll() is None, log.read_text()
             time.sleep(0.5)
-        yield address
+        yield Head(address, f"127.0.0.1:{port}", env, started.pid)

@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from study.mlflow_inputs import MAX_DIGEST_CHARACTERS, dataset_rows
-from study.mlflow_rows import batches, machine_tags, metric_rows, start_facts
+from study.mlflow_rows import batches, cell_rows, machine_tags, metric_rows, start_facts
 
 SIZES = {"data": {"num_train": 70, "num_validation": 20, "num_test": 10, "num_classes": 3}}
 
@@ -90,3 +91,20 @@ def test_batches_hold_everything_once_and_keep_the_limits(metrics, params, tags)
         assert [item for chunk in chunks for item in chunk] == list(range(count))
         assert all(len(chunk) <= limit for chunk in chunks)
     assert all(0 < sum(map(len, part)) <= 1000 for part in parts)
+
+
+def test_cells_sort_by_corruption_and_severity():
+    rows = [("validation", "blur", 2, 0.5, None), ("test", "clean", 0, 0.9, None)]
+    rows += [("test", "contrast", at, 0.8 - 0.1 * at, bn) for at in (5, 1, 3) for bn in ("trained", "reestimated")]
+    rows += [("test", "blur", 3, 0.25, "adapted")]
+    cells = pd.DataFrame(rows, columns=["split", "corruption", "severity", "accuracy", "bn"])
+    cells.loc[cells["bn"] == "trained", "accuracy"] = 0.0
+    found = cell_rows(cells, 1000, 12)
+    single = [row for row in found if "_cell/" in row.key]
+    assert [row.key for row in single] == sorted(row.key for row in single) == [
+        "test_cell/contrast/1", "test_cell/contrast/3", "test_cell/contrast/5", "validation_cell/blur/2"
+    ]  # fmt: skip
+    assert {row.step for row in single} == {12}
+    curve = [(row.step, round(row.value, 6)) for row in found if row.key == "test_by_severity/contrast"]
+    assert curve == [(1, 0.7), (3, 0.5), (5, 0.3)], "statistics that were estimated anew count"
+    assert not any(row.key == "validation_by_severity/blur" for row in found), "one point is no curve"

@@ -17,6 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from study import search
+from study.again import Again
 from study.bridge import LedgerAsha, TuneSearcher, failure, settle
 from study.config_search import Objective, Scheduler, SearchConfig
 from study.ledger import Ledger, TrialSpec
@@ -320,9 +321,11 @@ class Bench:
         self.board = Board("search", 8)
         self.stop = StopRequest()
         self.pruned: set[str] = set()
+        self.now = 0.0
         self.searcher = TuneSearcher(
-            self.source, ledger=ledger, board=self.board, stop=self.stop, job={"executor": "inline"}, pruned=self.pruned
-        )
+            self.source, 8, ledger=ledger, board=self.board, stop=self.stop, job={"executor": "inline"},
+            pruned=self.pruned, again=Again(ledger, 1, clock=lambda: self.now),
+        )  # fmt: skip
 
     def suggest(self, trial_id: str = "t0") -> str:
         return self.searcher.suggest(trial_id)["spec"]["key"]
@@ -373,11 +376,53 @@ def test_no_trial_is_handed_out_after_a_request_to_stop(bench):
 
 def test_lost_process_is_a_recorded_failure(bench):
     key = bench.suggest()
+    for event in ("start", "resume"):
+        bench.ledger.append(key, event, epoch=0, step=0)
     bench.searcher.on_trial_complete("t0", None, error=True)
     assert bench.ledger.status(key) == "failed"
     assert "process was lost" in failure(bench.ledger, key)
     assert told(bench.source)[0].state == TrialState.FAIL
     assert any("process was lost" in note for note in bench.board.take_notes())
+
+
+def test_trial_without_a_place_goes_out_again(bench):
+    """As after the loss of a node: one process started, the next one found no place, retries are left."""
+    key = bench.suggest("t0")
+    bench.ledger.append(key, "start")
+    bench.searcher.on_trial_complete("t0", None, error=True)
+    assert bench.ledger.status(key) == "running"
+    assert told(bench.source)[0].state == TrialState.RUNNING
+    assert any("goes on elsewhere" in note for note in bench.board.take_notes())
+    assert bench.suggest("t1") != key, "it waits while others go out"
+    bench.now = 6.0
+    assert bench.suggest("t2") == key
+    for epochs in range(1, 5):
+        epoch(bench.ledger, key, epochs, 0.5)
+    bench.ledger.append(key, "final", epoch=4, metrics={"acc/noise": 0.5})
+    bench.searcher.on_trial_complete("t2", {"epoch": 4, "acc/noise": 0.5, "final": True})
+    assert bench.board.snapshot().finished == 1
+    assert len({bench.suggest(f"n{number}") for number in range(6)}) == 6, "8 trials in all"
+    assert bench.searcher.suggest("none left, but some under way") is None
+
+
+def test_trial_that_finds_no_place_fails_at_last(bench):
+    key = bench.suggest("t0")
+    for number in range(20):
+        bench.searcher.on_trial_complete(f"t{number}", None, error=True)
+        if bench.ledger.status(key) == "failed":
+            break
+        bench.now += 60.0
+        assert bench.suggest(f"t{number + 1}") == key
+    assert bench.ledger.status(key) == "failed"
+    assert 600 < bench.now < 900
+
+
+def test_trial_that_waits_is_left_to_the_next_launch_on_a_request_to_stop(bench):
+    key = bench.suggest("t0")
+    bench.searcher.on_trial_complete("t0", None, error=True)
+    bench.stop.request()
+    assert bench.searcher.suggest("t1") == Searcher.FINISHED
+    assert bench.ledger.status(key) == "running"
 
 
 def test_failure_that_the_trial_recorded_is_kept(bench):
@@ -416,6 +461,10 @@ def test_list_gives_each_trial_once_and_writes_it(ledger):
     specs = [spec_of({"optim.lr": lr}, number) for number, lr in enumerate((0.1, 0.2))]
     bench = Bench(ledger, ListSource(specs, ledger))
     assert [bench.suggest("t0"), bench.suggest("t1")] == [spec.key for spec in specs] == ledger.keys("search")
+    assert bench.searcher.suggest("t2") is None, "one of them may have to go out again"
+    for number, spec in enumerate(specs):
+        bench.ledger.append(spec.key, "final", epoch=1, metrics={"acc/noise": 0.5})
+        bench.searcher.on_trial_complete(f"t{number}", {"epoch": 1, "acc/noise": 0.5, "final": True})
     assert bench.searcher.suggest("t2") == Searcher.FINISHED
 
 
