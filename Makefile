@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?= quickstart
+UNIT := tests/unit tests/contract tests/golden
+QUICK := not e2e and not integration and not slow
 export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
@@ -13,14 +15,15 @@ study: $(READY)  ## set up, run the quick-start study, write its report
 	$(BIN)/murk run study/presets/quickstart.yaml --name $(NAME)
 
 test: $(READY)  ## set up, run the tests (unit, contract, golden, integration)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not integration" tests/unit tests/contract tests/golden
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(UNIT)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not e2e and not integration" $(UNIT)
 	$(BIN)/python -m pytest -m integration tests/unit tests/integration
 
 test-all: test  ## and the slow end-to-end ones
 	$(BIN)/python -m pytest -m e2e tests
 
 unit: $(READY)  ## the quick tests only
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e and not integration" tests/unit tests/contract tests/golden
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(UNIT)
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ def names_of(ledger: Ledger, key: str) -> list[str]:
     return [event["event"] for event in ledger.events(key)]
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_trial_in_tunes_process_equals_the_plain_function(spec, tmp_path, runtime_of):
     run_trial(spec)

@@ -1,5 +1,6 @@
 """The projection into a real SQLite MLflow: what it shows, and that nothing is ever there twice."""
 
+import io
 import json
 from pathlib import Path
 
@@ -82,7 +83,18 @@ def test_metrics_carry_the_events_times_and_epochs(projected, client):
     assert run.data.metrics["mce"] == pytest.approx((0.47 + 0.49) / (0.495 + 0.515)), "against both seeds of plain"
     assert set(run.data.metrics) >= {"acc/clean", "acc/noise", "acc/worst_family", "mce", "cost/passes", "cost/seconds"}
     own = [name for name in run.data.metrics if not name.startswith(("usage/", "system/"))]
-    assert len(own) < 12, "the grid is a table, not columns"
+    cells = {name for name in own if "_cell/" in name or "_by_severity/" in name}
+    assert len(own) - len(cells) < 12
+    grid = pd.read_parquet(io.BytesIO(projected.read_bytes("confirm1", "cells.parquet") or b""))
+    noisy = grid[grid["corruption"] != "clean"]
+    assert len(noisy)
+    for split, corruption, severity, accuracy in noisy[["split", "corruption", "severity", "accuracy"]].itertuples(
+        index=False
+    ):
+        assert run.data.metrics[f"{split}_cell/{corruption}/{severity}"] == pytest.approx(accuracy)
+        if f"{split}_by_severity/{corruption}" in cells:
+            curve = history(client, run, f"{split}_by_severity/{corruption}")
+            assert (severity, pytest.approx(accuracy)) in [(step, value) for step, value, _ in curve]
 
 
 def test_what_a_trial_used_and_on_what_it_ran(projected, client):

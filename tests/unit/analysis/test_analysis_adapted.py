@@ -41,6 +41,7 @@ def test_adapted_rows_never_win_and_are_there_when_asked_for():
     assert main_rows(rows_of(["trained"], [0.1]), split="test", adapted=True).empty
 
 
+@pytest.mark.slow
 def test_other_tables_are_the_same_with_and_without(tmp_path, write_ledger, with_adapted):
     folder = write_ledger(tmp_path, num_images=60)
     plain = headline(read_study(folder))
@@ -101,6 +102,7 @@ def test_cells_measured_one_way_only_are_left_out(tmp_path, write_ledger, with_a
     assert table.texts()[0][3:6] == ["–", "–", "–"]
 
 
+@pytest.mark.slow
 def test_the_report_has_the_table_only_where_there_are_such_rows(
     tmp_path, write_ledger, with_adapted, without_pictures
 ):

@@ -88,6 +88,7 @@ def test_the_report_says_what_accuracy_is(judged, monkeypatch):
     assert "ECE" not in pd.read_csv(folder / "tables" / "accuracy.csv").columns
 
 
+@pytest.mark.slow
 def test_a_study_of_classes_has_no_such_table(tmp_path, write_ledger, monkeypatch):
     monkeypatch.setattr("analysis.report.draw", lambda *_: [])
     folder = write_ledger(tmp_path, num_images=20)

@@ -80,6 +80,7 @@ def test_files_that_contradict_each_other_are_an_error(folder):
             head_table(snapshot, headline(snapshot))
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_table_where_there_is_one(folder, tmp_path, write_ledger, monkeypatch):
     monkeypatch.setattr("analysis.report.draw", lambda *_: [])
     paths = write_report(folder)

@@ -40,6 +40,7 @@ def mirrored(study_folder, tmp_path, monkeypatch):
     return uri
 
 
+@pytest.mark.slow
 def test_the_two_sources_are_identical(study_folder, mirrored, tmp_path):
     pd.testing.assert_frame_equal(load("vehicles", tracking_uri=mirrored), load(study_folder))
     pd.testing.assert_frame_equal(load_history("vehicles", tracking_uri=mirrored), load_history(study_folder))

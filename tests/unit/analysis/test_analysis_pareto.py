@@ -124,6 +124,7 @@ def test_how_far_figures_lie_outside():
 
 
 # ------------------------------------------------------------------------------------------------------------ report
+@pytest.mark.slow
 def test_the_report_shows_the_front_and_what_broke_a_constraint(write_ledger, tmp_path):
     folder = write_ledger(tmp_path)
     record = json.loads((folder / "study.json").read_text())

@@ -198,6 +198,7 @@ def test_predictions_that_disagree_with_cells_are_refused(tmp_path, write_ledger
         write_report(folder)
 
 
+@pytest.mark.slow
 def test_without_predictions_intervals_come_from_counts(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=40)
     wide_before = accuracy_table(headline(read_study(folder))).frame
@@ -278,6 +279,7 @@ def test_calibration_and_flips_are_means_over_cells_and_seeds(measured):
     assert "Flips: per cent of images" in table.markdown()
 
 
+@pytest.mark.slow
 def test_real_images_stand_apart_and_change_nothing_else(measured, tmp_path, write_ledger, with_measures):
     without = headline(read_study(with_measures(write_ledger(tmp_path, num_images=60))))
     found = headline(read_study(measured))

@@ -105,6 +105,7 @@ def test_labels_that_would_run_into_each_other_are_left_out():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "", "", "64"]
 
 
+@pytest.mark.slow
 def test_severities_are_those_of_images_at_full_size(mixed, study_folder):
     arm = headline(mixed).arms[1]
     table = severity_means(arm)
@@ -138,6 +139,7 @@ def test_names_with_a_side_have_room_in_the_heat_map(mixed):
     assert "shot_noise_16px  (resolution-noise)" in names
 
 
+@pytest.mark.slow
 def test_the_mean_is_called_what_it_is_of(mixed, bare, study_folder):
     assert [noise_word(headline(s)) for s in (mixed, bare, read_study(study_folder))] == [
         "noise", "lower sides", "noise",
@@ -152,6 +154,7 @@ def test_the_mean_is_called_what_it_is_of(mixed, bare, study_folder):
     assert "mean noise" in [column.title for column in accuracy_table(headline(mixed)).columns]
 
 
+@pytest.mark.slow
 def test_a_report_without_noise_speaks_of_lower_sides(bare, tmp_path, without_pictures):
     folder = add_sides(write_study(tmp_path, num_images=64), sides=SIDES, only=True)
     study = json.loads((folder / "study.json").read_text())
@@ -176,6 +179,7 @@ def test_a_report_of_both_says_what_the_mean_is_over(mixed, without_pictures):
     assert "right under noise" in said
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_side_figure_with_its_alt_text(bare, tmp_path):
     folder = add_sides(write_study(tmp_path, num_images=64, confirm=False), sides=(16,), only=True)
     paths = write_report(folder)

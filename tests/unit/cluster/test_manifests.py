@@ -189,6 +189,7 @@ def _commands() -> list[list[str]]:
     return [[*mlflow["command"], *mlflow["args"]], *(shlex.split(line) for line in lines)]
 
 
+@pytest.mark.slow
 def test_ray_and_mlflow_know_their_options():
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # MLflow's, of its own models
         from mlflow.cli import server

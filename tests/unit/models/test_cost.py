@@ -16,6 +16,7 @@ def passes(settings: pmal.PmalSettings, context: Context = CONTEXT) -> float:
     return METHODS["pmal"].build(context, settings).passes_per_image()
 
 
+@pytest.mark.slow
 def test_a_structure_is_counted_once_and_others_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "_counted", {})
     counts: list[float] = []

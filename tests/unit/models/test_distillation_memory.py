@@ -96,6 +96,7 @@ def work(rank: int, place: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_workers_gather_the_same(tmp_path: Path) -> None:
     processes.spawn(work, (tmp_path,), nprocs=WORLD)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD))

@@ -50,6 +50,7 @@ def to_gpu(network: nn.Module) -> None:
             setattr(module, name, buffer.to(GPU))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_a_step_waits_for_nothing(adaptive: bool) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):

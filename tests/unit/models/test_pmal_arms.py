@@ -85,6 +85,7 @@ def test_each_part_of_a_noisy_loss_can_be_left_out(alpha: float, restored: float
             assert (gradient is None) == (id(parameter) not in reached)
 
 
+@pytest.mark.slow
 def test_what_each_arm_costs() -> None:
     costs = {
         name: pmal.make(replace(SMALL, **changes)).passes_per_image()

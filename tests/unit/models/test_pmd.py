@@ -293,6 +293,7 @@ def test_what_is_exported_is_the_plain_timm_model(teacher: Any) -> None:
         loaded.objectives(make_batch())
 
 
+@pytest.mark.slow
 def test_cost_is_the_mean_over_the_epochs_with_the_teachers_one_pass() -> None:
     """Of equal backbones and logits alone, a batch is a pass and the teacher's forward pass, a third of one or so."""
     teacher = Plain(replace(CONTEXT, seed=9), PlainSettings())

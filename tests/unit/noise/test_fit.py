@@ -94,6 +94,7 @@ def test_sharp_images_have_almost_no_blur(clean_BCHW):
     assert fit_camera(_degraded([clean_BCHW], 0.01, 0.0, 0.0)).blur_sigma < 0.4
 
 
+@pytest.mark.slow
 def test_real_photographs(photos):
     own = fit_camera([image[0] for image in photos])
     assert own.noise_at(0.5) * 255 < 1.0

@@ -191,6 +191,7 @@ for name in CORRUPTIONS:
 """
 
 
+@pytest.mark.slow
 def test_the_package_works_without_kornia():
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", _WITHOUT], cwd=root, capture_output=True, text=True, check=False)

@@ -194,6 +194,7 @@ def long_source(ledger: Ledger, algorithm: str, constraint: str = "params <= 5")
     return source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["grid", "random"])
 def test_a_constraint_that_refuses_hundreds_in_a_row_does_not_end_a_search(tmp_path, algorithm):
     ledger = Ledger(str(tmp_path), "whole")

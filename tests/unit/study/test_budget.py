@@ -40,6 +40,7 @@ def course(config: TrialConfig) -> Any:
     return plan_course(settings, num_images=NUM_TRAIN, passes_per_image=method.passes_per_image())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "rho", "passes"),
     [({"name": "plain"}, 0.0, 2.5), (PMAL, 0.05, 20.0), ({**PMAL, "order": "joint_repeated", "stages": 1}, 0.0, 15.0)],
@@ -94,6 +95,7 @@ def test_the_rate_falls_with_each_batch_to_the_end_of_the_budget(
     assert [rates[0] for rates in seen[3:]] == pytest.approx(tail)
 
 
+@pytest.mark.slow
 def test_interrupted_within_a_short_last_epoch_equals_uninterrupted_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

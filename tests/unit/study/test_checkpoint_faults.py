@@ -49,6 +49,7 @@ def without_time(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name not in ("cost/seconds", "cost/latency_ms")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["cut", "empty", "bit"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_not_kept(
     tmp_path: Path, way: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -85,6 +86,7 @@ def test_a_trial_whose_checkpoints_are_all_damaged_starts_anew(
     assert names == ["start", "epoch", "start", "epoch", "final"], "each epoch is recorded once"
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_checkpoint_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

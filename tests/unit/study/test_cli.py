@@ -141,6 +141,7 @@ def test_an_interrupt_outside_a_phase_ends_with_130(monkeypatch: pytest.MonkeyPa
     assert answer.stderr == "murk: stopped\n"
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_trials_own_figures_on_its_validation_images(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, tiny_config(method=PMAL, noise={"validation_severities": [2, 4]}))
     metrics = run_trial(spec)

@@ -20,6 +20,7 @@ from study.export import TOLERANCE, export_model, make_program, onnx_predict
 from study.trained import read_model
 from tests.unit.study.trials import PMAL, tiny_config
 
+pytestmark = pytest.mark.slow
 CLASSES = ("car", "lorry", "van")
 SIDE = 32
 PMD = {"name": "pmd", "stages": 2, "teacher": "some/trial"}

@@ -84,6 +84,7 @@ def _frame(spec: Any, name: str) -> pd.DataFrame | None:
     return None if content is None else pd.read_parquet(io.BytesIO(content))
 
 
+@pytest.mark.slow
 def test_a_tested_pmal_trial_leaves_its_heads(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy: list[str] = []
 

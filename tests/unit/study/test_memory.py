@@ -84,6 +84,7 @@ def run_halving(spec: TrialSpec) -> dict[str, float]:
             halve(ledger_of(spec), spec, error, workers=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [{"name": "plain"}, PMAL], ids=["plain", "pmal"])
 def test_a_halved_trial_is_that_of_the_micro_batch_to_the_bit(
     tmp_path: Path, limit: Callable[[int], list[int]], method: dict[str, Any]

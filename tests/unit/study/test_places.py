@@ -166,6 +166,7 @@ def test_errors_are_redacted(tmp_path):
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_neither_places_nor_tracking_imports_ray_torch_or_mlflow():
     code = (
         "import sys, study.places, study.tracking; print([m for m in ('ray', 'torch', 'mlflow') if m in sys.modules])"

@@ -72,6 +72,7 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
     return [] if one == other else [path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "optim", "train"),
     [
@@ -93,6 +94,7 @@ def test_one_worker_goes_on_to_the_bit(tmp_path: Path, method: dict, optim: dict
     assert differences(state_of(whole), state_of(broken)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_builds_at_a_time")
 @pytest.mark.parametrize("sam", [{"rho": 0.05}, LOOKSAM, {**LOOKSAM, "ascent": "local"}], ids=["sam", "look", "local"])
 def test_two_workers_go_on_to_the_bit(tmp_path: Path, sam: dict, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +117,7 @@ def test_two_workers_go_on_to_the_bit(tmp_path: Path, sam: dict, monkeypatch: py
         assert one == other
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_builds_at_a_time")
 def test_another_number_of_workers_goes_on_with_the_sums_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

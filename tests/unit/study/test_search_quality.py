@@ -44,6 +44,7 @@ def test_stopping_early_buys_more_trials_for_the_same_passes():
     assert len(halved) > 16
 
 
+@pytest.mark.slow
 def test_three_searches_are_compared_and_drawn(tmp_path):
     table = read_table(made_up())
     budget = 0.3 * table.passes

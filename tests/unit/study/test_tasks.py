@@ -125,6 +125,7 @@ def test_a_search_is_scored_by_the_task_and_tests_nothing(tmp_path: Path) -> Non
     assert _frame(spec, "predictions.parquet") is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_a_verification_trial_is_tested_on_its_pairs(tmp_path: Path, faces: Faces) -> None:
     config = tiny_config(task={**VERIFICATION, "reference": "clean"}, method=PMAL, train=ONE_EPOCH)

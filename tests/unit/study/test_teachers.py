@@ -75,6 +75,7 @@ def student_spec(
 
 
 # --------------------------------------------------------------------------------------------------------- the trial
+@pytest.mark.slow
 def test_a_student_distils_half_of_its_epochs_and_leaves_timms_model(tmp_path: Path, teacher: TrialSpec) -> None:
     spec = student_spec(tmp_path, teacher, train={"epochs": 4})
     metrics = run_trial(spec)
@@ -99,6 +100,7 @@ def test_a_student_distils_half_of_its_epochs_and_leaves_timms_model(tmp_path: P
     assert metrics["cost/passes"] == pytest.approx(2 * images * method.passes_per_image())  # twice for SAM
 
 
+@pytest.mark.slow
 def test_interrupted_at_the_switch_of_halves_equals_uninterrupted_to_the_bit(
     tmp_path: Path, teacher: TrialSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ def test_interrupted_at_the_switch_of_halves_equals_uninterrupted_to_the_bit(
     assert _same(_state(whole)[:2], _state(broken)[:2])
 
 
+@pytest.mark.slow
 def test_another_backbone_and_kl_and_noise_run(tmp_path: Path, teacher: TrialSpec) -> None:
     config = tiny_config(
         method=pmd(place_of(teacher), logit_loss="kl", temperature=2.0, student_input="noisy"),
@@ -254,6 +257,7 @@ def apply_teacher(study: StudyConfig, reference: str) -> StudyConfig:
     return study.model_copy(update={"method": method})
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_students_mean_passes(tmp_path: Path) -> None:
     plan = make_plan(loaded(tmp_path, "train.batch_size=4"), available={"CPU": 2.0, "GPU": 0.0})
     (student,) = plan.phases[2].estimates
@@ -363,6 +367,7 @@ def test_seeds_that_pair_up_are_checked_before_the_start(tmp_path: Path, phase: 
         load_study(file)
 
 
+@pytest.mark.slow
 def test_of_a_confirm_phase_the_first_chosen_teaches(run: studyrun.StudyRun) -> None:
     later, first = (train_pmal(run, number, phase=1, seed=100 + number) for number in (1, 0))
     studyrecord.record_phase(run.ledger, run.config.phases[1], status="finished", trials=[later.key, first.key])

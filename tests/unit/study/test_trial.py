@@ -81,6 +81,7 @@ def test_a_search_trial_writes_validation_rows_only_and_says_final_once(tmp_path
     assert not any(name.startswith("test/") for name in metrics)
 
 
+@pytest.mark.slow
 def test_a_train_trial_reads_the_test_split_and_keeps_a_row_for_each_image_and_cell(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, tiny_config(method=PMAL), role="train")
     run_trial(spec)
@@ -184,6 +185,7 @@ def test_other_real_images_than_planned_are_refused_before_training(tmp_path: Pa
     assert [event["event"] for event in ledger_of(spec).events(spec.key)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kept_checkpoints")
 def test_two_runs_are_equal_to_the_bit(tmp_path: Path) -> None:
     config = tiny_config(method=PMAL)
@@ -201,6 +203,7 @@ def kept_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "remove", lambda *_: None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kept_checkpoints")
 @pytest.mark.parametrize("method", [{"name": "plain"}, PMAL], ids=["plain", "pmal"])
 @pytest.mark.parametrize("optim", [{}, {"name": "adamw", "lr": 0.003}], ids=["sgd", "adamw"])
@@ -313,6 +316,7 @@ def test_noise_keys_differ_from_image_to_image_and_from_epoch_to_epoch(
     assert len(seen) == len(set(seen)) == 2 * 21
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kept_checkpoints")
 def test_a_curriculum_grows_by_epoch_and_goes_on_where_it_stood(tmp_path: Path) -> None:
     noise = {"train": ["speckle_noise"], "curriculum": {"start": 0.1, "epochs": 2}}

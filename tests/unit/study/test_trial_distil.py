@@ -68,6 +68,7 @@ def spec_of(folder: Path, config: TrialConfig, *, study: str = "tiny", role: Rol
 
 
 # ------------------------------------------------------------------------------------------------------------- resuming
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -97,6 +98,7 @@ def test_interrupted_within_an_epoch_and_resumed_equals_uninterrupted_to_the_bit
     assert any("crd" in name for name in kept) == (method["name"] == "distil")
 
 
+@pytest.mark.slow
 def test_a_student_starts_from_its_teacher_and_leaves_it_as_it_was(tmp_path: Path, teachers: list[str]) -> None:
     spec = spec_of(tmp_path, taught({"name": "horkd", "start": "teacher"}, teachers, resolution=SIDES))
     run = prepare_run(spec, ledger_of(spec), reporter=NoReporter(), ranks=Ranks())
@@ -117,6 +119,7 @@ def small(teachers: list[str], tmp_path_factory: pytest.TempPathFactory) -> Tria
     return spec
 
 
+@pytest.mark.slow
 def test_a_small_student_has_cells_of_its_sides_and_headlines(small: TrialSpec) -> None:
     ledger = ledger_of(small)
     cells = pd.read_parquet(io.BytesIO(ledger.read_bytes(small.key, "cells.parquet") or b""))
@@ -131,6 +134,7 @@ def test_a_small_student_has_cells_of_its_sides_and_headlines(small: TrialSpec) 
         assert examples["noisy"].shape == examples["clean"].shape == (4 * 3, 32, 32, 3)
 
 
+@pytest.mark.slow
 def test_an_exported_small_student_takes_images_of_the_side_it_trained_on(small: TrialSpec, tmp_path: Path) -> None:
     place = ledger_of(small).path(small.key)
     described = json.loads((Path(place) / "model.json").read_text())
@@ -183,6 +187,7 @@ def test_batch_statistics_are_those_of_clean_images_of_the_resolution_that_train
 
 
 # ------------------------------------------------------------------------------------------------------------- the cost
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "least", "most"), [({"train": [16]}, 1.0, 1.2), (SMALL, 2.0, 4.8)], ids=["up", "small"]
 )

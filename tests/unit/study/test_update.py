@@ -88,6 +88,7 @@ def test_micro_batches_hold_every_image_once_and_never_one_alone(count: int, mos
     assert min(sizes) >= min(2, count)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double_images")
 @pytest.mark.parametrize("method", [{"name": "plain"}, PMAL], ids=["plain", "pmal"])
 @pytest.mark.parametrize(

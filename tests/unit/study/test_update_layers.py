@@ -112,6 +112,7 @@ def moved(precision: str) -> Tensor:
     return torch.cat([value.flatten() for value in weights(built).values()]) - before
 
 
+@pytest.mark.slow
 def test_bf16_with_sam_and_micro_batches_moves_pmal_nearly_as_float32() -> None:
     whole, low = moved("float32"), moved("bf16")
     assert bool(low.isfinite().all())

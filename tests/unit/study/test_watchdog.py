@@ -5,6 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -91,6 +92,7 @@ def _run(tmp_path: Path, hang: str, timeout: float) -> subprocess.CompletedProce
                           check=False)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_records_it_and_ends(tmp_path: Path) -> None:
     done = _run(tmp_path, "time.sleep(100)", 1.0)
     assert done.returncode == 70
@@ -103,6 +105,7 @@ def test_a_process_that_hangs_records_it_and_ends(tmp_path: Path) -> None:
     assert hang_of(ledger, "key") is None
 
 
+@pytest.mark.slow
 def test_a_call_that_holds_pythons_lock_is_ended_too(tmp_path: Path) -> None:
     done = _run(tmp_path, "ctypes.PyDLL(None).sleep((time.sleep(0.5), 100)[1])", 1.0)
     assert done.returncode == 1
