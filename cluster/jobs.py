@@ -82,14 +82,14 @@ def connect(address: str) -> JobApi:
     Raises:
         ValueError: Nothing answers there, or the token is missing or wrong.
     """
-    if not address.startswith(("http://", "https://")):
-        raise ValueError(
-            f"--address must be that of the cluster's job API, such as http://127.0.0.1:8265, but got {address!r}"
-        )
-    if "@" in address.partition("://")[2].partition("/")[0]:
+    if "@" in address or "?" in address or "#" in address:
         raise ValueError(
             "--address must hold no user or password, which would be shown and kept; set RAY_AUTH_TOKEN_PATH to the "
             "file of the cluster's token"
+        )
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(
+            f"--address must be that of the cluster's job API, such as http://127.0.0.1:8265, but got {address!r}"
         )
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is first imported
     if os.environ["RAY_AUTH_MODE"] == "token" and not has_token(os.environ):

@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import pickle
+import warnings
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,8 +23,9 @@ from study.ranks import Ranks, running_statistics
 _log = logging.getLogger("murk")
 _NAMES = ("checkpoint.pt", "checkpoint-before.pt")
 _DIGEST_BYTES = 32
+_ZIP = b"PK\x03\x04"
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError,
-               AttributeError, ArithmeticError, MemoryError, ImportError, zipfile.BadZipFile)  # fmt: skip
+               AttributeError, ArithmeticError, MemoryError, ImportError, UserWarning, zipfile.BadZipFile)  # fmt: skip
 """What reading raises where the bytes were changed and the checksum with them; `weights_only` lets nothing run."""
 
 
@@ -181,7 +183,11 @@ def _state(key: str, name: str, data: bytes) -> dict[str, Any] | None:
         _log.warning("%s of trial %s is damaged (its checksum does not fit) and passed over", name, key)
         return None
     try:
-        state = torch.load(io.BytesIO(data[_DIGEST_BYTES:]), map_location="cpu", weights_only=True)
+        if not data.startswith(_ZIP, _DIGEST_BYTES):  # torch would take it for a pickle of before 2020, and warn
+            raise ValueError("it is no archive")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Detected pickle protocol", category=UserWarning)
+            state = torch.load(io.BytesIO(data[_DIGEST_BYTES:]), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError("it holds no mapping")
         lacking = [part for part in ("network", "optimizer", "progress") if not isinstance(state.get(part), dict)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,12 @@ def _scrubbed_traceback(kind: type[BaseException], error: BaseException, trace: 
     _say("".join(traceback.format_exception(kind, error, trace)).rstrip(), err=True)
 
 
+def _scrubbed_thread(ended: threading.ExceptHookArgs) -> None:
+    """The same of a thread's."""
+    if ended.exc_value is not None and not isinstance(ended.exc_value, SystemExit):
+        _scrubbed_traceback(ended.exc_type, ended.exc_value, ended.exc_traceback)
+
+
 @contextmanager
 def _plain_errors() -> Iterator[None]:
     """Bad input ends in one clear message and exit code 2, without a traceback."""
@@ -60,12 +67,20 @@ def _plain_errors() -> Iterator[None]:
     handler.setFormatter(ScrubbingFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     sys.excepthook = _scrubbed_traceback
+    threading.excepthook = _scrubbed_thread
     try:
         yield
     except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         if os.environ.get("MURK_TRACEBACK"):
             raise
         _say(f"murk: {error}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
+    except OSError as error:
+        from study.fulldisk import full_disk_in
+
+        if full_disk_in(error) is None or os.environ.get("MURK_TRACEBACK"):
+            raise
+        _say(f"murk: {error}; free some space there and try again", err=True)
         raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
         typer.echo("murk: stopped", err=True)
@@ -196,7 +211,7 @@ def export(
     with _plain_errors():
         from study.export import export_model
 
-        typer.echo(export_model(model, formats=formats, storage=storage, out=out))
+        _say(export_model(model, formats=formats, storage=storage, out=out))
 
 
 @app.command()
@@ -295,7 +310,7 @@ def data_duplicates(
         from study.reevaluate import duplicates_in
 
         place = source if Path(source).exists() else _preset_or_path(source)
-        typer.echo(duplicates_in(place, sets=sets or (), distance=distance, sheet=sheet, as_json=as_json))
+        _say(duplicates_in(place, sets=sets or (), distance=distance, sheet=sheet, as_json=as_json))
 
 
 @noise_app.command("list")
@@ -330,9 +345,7 @@ def noise_preview(
         from study.noisepreview import preview_noise
 
         place = source if Path(source).exists() or Path(source).suffix else _preset_or_path(source)
-        typer.echo(
-            preview_noise(place, row=row, families=families, severities=severities, diff=diff, size=size, out=out)
-        )
+        _say(preview_noise(place, row=row, families=families, severities=severities, diff=diff, size=size, out=out))
 
 
 @noise_app.command("fit")
@@ -347,7 +360,7 @@ def noise_fit(
     with _plain_errors():
         from study.noisefit import fit_folder
 
-        typer.echo(fit_folder(folder, size=size, out=out))
+        _say(fit_folder(folder, size=size, out=out))
 
 
 def _preset(name: str) -> Path:

@@ -14,8 +14,8 @@ from study.problems import Path, Problem
 MASK = "***"
 WAY_OUT = (
     "give them by the environment: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN for "
-    "MLflow, PGUSER and PGPASSWORD for PostgreSQL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and their like for "
-    "storage"
+    "MLflow, PGUSER and PGPASSWORD for PostgreSQL, RAY_AUTH_TOKEN_PATH for Ray, AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY and their like for storage"
 )
 
 # Every repeat is bounded and begins at a sign or word of its own, so that no text makes them slow.

@@ -184,8 +184,7 @@ class Ledger:
 
     def append(self, key: str, event: str, **fields: Any) -> None:
         """Append one event with the time of now; credentials in its texts, such as an error's, are masked."""
-        fields = {name: scrub(value) if isinstance(value, str) else value for name, value in fields.items()}
-        self.files.append_line(_json({"event": event, "time": time.time(), **fields}, indent=None).decode(),
+        self.files.append_line(_json({"event": event, "time": time.time(), **_scrubbed(fields)}, indent=None).decode(),
                                "trials", key, "events.jsonl")  # fmt: skip
 
     def events(self, key: str) -> list[dict[str, Any]]:
@@ -289,6 +288,15 @@ def _digest_of(path: str, _size: int, _mtime_ns: int) -> str:
 
 def _json(value: Any, indent: int | None = 1) -> bytes:
     return json.dumps(_finite(value), indent=indent, allow_nan=False).encode()
+
+
+def _scrubbed(value: Any) -> Any:
+    """A tree whose texts hold no credentials; keys are names of Murk's own."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {name: _scrubbed(item) for name, item in value.items()}
+    return [_scrubbed(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _finite(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from study.config_search import ResourcesConfig
+from study.places import refuse_credentials
 from study.preflight import Node, shown, worker_slots
 
 _TIMEOUT_S = 30
@@ -19,8 +20,9 @@ def nodes_at(address: str) -> list[Node]:
         address: URL of the job API (`http://HOST:8265`), or what `ray.init` takes (`auto`, `HOST:6379`).
 
     Raises:
-        ValueError: No cluster answers, or it refuses the token.
+        ValueError: No cluster answers, it refuses the token, or the address holds credentials.
     """
+    refuse_credentials(address, "--address")
     return _asked(address) if address.startswith(("http://", "https://")) else _joined(address)
 
 

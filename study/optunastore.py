@@ -24,7 +24,7 @@ from study.config_search import SearchConfig
 from study.footprint import footprint
 from study.ledger import Ledger, Status
 from study.outcomes import Outcome, course, outcome_of
-from study.places import redact, resolve_places, sqlite_path
+from study.places import redact, refuse_credentials, resolve_places, sqlite_path
 from study.searcher import drawn_again, past_trial
 from study.space import Space, for_phase, parse
 from study.studyfile import load_study_text
@@ -51,16 +51,12 @@ def resolve_storage(url: str, *, cwd: Path) -> str:
     Raises:
         ValueError: It is no such database, or holds a password.
     """
+    refuse_credentials(url, "optuna_storage")
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.partition("+")[0] not in _SCHEMES:
         raise ValueError(
             f"optuna_storage must be a database ({', '.join(_SCHEMES)}), but got {redact(url)!r}; a file of your own "
             "is sqlite:///PATH/optuna.db"
-        )
-    if redact(url) != url:
-        raise ValueError(
-            f"optuna_storage must hold no user, password or token, but got {redact(url)}; give them by the environment "
-            "(PGUSER and PGPASSWORD for PostgreSQL)"
         )
     database = sqlite_path(url)
     if database is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from study.data.real import RealImages, prepare_all_real
 from study.estimate import check_budget
 from study.finalists import measure_finalists
 from study.footprint import footprint
+from study.fulldisk import full_disk_said
 from study.ledger import Ledger, TrialSpec
 from study.optunastore import Mirror
 from study.override import apply
-from study.places import Places, redact, resolve_places
+from study.places import Places, redact, refuse_credentials, resolve_places
 from study.plan import refuse_what_cannot_run
 from study.possible import configs_of
 from study.repeats import Contender, run_repeats
@@ -54,12 +56,15 @@ def run_study(
 
     Raises:
         ValueError: Bad input, found before Ray starts.
+        FullDiskError: There is no room for the records; a ValueError.
     """
     config = loaded.config
+    refuse_credentials(address or os.environ.get("RAY_ADDRESS"), "--address")
     places = resolve_places(config.tracking, cwd=Path.cwd(), storage=storage)
     refuse_what_cannot_run(config, storage=str(places.storage))
     ledger = Ledger(str(places.storage), config.name)
-    with ledger.lock():
+    go_on = f"murk resume {config.name}{_storage_hint(places)}"
+    with full_disk_said(ledger.root, way_out=go_on), ledger.lock():
         say(f"study {config.name}: reading the images")
         data = prepare_data(config.data, cache_dir=places.cache_dir)
         _check_budgets(config, data)
@@ -81,7 +86,7 @@ def run_study(
             summaries = [_run_phase(run, phase, tracker) for phase in config.phases]
             report = write_study_report(ledger, tracker)
         except Interrupted:
-            say(f"stopped; what was done is kept. Go on with: murk resume {config.name}{_storage_hint(places)}")
+            say(f"stopped; what was done is kept. Go on with: {go_on}")
             return INTERRUPTED
         finally:
             stop_ray(runtime)

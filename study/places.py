@@ -61,10 +61,10 @@ def resolve_places(
             a kind that cannot hold what it is for.
     """
     environment = os.environ if environment is None else environment
-    _refuse_credentials(storage, "--storage")
+    refuse_credentials(storage, "--storage")
     if tracking is not None:
-        _refuse_credentials(tracking.storage, "tracking.storage")
-        _refuse_credentials(tracking.uri, "tracking.uri")
+        refuse_credentials(tracking.storage, "tracking.storage")
+        refuse_credentials(tracking.uri, "tracking.uri")
     named = storage or (tracking.storage if tracking else None)
     if named is None and is_submitted_job(environment, cwd):
         raise ValueError(
@@ -85,8 +85,15 @@ def resolve_places(
     return Places(place, uri, _cache_dir(environment, cwd))
 
 
-def _refuse_credentials(place: str | None, key: str) -> None:
-    """A study file is kept with the records, and others see a command's options: no secret in either."""
+def refuse_credentials(place: str | None, key: str) -> None:
+    """A study file is kept with the records, and others see a command's options: no secret in either.
+
+    Args:
+        key: What named the place, as the message begins with it.
+
+    Raises:
+        ValueError: The place holds a user, a password or a token.
+    """
     for problem in credential_problems(place):
         raise ValueError(f"{key} {problem.text}")
 

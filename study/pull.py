@@ -7,7 +7,7 @@ from pathlib import Path
 
 from analysis.report import write_report
 from study.ledger import Ledger
-from study.places import redact
+from study.places import redact, refuse_credentials
 from study.reporting import reading_mlflow, study_url
 from study.storage import Storage, atomic_file
 
@@ -26,8 +26,9 @@ def pull_study(name: str, *, storage: str | None, tracking: str | None, out: Pat
         tracking: The cluster's MLflow server, read when no storage place is given.
 
     Raises:
-        ValueError: Neither place is given, the place is the target itself, or it has no such study.
+        ValueError: Neither place is given, the place is the target itself, holds credentials, or has no such study.
     """
+    refuse_credentials(storage, "--storage")
     target = Ledger(str(out.resolve()), name)
     if storage is not None:
         count = _from_storage(Ledger(study_url(storage, ""), name), target)

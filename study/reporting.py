@@ -16,7 +16,7 @@ from study.config import StudyConfig
 from study.config_phases import SearchPhase
 from study.finalists import agreement_line
 from study.ledger import Ledger
-from study.places import Places, redact, resolve_places, resolve_tracking, sqlite_path
+from study.places import Places, redact, refuse_credentials, resolve_places, resolve_tracking, sqlite_path
 
 if TYPE_CHECKING:
     from study.tracking import Tracker
@@ -35,8 +35,9 @@ def report_study(name: str, *, storage: str | None, tracking: str | None, out: P
         name: A study's name, or the folder or URL of its records.
 
     Raises:
-        ValueError: There is no such study.
+        ValueError: There is no such study, or a place holds credentials.
     """
+    refuse_credentials(name, "the study's place")
     if tracking is not None:
         with reading_mlflow(tracking) as uri:
             paths = write_report(name, out=out, tracking_uri=uri)
@@ -53,8 +54,9 @@ def reading_mlflow(tracking: str) -> Iterator[str]:
     """An MLflow place that is there, for reading; gives its URI.
 
     Raises:
-        ValueError: It is no MLflow place, there is no such database, or the server does not answer.
+        ValueError: It is no MLflow place, holds credentials, there is no such database, or the server does not answer.
     """
+    refuse_credentials(tracking, "--tracking")
     from study.tracking import connect
 
     uri = resolve_tracking(tracking, Path.cwd())
@@ -75,6 +77,7 @@ def sync_study(name: str, *, storage: str | None, tracking: str | None) -> str:
     """Bring MLflow up to date with a study's ledger; returns what was done, in words."""
     from study.tracking import sync
 
+    refuse_credentials(tracking, "--tracking")
     places = resolve_places(None, cwd=Path.cwd(), storage=storage)
     ledger = Ledger(str(places.storage), name)
     record = ledger.read_json("study.json")

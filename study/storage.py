@@ -109,8 +109,10 @@ class Storage:
                 data = b"\n" + data  # a line torn by a crash stays alone
             written = os.write(handle, data)
             if written != len(data):  # the torn line is passed over by readers, as one torn by a crash
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(handle)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, place) from None  # the system names no file here
         finally:
             os.close(handle)
 

@@ -14,7 +14,7 @@ from models.methods.method import Method
 from models.methods.registry import load_export
 from study.config import TrialConfig
 from study.ledger import Ledger
-from study.places import redact, resolve_places
+from study.places import redact, refuse_credentials, resolve_places
 from study.storage import Storage
 
 _DAMAGED = (SafetensorError, LookupError, RuntimeError, TypeError, ValueError, AttributeError, ArithmeticError,
@@ -85,6 +85,7 @@ def read_model(place: str) -> TrainedModel:
 
 
 def _trial_place(name: str, storage: str | None) -> str:
+    refuse_credentials(name, "the model's place")
     if "://" in name:
         return name.rstrip("/")
     if Path(name).is_dir():

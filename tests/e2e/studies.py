@@ -35,6 +35,6 @@ def environment(**extra: str) -> dict[str, str]:
 def murk(*args: str, cwd: Path, timeout: float = 400, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a folder of its own."""
     command = [sys.executable, "-m", "murk", *args]
-    paths = {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment(**paths, **extra), capture_output=True, text=True,
+    extra = {"PYTHONPATH": str(ROOT), **extra}
+    return subprocess.run(command, cwd=cwd, env=environment(**extra), capture_output=True, text=True,
                           timeout=timeout, check=False)  # fmt: skip
