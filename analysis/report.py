@@ -24,6 +24,7 @@ from analysis.embeddings import LEGENDS, TITLES, embedding_table, task_of
 from analysis.fronts import FRONT_LEGEND, front_figure, front_table, fronts
 from analysis.heads import HEAD_LEGEND, head_table
 from analysis.load import Snapshot, read_examples, read_study
+from analysis.plaintext import shown
 from analysis.scores import Headline, headline
 from analysis.searches import objectives_of
 from analysis.sides import LOWER, WORDS, full_side, full_size_noise, lower_sides, noise_at_sides, noise_word
@@ -177,8 +178,9 @@ def _side_picture(found: Headline, study: Mapping[str, Any]) -> list[Picture]:
 def page(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictures: list[Picture]) -> str:
     """The HTML page."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        finalize=shown,
+    )  # fmt: skip
     accuracy, looks = tables["accuracy"], figures.styles(found)
     texts = {c.title: [c.text(row) for _, row in accuracy.frame.iterrows()] for c in accuracy.columns}
     columns = [c for c in accuracy.columns if c.title in HEADLINE_COLUMNS and set(texts[c.title]) != {"–"}]

@@ -79,6 +79,67 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path) -> No
     print(done.stdout)
 
 
+WHOLE = """
+name: whole
+data: {source: synthetic-vehicles, num_classes: 3, train_per_class: 10, test_per_class: 4, image_size: 32}
+model: {backbone: test_resnet}
+noise: {validation: [gaussian_noise], validation_severities: [3], test: [contrast], test_severities: [3]}
+train: {epochs: 1, batch_size: 8}
+phases:
+  - {kind: train, name: train, seeds: [1, 2, 3, 4]}
+"""
+
+CROWD = """
+import os, subprocess, sys, time
+from pathlib import Path
+from study.ledger import Ledger
+
+place = Path(sys.argv[1])  # 16 MB of memory as a disk
+ledger = Ledger(str(place), "whole")
+murk = [sys.executable, "-m", "murk"]
+run = subprocess.Popen([*murk, "run", "whole.yaml", "--storage", str(place)], cwd=sys.argv[2], stderr=subprocess.PIPE,
+                       text=True)
+while run.poll() is None and not any(ledger.status(key) == "finished" for key in ledger.keys()):
+    time.sleep(0.02)
+with (place / "filler").open("wb", buffering=0) as filler:
+    try:
+        while True:
+            filler.write(bytes(4096))
+    except OSError as error:
+        print(error, flush=True)
+    said = run.communicate()[1]
+    finished = sum(ledger.status(key) == "finished" for key in ledger.keys())
+    print("code", run.returncode, "finished", finished, flush=True)
+    print(said, file=sys.stderr)
+(place / "filler").unlink()
+resumed = subprocess.run([*murk, "resume", "whole", "--storage", str(place)], cwd=sys.argv[2], check=False)
+ends = [[e["event"] for e in ledger.events(key)][-1] for key in ledger.keys()]
+print("resumed", resumed.returncode, ends)
+"""
+
+
+@pytest.mark.skipif(not _can_mount(), reason="this machine lets no test mount a disk of its own")
+def test_a_disk_that_is_full_for_the_driver_too_ends_in_one_line_and_the_study_goes_on_later(tmp_path: Path) -> None:
+    """Not one page is left for a line of the ledger; the trial cannot write its end, nor can the driver."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "whole.yaml").write_text(WHOLE)
+    own = {"PYTHONPATH": str(ROOT), "MURK_CACHE": str(tmp_path / "cache")}
+    script = f'mount -t tmpfs -o size=16m tmpfs "{disk}" && exec "{sys.executable}" -c "$0" "{disk}" "{tmp_path}"'
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, CROWD], cwd=ROOT,
+        env=environment(**own), capture_output=True, text=True, timeout=550, check=False,
+    )  # fmt: skip
+    assert "code 2 finished" in done.stdout, done.stdout + done.stderr
+    assert "finished 4" not in done.stdout, "the disk was full too late"
+    said = [line for line in done.stderr.splitlines() if line.startswith("murk: ")]
+    assert len(said) == 1, done.stderr
+    assert said[0].startswith("murk: the disk must have room for what a study writes, but ")
+    assert said[0].endswith(f"then: murk resume whole --storage {disk}")
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "resumed 0 ['final', 'final', 'final', 'final']" in done.stdout, done.stdout + done.stderr
+
+
 FOLDER = """
 name: folder
 data: {source: image-folder, path: images, image_size: 32}
