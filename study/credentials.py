@@ -59,11 +59,10 @@ def scrub(text: str, environment: Mapping[str, str] | None = None) -> str:
     Args:
         environment: In place of the process's environment.
     """
-    text = _HEADER.sub(rf"\g<name>{MASK}", _ASSIGNED.sub(rf"\g<name>{MASK}", redact(text)))
-    for secret in _secrets(os.environ if environment is None else environment):
+    for secret in _secrets(os.environ if environment is None else environment):  # first, while each is whole
         if secret in text:
             text = re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", MASK, text)
-    return text
+    return _HEADER.sub(rf"\g<name>{MASK}", _ASSIGNED.sub(rf"\g<name>{MASK}", redact(text)))
 
 
 def printable(text: str) -> str:

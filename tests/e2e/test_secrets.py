@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -152,7 +153,8 @@ FORMS = {
 def told(text: str | bytes) -> set[str]:
     """The secrets in a text, in any of the forms that URLs and headers give them."""
     data = text.encode() if isinstance(text, str) else text
-    return {form for form in FORMS if form.encode() in data}
+    halves = {found.decode() for found in re.findall(rb"planted-\d", data)}
+    return halves | {form for form in FORMS if form.encode() in data}
 
 
 def contents(path: Path) -> Iterator[bytes]:
@@ -190,7 +192,6 @@ def test_nothing_written_or_said_holds_a_secret(
         done = murk(*args, cwd=work, **{**environment, **extra})
         output = done.stdout + done.stderr
         assert told(output) == set(), args
-        assert USER not in output, args
         assert done.returncode == code, output
         return output
 

@@ -40,6 +40,12 @@ def test_what_holds_no_secret_stays(text: str) -> None:
     assert not has_credentials(text)
 
 
+@pytest.mark.parametrize("secret", ["two words", "a;b,c'd\"e", "Bearer x", "p@ss/w:rd"])
+def test_a_secret_of_odd_signs_is_masked_whole_where_its_name_stands_before_it(secret: str) -> None:
+    text = f"PGPASSWORD={secret} and password: {secret}, http://me:{secret}@h/x {secret}"
+    assert scrub(text, {"PGPASSWORD": secret}) == "PGPASSWORD=*** and password: ***, http://***@h/x ***"
+
+
 def test_values_of_the_environment_are_masked_as_words_alone() -> None:
     environment = {"POSTGRES_PASSWORD": "postgres", "DB": "mysql://u:a%40bcdefg@h/x", "API_KEY": "abc"}
     assert scrub("postgresql and postgres; a%40bcdefg or a@bcdefg; abc", environment) == (
