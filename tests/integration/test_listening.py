@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +20,11 @@ pytestmark = [
 
 START = """
 import sys
-import ray
 from study.config_search import ResourcesConfig
 from study.runtime import start_ray, stop_ray
 
-runtime = start_ray(ResourcesConfig())
+runtime = start_ray(ResourcesConfig())  # before anything imports Ray, as in `murk run`
+import ray
 started = ray.remote(lambda: 1).remote()  # a worker has a port of its own
 assert ray.get(started) == 1
 print("up", flush=True)
@@ -67,6 +68,13 @@ def processes_below(root: int) -> list[int]:
     return found
 
 
+def _target(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except OSError:  # closed since, as that of the listing itself
+        return ""
+
+
 def listening(root: int) -> set[Socket]:
     """The TCP sockets on which a process and those below it listen."""
     places: dict[str, tuple[str, int]] = {}
@@ -78,12 +86,10 @@ def listening(root: int) -> set[Socket]:
                 places[f"socket:[{fields[9]}]"] = (address_of(address), int(port, 16))
     found = set()
     for process in processes_below(root):
-        try:
-            held = [str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir()]
+        with suppress(OSError):  # it has ended
             program = Path(f"/proc/{process}/comm").read_text().strip()
-        except OSError:
-            continue
-        found |= {Socket(program, *places[name]) for name in held if name in places}
+            held = map(_target, list(Path(f"/proc/{process}/fd").iterdir()))
+            found |= {Socket(program, *places[name]) for name in held if name in places}
     return found
 
 
@@ -107,7 +113,7 @@ def test_a_ray_of_our_own_listens_on_loopback_only() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     driver = subprocess.Popen(
         [sys.executable, "-c", START], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,
+        text=True,
     )  # fmt: skip
     try:
         assert driver.stdout is not None
