@@ -1,4 +1,8 @@
-"""Images at a URL, copied once to each machine: whole or not at all, by one process while the others wait."""
+"""Images at a URL, copied once to each machine: whole or not at all, by one process while the others wait.
+
+A server is asked at each use, as other images may lie there. One that is away for a moment is asked again; one that
+stays away does not matter to who has a whole copy.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import json
 import logging
 import posixpath
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +33,14 @@ _TAGS = ("ETag", "etag", "md5Hash", "md5", "checksum", "mtime", "LastModified", 
 _OWN_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _CHUNK_BYTES = 8 * 2**20
 _TRIES = 3
+_WAITS_S = (0.5, 1.0, 2.0, 4.0)
+"""Between two tries to reach a server."""
+_PASSING = (408, 429)
+"""Web servers' answers that another try may change, besides those from 500 on."""
+
+
+class _AwayError(ValueError):
+    """A server does not answer, or not now."""
 
 
 class _Remote(NamedTuple):
@@ -51,7 +64,8 @@ def staged(place: str, cache_dir: Path | None = None) -> str:
 
     The copy is named by the URL, the files' names and sizes, and what the server says of their age or content, so other
     files at the same URL are copied anew. A file's SHA-256 is compared where the place has one: `SHA256SUMS` in a
-    folder, `FILE.sha256` beside a file.
+    folder, `FILE.sha256` beside a file. Where the server stays away, the last copy that was seen to be the place's is
+    taken, and the log says so; whether its images are a study's own is told by their fingerprint.
 
     Args:
         place: A path, or a URL that fsspec knows.
@@ -65,17 +79,58 @@ def staged(place: str, cache_dir: Path | None = None) -> str:
     if redact(place) != place:
         raise ValueError(f"must hold no user, password or token, but got {redact(place)}; give them by the environment")
     cache_dir = Path(cache_dir or default_cache_dir()).expanduser().resolve()
-    remote = _look(place)
+    last = cache_dir / "staged" / f"{digest('staged', place)}.last"
+    try:
+        remote = _look(place)
+    except _AwayError as error:
+        copy = _last_copy(last)
+        if copy is None:
+            raise
+        _log.warning("%s; its images are read from the copy that was made of it, %s", error, copy)
+        return str(copy)
     folder = cache_dir / "staged" / remote.name
     if not _is_whole(folder):
         with locked(cache_dir / "locks" / f"staged-{remote.name}"):  # the kernel frees it when its holder dies
             if not _is_whole(folder):
                 _stage(remote, folder, place)
-    return str(folder / "files" / _base(remote.root) if remote.is_file else folder / "files")
+    copy = folder / "files" / _base(remote.root) if remote.is_file else folder / "files"
+    _remember(last, copy)
+    return str(copy)
+
+
+def _remember(last: Path, copy: Path) -> None:
+    """Keep which copy of a place is its last."""
+    text = str(copy.relative_to(last.parent))
+    if not last.is_file() or last.read_text() != text:
+        temporary = last.with_name(f".{last.name}-{uuid4().hex}")
+        temporary.write_text(text)
+        temporary.replace(last)
+
+
+def _last_copy(last: Path) -> Path | None:
+    """The copy that was last seen to be a place's, where it is whole."""
+    if not last.is_file():
+        return None
+    name = Path(last.read_text())
+    return last.parent / name if _is_whole(last.parent / name.parts[0]) else None
 
 
 def _look(place: str) -> _Remote:
-    """What lies at a URL, without reading it."""
+    """What lies at a URL, without reading it; a server that is away is asked again, some seconds long.
+
+    Raises:
+        ValueError: Nothing is there, or it is refused; `_AwayError` where the server did not answer to the end.
+    """
+    for wait_s in _WAITS_S:
+        try:
+            return _look_once(place)
+        except _AwayError as error:
+            _log.info("%s; asking again in %.1f s", error, wait_s)
+            time.sleep(wait_s)
+    return _look_once(place)
+
+
+def _look_once(place: str) -> _Remote:
     try:
         files, root = fsspec.core.url_to_fs(place)
     except (ImportError, ValueError) as error:
@@ -87,13 +142,17 @@ def _look(place: str) -> _Remote:
     except FileNotFoundError as error:
         cause = error.__cause__  # fsspec says the same of a web server that does not answer
         status = getattr(cause, "status", 404)
+        if status >= 500 or status in _PASSING:
+            raise _AwayError(f"{place} cannot be reached (its server answers with status {status})") from None
         if status != 404:
             raise ValueError(f"{place} is refused by its server (status {status})") from None
         if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
-            raise ValueError(f"{place} cannot be reached ({type(cause).__name__}: {cause})") from None
+            raise _AwayError(f"{place} cannot be reached ({type(cause).__name__}: {cause})") from None
         raise ValueError(f"{place} must be a file or folder, but there is none") from None
+    except PermissionError as error:
+        raise ValueError(f"{place} is refused by its server ({error})") from None
     except Exception as error:  # each file system has errors of its own
-        raise ValueError(f"{place} cannot be reached ({type(error).__name__}: {error})") from error
+        raise _AwayError(f"{place} cannot be reached ({type(error).__name__}: {error})") from error
     if not found:
         raise ValueError(f"{place} must be a file or folder, but there is none")
     prefix = posixpath.dirname(root.rstrip("/")) if is_file else root.rstrip("/")
@@ -148,6 +207,8 @@ def _copy(remote: _Remote, name: str, target: Path, place: str) -> dict[str, Any
     target.parent.mkdir(parents=True, exist_ok=True)
     source = remote.root if remote.is_file else posixpath.join(remote.root, name)
     for left in reversed(range(_TRIES)):
+        if left < _TRIES - 1:
+            time.sleep(_WAITS_S[left])
         try:
             fact = _copy_once(remote.files, source, target)
         except FileNotFoundError:

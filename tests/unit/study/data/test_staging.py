@@ -36,6 +36,7 @@ class _Server:
         self.files: dict[str, bytes] = {}
         self.gets: Counter[str] = Counter()
         self.pause_s, self.short = 0.0, False
+        self.away, self.status, self.asked = 0, 503, 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,6 +49,10 @@ class _Server:
 
             def _answer(self, *, body: bool) -> None:
                 data = outer.files.get(self.path)
+                outer.asked += 1
+                if outer.asked <= outer.away:
+                    self.send_error(outer.status)
+                    return
                 if data is None:
                     self.send_error(404)
                     return
@@ -78,6 +83,11 @@ class _Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch) -> None:
+    monkeypatch.setattr("study.data.staging._WAITS_S", (0.0, 0.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -197,6 +207,56 @@ def test_a_file_that_breaks_off_is_refused(server, tmp_path):
         staged(f"{server.url}/cars", tmp_path)
     assert list((tmp_path / "staged").iterdir()) == []
     assert server.gets["/cars"] == 3
+
+
+def test_a_server_that_is_away_for_a_moment_is_asked_again(server, tmp_path):
+    server.files["/cars"], server.away = CONTENT, 8  # at each try fsspec asks by HEAD, then by GET
+    assert Path(staged(f"{server.url}/cars", tmp_path)).read_bytes() == CONTENT
+
+
+def test_a_server_that_stays_away_is_told_after_some_tries(server, tmp_path):
+    server.files["/cars"], server.away = CONTENT, 1000
+    with pytest.raises(ValueError, match=r"/cars cannot be reached \(its server answers with status 503\)"):
+        staged(f"{server.url}/cars", tmp_path)
+    assert server.asked == 10
+
+
+def test_a_copy_serves_while_the_server_is_away(server, tmp_path, caplog):
+    server.files["/cars"] = CONTENT
+    copy = staged(f"{server.url}/cars", tmp_path)
+    server.away = 1000
+    assert staged(f"{server.url}/cars", tmp_path) == copy
+    assert "status 503); its images are read from the copy" in caplog.text
+    server.close()
+    assert staged(f"{server.url}/cars", tmp_path) == copy
+
+
+def test_of_two_copies_the_last_serves(server, tmp_path):
+    copies = []
+    for content in (CONTENT, CONTENT[:99]):
+        server.files["/cars"] = content
+        copies.append(staged(f"{server.url}/cars", tmp_path))
+    server.away = 1000
+    assert len(set(copies)) == 2
+    assert staged(f"{server.url}/cars", tmp_path) == copies[1]
+
+
+def test_a_damaged_copy_serves_nobody(server, tmp_path):
+    server.files["/cars"] = CONTENT
+    Path(staged(f"{server.url}/cars", tmp_path)).write_bytes(CONTENT[:7])
+    server.away = 1000
+    with pytest.raises(ValueError, match="cannot be reached"):
+        staged(f"{server.url}/cars", tmp_path)
+
+
+@pytest.mark.parametrize(("status", "words"), [(404, "there is none"), (403, "is refused by its server")])
+def test_images_that_were_taken_away_are_not_replaced_by_a_copy(server, tmp_path, status, words):
+    server.files["/cars"] = CONTENT
+    staged(f"{server.url}/cars", tmp_path)
+    server.away, server.status, server.asked = 1000, status, 0
+    with pytest.raises(ValueError, match=words):
+        staged(f"{server.url}/cars", tmp_path)
+    assert server.asked == 2, "it was asked again"
 
 
 def test_sums_at_the_place_are_compared(server, memory, tmp_path):
