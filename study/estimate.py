@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from study.config import TrialConfig
 from study.config_method import teacher_of
 from study.data.image_set import ImageSet
 from study.evaluate import evaluate
-from study.grids import grid_of_test, grid_of_validation
+from study.grids import grid_of_test, grid_of_validation, small_grid
 from study.loop import make_optimizer, plan_course, train_epochs
 from study.ranks import Ranks
 
@@ -27,6 +29,7 @@ ENOUGH_SECONDS = 4.0
 """When the first batch takes longer than this, no second one is timed."""
 
 _TINY_LR = 1e-8
+_WHOLE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,14 +168,30 @@ def epochs_of(config: TrialConfig, cost: Cost, *, num_train: int) -> float:
     return each / cost.passes
 
 
-def trial_seconds(config: TrialConfig, cost: Cost, sizes: Sizes, *, tested: bool, workers: int = 1) -> float:
-    """Seconds of one trial: its epochs, the validation after each and at the end, and the test where it is read."""
-    noise, epochs = config.noise, epochs_of(config, cost, num_train=sizes.train)
-    cells = len(grid_of_validation(config))
-    validated = min(sizes.validation, noise.validation_images) * cells * (math.ceil(epochs) + 1)
+def trial_seconds(
+    config: TrialConfig, cost: Cost, sizes: Sizes, *, tested: bool, workers: int = 1, part: Mapping[str, Any] = _WHOLE
+) -> float:
+    """Seconds of one trial: its epochs, the validation after each and at the end, and the test where it is read.
+
+    Args:
+        part: Of the validation grid, that scores the trial (see `study.grids.part_of`); empty for the whole.
+    """
+    epochs = epochs_of(config, cost, num_train=sizes.train)
+    validated = _validated(config, sizes, part) * (math.ceil(epochs) + 1)
     read = sizes.test * len(grid_of_test(config)) + sizes.real if tested else 0
     training = sizes.train * epochs * cost.train_s
     return (training + (validated + read) * cost.evaluate_s) / workers
+
+
+def validation_seconds(config: TrialConfig, cost: Cost, sizes: Sizes) -> float:
+    """Seconds of one look at the whole validation grid by one worker, as finalists of a search get it."""
+    return _validated(config, sizes, _WHOLE) * cost.evaluate_s
+
+
+def _validated(config: TrialConfig, sizes: Sizes, part: Mapping[str, Any]) -> int:
+    """Images that one validation looks at, each as often as there are cells."""
+    cells = small_grid(config, part) if part else grid_of_validation(config)
+    return min(sizes.validation, part.get("images", config.noise.validation_images)) * len(cells)
 
 
 def _train_seconds(epochs: Iterator[dict[str, float]], progress: Progress) -> float:

@@ -22,7 +22,16 @@ from study.config_search import ResourcesConfig
 from study.data.prepare import allot
 from study.data.real import list_real, open_real
 from study.data.sources import open_source
-from study.estimate import Cost, Sizes, check_budget, epochs_of, measure, trial_seconds, without_weights
+from study.estimate import (
+    Cost,
+    Sizes,
+    check_budget,
+    epochs_of,
+    measure,
+    trial_seconds,
+    validation_seconds,
+    without_weights,
+)
 from study.grids import part_of
 from study.nodes import total
 from study.override import apply
@@ -244,7 +253,8 @@ def _plan_phase(study: StudyConfig, phase: Phase, costs: _Costs) -> PhasePlan:
         shares = _by_method(draws)
         trials = config.search.trials
         searched = tuple(_searched(space, list(config.search.space)))
-        return _estimated(PhasePlan(phase, config, trials, searched, notes=_notes(config, space)), shares, costs)
+        plan = PhasePlan(phase, config, trials, searched, notes=_notes(config, space))
+        return _estimated(plan, shares, costs, finalists=_num_finalists(study, phase, config, space))
     if isinstance(phase, ConfirmPhase):
         return _plan_confirm(study, phase, costs)
     return _estimated(PhasePlan(phase, config, len(phase.seeds)), _by_method([config.trial()]), costs)
@@ -256,15 +266,26 @@ def _plan_confirm(study: StudyConfig, phase: ConfirmPhase, costs: _Costs) -> Pha
     space = parse(source.search.space, source)
     params = space.draws(DRAWS if space.domains else 1)
     draws = [apply(apply(source.trial(), item), phase.set) for item in params]
-    groups = 1
-    if phase.per is not None:
-        domain = next(item for item in space.domains if item.key == phase.per)
-        groups = domain.size() or 1
-    top = min(phase.top * groups, source.search.trials)
+    top = min(phase.top * _num_values(space, phase.per), source.search.trials)
     shares = _by_method(draws, equal=phase.per == "method.name")
     config = for_phase(study, phase)
     plan = PhasePlan(phase, config, top * len(phase.seeds), notes=_seed_notes(phase, study, top))
     return _estimated(plan, shares, costs)
+
+
+def _num_values(space: Space, key: str | None) -> int:
+    """How many values of a key a phase chooses for; 1 where it chooses for none."""
+    return 1 if key is None else next(item for item in space.domains if item.key == key).size() or 1
+
+
+def _num_finalists(study: StudyConfig, phase: SearchPhase, config: StudyConfig, space: Space) -> int:
+    """Trials that get the whole validation grid after a search by a part of it, at most."""
+    fidelity = config.search.fidelity
+    if fidelity is None or not part_of(fidelity, config.trial()):
+        return 0
+    later = [item for item in study.phases if isinstance(item, ConfirmPhase) and item.of == phase.name]
+    groups = max((_num_values(space, item.per) for item in later), default=1)
+    return min(fidelity.finalists * groups, config.search.trials)
 
 
 def _seed_notes(phase: ConfirmPhase, study: StudyConfig, top: int) -> tuple[str, ...]:
@@ -288,9 +309,12 @@ def _by_method(configs: list[TrialConfig], *, equal: bool = False) -> dict[str, 
     }
 
 
-def _estimated(plan: PhasePlan, shares: Mapping[str, tuple[float, list[TrialConfig]]], costs: _Costs) -> PhasePlan:
+def _estimated(
+    plan: PhasePlan, shares: Mapping[str, tuple[float, list[TrialConfig]]], costs: _Costs, *, finalists: int = 0
+) -> PhasePlan:
     estimates, passes, images = [], 0.0, costs.sizes.train
     tested = plan.phase.kind != "search"
+    fidelity, looks = None if tested else plan.config.search.fidelity, 0.0
     workers = plan.config.resources.max_workers
     for turn in itertools.zip_longest(*(configs for _, configs in shares.values())):
         for config in filter(None, turn):  # by turns, so that each method has its share of what is timed
@@ -301,7 +325,13 @@ def _estimated(plan: PhasePlan, shares: Mapping[str, tuple[float, list[TrialConf
         known = [(config, cost) for config in configs if (cost := costs.of(config)) is not None]
         for config, _ in known:
             check_budget(config, num_classes=costs.sizes.num_classes, num_images=images, workers=workers)
-        seconds = [trial_seconds(config, cost, costs.sizes, tested=tested, workers=workers) for config, cost in known]
+        seconds = [
+            trial_seconds(
+                config, cost, costs.sizes, tested=tested, workers=workers, part=part_of(fidelity, config)
+            )
+            for config, cost in known
+        ]  # fmt: skip
+        looks += share * float(np.mean([validation_seconds(config, cost, costs.sizes) for config, cost in known]))
         each = [cost.passes for _, cost in known]
         trials = plan.trials * share
         whole = [cost.passes * images * epochs_of(config, cost, num_train=images) for config, cost in known]
@@ -309,6 +339,7 @@ def _estimated(plan: PhasePlan, shares: Mapping[str, tuple[float, list[TrialConf
         mean = float(np.mean(seconds))
         estimates.append(Estimate(name, trials, (min(each), max(each)), (min(seconds), max(seconds)), mean))
     total = sum(item.trials * item.mean_seconds for item in estimates)
+    total += finalists * looks
     return PhasePlan(plan.phase, plan.config, plan.trials, plan.searched, tuple(estimates), passes, total, plan.notes)
 
 

@@ -14,6 +14,7 @@ from study.config import TrialConfig
 from study.config_search import ResourcesConfig
 from study.data.prepare import prepare_data
 from study.estimate import Cost, Sizes, measure, trial_seconds
+from study.grids import grid_of_validation
 from study.override import apply
 from study.plan import count_images, fit, machine, make_plan
 from study.plantext import duration
@@ -190,6 +191,25 @@ def test_seconds_of_a_trial_by_hand():
     assert trial_seconds(config, cost, sizes, tested=False) == pytest.approx(searched)
     assert trial_seconds(config, cost, sizes, tested=True) == pytest.approx(searched + 40 * 31 * 0.01)
     assert trial_seconds(config, cost, sizes, tested=False, workers=2) == pytest.approx(searched / 2)
+
+
+SMALL_GRID = ["noise.validation_images=40", "search.fidelity={images: 5, severities: [4], finalists: 2}"]
+
+
+def test_a_search_by_a_small_grid_is_estimated_by_it_and_finalists_by_the_whole(fixed_cost):
+    whole, small = (make_plan(quickstart(*sets)).phases for sets in (SMALL_GRID[:1], SMALL_GRID))
+    config, sizes = quickstart(*SMALL_GRID).config, make_plan(quickstart()).sizes
+    cells, images = len(grid_of_validation(config.trial())), min(40, sizes.validation)
+    few = 1 + len(config.noise.validation)
+    assert cells > few
+    assert images > 5
+    looks = config.train.epochs + 1
+    for before, after in zip(whole[0].estimates, small[0].estimates, strict=True):
+        saved = (images * cells - 5 * few) * 0.01 * looks
+        assert before.mean_seconds - after.mean_seconds == pytest.approx(saved)
+    trials = sum(item.trials * item.mean_seconds for item in small[0].estimates)
+    assert small[0].seconds == pytest.approx(trials + 4 * images * cells * 0.01), "2 of each of 2 methods"
+    assert [item.mean_seconds for item in small[1].estimates] == [item.mean_seconds for item in whole[1].estimates]
 
 
 @pytest.mark.parametrize("sets", [[], ["data.max_per_class=4"], ["data.max_classes=3", "data.validation_share=0.4"]])
