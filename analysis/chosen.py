@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from analysis.fidelity import agreement_of
@@ -31,6 +31,22 @@ def fidelity_remarks(snapshot: Snapshot) -> list[str]:
             "trials it would be higher)."
         )
     return said
+
+
+def small_grid_words(snapshot: Snapshot, keys: Collection[str]) -> str:
+    """What to say of figures of these trials: of which the noise is a part of the validation grid; else nothing."""
+    small = [r for r in snapshot.trials if r.key in keys and r.info.get("fidelity") and r.whole_cells is None]
+    if not small:
+        return ""
+    part = small[0].info["fidelity"]
+    levels = ", ".join(str(level) for level in part["severities"])
+    which = (
+        f"Figures of {', '.join(base_label(r.info['config']) for r in small)}" if len(small) < len(keys) else "Figures"
+    )
+    return (
+        f"{which} are those of the small validation grid that the search is scored by (up to {part['images']} images, "
+        f"{', '.join(part['corruptions'])}, severity {levels}), not of the whole one."
+    )
 
 
 def adaptive_remarks(snapshot: Snapshot) -> list[str]:

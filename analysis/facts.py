@@ -119,6 +119,7 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
                 "other images than the clean ones, so the two figures are not compared."
             )
     if found.split == "validation":
+        said += [found.small_grid] if found.small_grid else []
         return [*said, "No difference is claimed from validation figures; a confirm phase gives test figures."]
     if ((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"):
         parts = contrasts.groupby("endpoint", sort=False) if len(contrasts) else ()

@@ -281,9 +281,14 @@ def _read_trial(place: Place) -> tuple[TrialRecord | None, int]:
     if info is None:
         return None, 0
     events, num_torn = parse_events(place.read("events.jsonl") or b"")
-    cells = place.read("cells.parquet")
-    frame = None if cells is None else _table(cells, f"cells.parquet of trial {place.key}")
-    return TrialRecord(info=parse_trial(info, f"trial.json of {place.key}"), events=events, cells=frame), num_torn
+    facts = parse_trial(info, f"trial.json of {place.key}")
+    whole = _cells(place, "cells-full.parquet") if facts.get("fidelity") else None
+    return TrialRecord(info=facts, events=events, cells=_cells(place, "cells.parquet"), whole_cells=whole), num_torn
+
+
+def _cells(place: Place, name: str) -> pd.DataFrame | None:
+    content = place.read(name)
+    return None if content is None else _table(content, f"{name} of trial {place.key}")
 
 
 def _table(content: bytes, what: str) -> pd.DataFrame:

@@ -104,11 +104,15 @@ _ENDS = {"final": "finished", "pruned": "pruned", "failed": "failed"}
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What a trial left behind: `trial.json`, the lines of `events.jsonl`, and `cells.parquet` where there is one."""
+    """What a trial left behind: `trial.json`, the lines of `events.jsonl`, and `cells.parquet` where there is one.
+
+    `whole_cells` is what a finalist got on the whole validation grid, where its `cells` are of a part of it.
+    """
 
     info: Mapping[str, Any]
     events: Sequence[Mapping[str, Any]]
     cells: pd.DataFrame | None = None
+    whole_cells: pd.DataFrame | None = None
 
     @property
     def key(self) -> str:

@@ -11,12 +11,13 @@ and labelled so. Folders of real noisy images are cells of other images: they st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from analysis.chosen import small_grid_words
 from analysis.load import Snapshot, iter_predictions
 from analysis.metrics import (
     ALEXNET_CLASSES,
@@ -26,7 +27,7 @@ from analysis.metrics import (
     main_rows,
     own_images,
 )
-from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, ungrouped
+from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, to_frame, ungrouped
 from analysis.searches import current, searched
 from analysis.selection import Goal, top_per
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
@@ -118,6 +119,7 @@ class Headline:
         objective: metric and goal of the study's first objective.
         normaliser: what mCE is divided by besides the baseline: "alexnet", or "baseline" for nothing else.
         notes: what a reader has to know.
+        small_grid: of what part of the validation grid figures are, in a sentence; empty where they are of the whole.
     """
 
     split: Literal["test", "validation"]
@@ -126,6 +128,7 @@ class Headline:
     objective: tuple[str, Goal]
     notes: list[str]
     normaliser: Literal["baseline", "alexnet"] = "baseline"
+    small_grid: str = ""
 
     @property
     def corruptions(self) -> list[str]:
@@ -171,9 +174,12 @@ def headline(snapshot: Snapshot) -> Headline:
     tested = main_rows(frame[frame["role"] != "search"], split="test")
     goal = objective(snapshot.study)
     if len(tested):
-        split, rows = "test", tested
+        split, rows, small_grid = "test", tested, ""
     else:
-        split, rows = "validation", main_rows(frame[frame["trial"].isin(_best(snapshot))], split="validation")
+        best = _best(snapshot)
+        split, rows = "validation", main_rows(_whole_grid(snapshot, frame, best), split="validation")
+        small_grid = small_grid_words(snapshot, best)
+        notes += [small_grid] if small_grid else []
     is_stated = bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"))
     arms = [_arm(part, by_phase=is_stated) for _, part in rows.groupby("config_id", sort=False)]
     if split == "test":
@@ -184,7 +190,7 @@ def headline(snapshot: Snapshot) -> Headline:
     types = {name for arm in arms for name in arm.rows["train_noise"].iloc[0].split("+") if name != "none"}
     notes += [f"the group of training noise {name} is not known, so nothing is similar to it"
               for name in ungrouped(types, groups)]  # fmt: skip
-    return Headline(split, arms, baseline, goal, notes, _normaliser(snapshot.study, notes))
+    return Headline(split, arms, baseline, goal, notes, _normaliser(snapshot.study, notes), small_grid)
 
 
 def _normaliser(study: Mapping[str, Any], notes: list[str]) -> Literal["baseline", "alexnet"]:
@@ -207,6 +213,20 @@ def _best(snapshot: Snapshot) -> list[str]:
     if not any(np.isfinite(c.value) for c in found):
         return []
     return [chosen.key for chosen in top_per(found, 1, key="method.name", goal=goal)]
+
+
+def _whole_grid(snapshot: Snapshot, frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """The rows of these trials, of finalists those on the whole validation grid."""
+    if any(record.key in keys and record.whole_cells is not None for record in snapshot.trials):
+        frame = to_frame([_as_whole(record) for record in snapshot.trials], snapshot.study)
+    return frame[frame["trial"].isin(keys)]
+
+
+def _as_whole(record: TrialRecord) -> TrialRecord:
+    """A finalist with its rows on the whole grid, which are of the very network that the small one measured."""
+    if record.whole_cells is None or record.cells is None:
+        return record
+    return replace(record, cells=record.whole_cells.assign(bn=record.cells["bn"].iloc[0]))
 
 
 def _arm(rows: pd.DataFrame, *, by_phase: bool) -> Arm:

@@ -112,7 +112,8 @@ def accuracy_table(found: Headline) -> Table:
         Column("passes", lambda row: count_text(row["cost_passes"])),
         Column("seconds", lambda row: count_text(row["cost_seconds"])),
     ]
-    legend = ["Accuracy in per cent [95 % interval]. ● trained on this very corruption, ◐ on one of its group."]
+    legend = [found.small_grid] if found.small_grid else []
+    legend += ["Accuracy in per cent [95 % interval]. ● trained on this very corruption, ◐ on one of its group."]
     legend += [MEASURE_LEGEND] if _measure_columns(rows, word) else []
     legend += [REAL_LEGEND] if found.real else []
     return Table("accuracy", pd.DataFrame(rows), columns, [*legend, *dict.fromkeys(notes)])

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from analysis import facts
@@ -10,6 +11,7 @@ from analysis.load import read_study
 from analysis.records import final_metrics
 from analysis.scores import headline
 from analysis.searches import searched
+from analysis.tables import accuracy_table
 
 GOALS = [{"metric": "acc/noise", "goal": "maximise"}, {"metric": "cost/passes", "goal": "minimise"}]
 
@@ -43,6 +45,62 @@ def test_the_whole_grid_decides_the_headline_and_the_choice_alike(tmp_path, writ
     record, _ = facts.chosen_record(read_study(folder), found)
     assert record is not None
     assert record.key == second
+
+
+PART = {"corruptions": ["gaussian_noise"], "severities": [4], "images": 16}
+
+
+def by_small_grid(folder, keys, *, measured=()) -> None:
+    """Have these trials scored by a part of the grid, and those of `measured` looked at on all of it: 3 in 4 right."""
+    for key in keys:
+        path = folder / "trials" / key / "trial.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"fidelity": PART}))
+        place = path.with_name("cells.parquet")
+        whole = pd.read_parquet(place)
+        if key in measured:
+            full = whole.assign(correct=90, n=120, accuracy=0.75, grid="full").drop(columns="bn", errors="ignore")
+            full.to_parquet(place.with_name("cells-full.parquet"))
+        is_kept = (whole["severity"] == 0) | ((whole["corruption"] == "gaussian_noise") & (whole["severity"] == 4))
+        whole[is_kept].assign(correct=4, n=16, accuracy=0.25, grid="small").to_parquet(place)
+
+
+def test_the_headline_shows_finalists_on_the_whole_grid(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, confirm=False)
+    keys = by_accuracy(folder)
+    cells = read_study(folder).frame().query("trial == @keys[0]")["corruption"].nunique()
+    chosen = [by_accuracy(folder, method)[0] for method in ("plain", "pmal")]
+    by_small_grid(folder, keys, measured=chosen)
+    finish(folder, dict.fromkeys(chosen, 0.75))
+    found = headline(read_study(folder))
+    assert {trial for arm in found.arms for trial in arm.rows["trial"]} == set(chosen)
+    for arm in found.arms:
+        assert arm.rows["accuracy"].unique().tolist() == [0.75]
+        assert arm.rows["corruption"].nunique() == cells
+    assert not found.small_grid
+    assert "small" not in accuracy_table(found).markdown()
+
+
+def test_figures_of_a_small_grid_are_said_to_be_that(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, confirm=False)
+    by_small_grid(folder, by_accuracy(folder))  # the search goes on, or no finalist could be measured
+    snapshot = read_study(folder)
+    found = headline(snapshot)
+    assert {accuracy for arm in found.arms for accuracy in arm.rows["accuracy"]} == {0.25}
+    words = (
+        "Figures are those of the small validation grid that the search is scored by (up to 16 images, gaussian_noise, "
+        "severity 4), not of the whole one."
+    )
+    assert accuracy_table(found).notes[0] == words
+    assert words in found.notes
+    assert words in facts.reading(snapshot, found, pd.DataFrame())
+
+
+def test_of_two_searches_the_one_by_a_small_grid_is_named(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, confirm=False)
+    by_small_grid(folder, by_accuracy(folder, "pmal"))
+    assert headline(read_study(folder)).small_grid.startswith("Figures of pmal")
+    by_small_grid(folder, by_accuracy(folder, "pmal"), measured=by_accuracy(folder))
+    assert not headline(read_study(folder)).small_grid
 
 
 def test_a_search_without_finalists_counts_beside_one_with_them(tmp_path, write_ledger):
