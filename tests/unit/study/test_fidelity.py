@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 
 from analysis.fidelity import agreement_of, bootstrap_agreement, rank_agreement
-from study import tasks, trial
+from analysis.load import read_study
+from analysis.searches import searched
+from study import phases, tasks, trial
+from study.champion import Finished, champion_of, metrics_of
 from study.config_phases import SearchPhase
 from study.config_search import Fidelity
 from study.data import prepare
@@ -19,7 +22,9 @@ from study.evaluate import share_by_class
 from study.finalists import choose_finalists
 from study.grids import part_of, small_grid
 from study.ledger import Ledger, trial_key
+from study.reporting import best_line
 from study.revisit import look_at_whole_grid
+from study.search import PhaseSummary
 from study.trial import run_trial
 from tests.unit.study.test_phases import add_trial, loaded, open_study, study_run
 from tests.unit.study.trials import ledger_of, prepare_data, tiny_config, tiny_spec
@@ -189,3 +194,71 @@ def test_agreement_pairs_each_finalists_own_figures() -> None:
     }  # fmt: skip
     assert agreement_of(trials, ["a", "b", "c"], "acc/noise").rho == pytest.approx(-1.0)
     assert agreement_of(trials, ["a", "b", "c", "gone"], "acc/noise").n == 3
+
+
+OWN = "{trials: 3, space: {optim.sam.rho: {log_uniform: [0.01, 0.5]}}}"
+BY_PART = "{trials: 3, space: {optim.sam.rho: {log_uniform: [0.01, 0.5]}}, fidelity: {images: 4, finalists: 2}}"
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first by a part", "second by a part"])
+def test_of_two_searches_each_chooses_by_its_own_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    one, other = (BY_PART, OWN) if is_first else (OWN, BY_PART)
+    small, whole = ("one", "other") if is_first else ("other", "one")
+    study = loaded(
+        tmp_path, f"phases=[{{kind: search, name: one, search: {one}}}, "
+        f"{{kind: search, name: other, search: {other}}}, "
+        "{kind: confirm, name: confirm-one, of: one, seeds: [101]}, "
+        "{kind: confirm, name: confirm-other, of: other, seeds: [101]}]",
+    )  # fmt: skip
+    ledger = Ledger(str(tmp_path / "results"), "tiny")
+    open_study(ledger, study, tmp_path)
+    run = study_run(ledger, study, tmp_path)
+    parts: dict[str, list[bool]] = {}
+    looks: list[str] = []
+
+    def search(settings: Any, *, spec_of: Any, phase: str, **_: Any) -> PhaseSummary:
+        keys = []
+        for number, accuracy in enumerate((0.5, 0.9, 0.8)):
+            spec = spec_of({"optim.sam.rho": 0.1 + 0.1 * number}, number)
+            ledger.create_trial(spec)
+            ledger.append(spec.key, "final", epoch=2, step=0, metrics={"acc/noise": accuracy}, final=True)
+            parts.setdefault(phase, []).append(bool(spec.fidelity))
+            keys.append(spec.key)
+        return PhaseSummary(keys, keys, [], [])
+
+    def look(work: Any, keys: Any, **_: Any) -> dict[str, str]:
+        looks.extend(keys)
+        for place, key in enumerate(keys):  # the small grid's best is the whole one's worst
+            ledger.append(key, "full", epoch=2, step=0, metrics={"full/acc/noise": 0.4 + 0.1 * place})
+        return {}
+
+    def confirm(specs: Any, **_: Any) -> PhaseSummary:
+        return PhaseSummary([spec.key for spec in specs], [], [], [])
+
+    monkeypatch.setattr(phases, "run_search", search)
+    monkeypatch.setattr(phases, "run_list", confirm)
+    monkeypatch.setattr("study.finalists.look_at_all", look)
+    for phase in study.config.phases:
+        phases._run_phase(run, phase, None)
+    record = {item["name"]: item for item in (ledger.read_json("study.json") or {})["phases"]}
+    assert parts == {small: [True] * 3, whole: [False] * 3}
+    assert record[small]["finalists"] == looks == [record[small]["trials"][number] for number in (1, 2)]
+    assert "finalists" not in record[whole]
+    assert record[f"confirm-{whole}"]["selected"] == [record[whole]["trials"][1]]
+    assert record[f"confirm-{small}"]["selected"] == [record[small]["trials"][2]]
+    finished = [
+        Finished(key, name, ledger.trial(key)["number"], metrics_of(ledger.events(key)))
+        for name in ("one", "other") for key in record[name]["trials"]
+    ]  # fmt: skip
+    searches = {**(ledger.read_json("study.json") or {}), "phases": [record["one"], record["other"]]}
+    searches["config"] = {**searches["config"], "phases": searches["config"]["phases"][:2]}
+    champion = champion_of(searches, finished)
+    assert champion is not None
+    assert champion[::2] == (record["other"]["trials"][1 if is_first else 2], 0.9 if is_first else 0.5)
+    assert ("of 2 finalists" in best_line(ledger, study.config)) is not is_first
+    snapshot = read_study(ledger.root)
+    found = {item.key: item.value for item in searched(snapshot.trials, snapshot.study, metric="acc/noise")}
+    assert [found[key] for key in record[whole]["trials"]] == [0.5, 0.9, 0.8]
+    assert [found.get(key) for key in record[small]["trials"]] == [None, 0.4, 0.5]
