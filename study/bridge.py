@@ -20,6 +20,7 @@ from study.ledger import Ledger, Status, TrialSpec
 from study.progress import Board
 from study.rungs import Rungs
 from study.runtime import StopRequest
+from study.storage import StudyLostError
 from study.trialsource import Source
 from study.watchdog import hang_of
 
@@ -81,7 +82,10 @@ class TuneSearcher(Searcher):
         return {**self._job, "spec": spec.as_dict()}
 
     def _next_of_source(self) -> TrialSpec | None:
-        spec = self._source.next_spec() if self._left > 0 else None
+        try:
+            spec = self._source.next_spec() if self._left > 0 else None
+        except StudyLostError:  # from now on `stop` says so, and trials under way are asked to save
+            spec = None
         self._left = 0 if spec is None else self._left - 1
         if spec is not None:
             self._again.hand_out(spec)
@@ -109,9 +113,7 @@ class TuneSearcher(Searcher):
         self._again.end(key)
         if result and key in self._pruned and "epoch" in result:
             self._source.on_epoch(key, int(result["epoch"]), result)  # Tune does not hand on a result that it stops at
-        status = settle(
-            self._ledger, key, is_lost=error, is_pruned=key in self._pruned, is_stopping=self._stop.requested
-        )
+        status = self._settled(key, is_lost=error)
         metrics = self._ledger.metrics(key)
         value = self._source.figure(metrics)
         self._board.end(key, status, number=self._numbers[key], value=value)
@@ -122,6 +124,13 @@ class TuneSearcher(Searcher):
     def _goes_out_again(self, key: str) -> bool:
         is_wanted = key not in self._pruned and not self._stop.requested and self._ledger.status(key) == "running"
         return is_wanted and self._again.lose(key)
+
+    def _settled(self, key: str, *, is_lost: bool) -> Status:
+        is_pruned, is_stopping = key in self._pruned, self._stop.requested
+        try:
+            return settle(self._ledger, key, is_lost=is_lost, is_pruned=is_pruned, is_stopping=is_stopping)
+        except StudyLostError:  # its end is for the driver that has the study now
+            return "running"
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger is the record."""
@@ -192,12 +201,23 @@ class LedgerAsha(FIFOScheduler):
     Args:
         pruned: Takes the keys of trials that are stopped.
         num_images: Training images, by which gradient passes are counted.
+        recorded: Gives the epochs that the ledger has of a trial, figures by number. A process that was lost between a
+            checkpoint and its report leaves an epoch that is recorded later and never reported.
     """
 
     def __init__(
-        self, settings: Scheduler, *, metric: str, maximise: bool, pruned: set[str], num_images: int = 1
+        self,
+        settings: Scheduler,
+        *,
+        metric: str,
+        maximise: bool,
+        pruned: set[str],
+        num_images: int = 1,
+        recorded: Callable[[str], Mapping[int, Mapping[str, Any]]] | None = None,
     ) -> None:
         super().__init__()
+        self._recorded = recorded
+        self._judged: dict[str, int] = {}
         self._rungs = Rungs(settings, maximise=maximise, num_images=num_images)
         self._pruned = pruned
         self._objective = metric
@@ -221,6 +241,7 @@ class LedgerAsha(FIFOScheduler):
         Args:
             epochs: Of the whole trial, which is not stopped once all are done.
         """
+        self._judged[key] = max(self._judged.get(key, 0), int(metrics["epoch"]))
         is_worse = self._rungs.judge(key, metrics, metrics.get(self._objective), method=method)
         return is_worse and (epochs is None or metrics["epoch"] < epochs)
 
@@ -229,16 +250,24 @@ class LedgerAsha(FIFOScheduler):
         del tune_controller
         config, key = trial.config["spec"]["config"], _key(trial)
         epochs = result.get("train/epochs", config["train"]["epochs"])  # a budget's are known by the report alone
-        if result.get("final") or result.get("epoch", 0) >= epochs or key in self._pruned:
+        if result.get("final") or "epoch" not in result or key in self._pruned:
             return TrialScheduler.CONTINUE
         method = config.get("method", {}).get("name", "")
-        if not self._rungs.judge(key, result, result.get(self._objective), method=method):
+        unreported = self._unreported(key, before=int(result["epoch"]))
+        if not any(self.learn(key, metrics, method=method, epochs=epochs) for metrics in [*unreported, result]):
             return TrialScheduler.CONTINUE
         self._pruned.add(key)
         if self._ask is None:
             return TrialScheduler.STOP
         self._ask(key)
         return TrialScheduler.CONTINUE
+
+    def _unreported(self, key: str, *, before: int) -> list[dict[str, Any]]:
+        first = self._judged.get(key, 0) + 1
+        if self._recorded is None or first >= before:
+            return []
+        known = self._recorded(key)
+        return [{**known[epoch], "epoch": epoch} for epoch in range(first, before) if epoch in known]
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing of ours goes into Ray's files."""

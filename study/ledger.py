@@ -238,6 +238,10 @@ class Ledger:
                 rows.append((record["phase"], record["number"], key))
         return [key for _, _, key in sorted(rows)]
 
+    def is_lost(self) -> bool:
+        """Whether another driver has taken over the study that this process held by `lock`."""
+        return self.files.is_lost
+
     def _log(self, key: str) -> EventLog:
         return self._recent.read(key, lambda known: self.files.read_changed(known, "trials", key, "events.jsonl"))
 
@@ -269,7 +273,7 @@ class Ledger:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the study: a second driver is refused with `StudyLockedError`."""
+        """Hold the study: a second driver is refused (`StudyLockedError`), and so is one that lost it from then on."""
         with self.files.lock("driver.lock"):
             yield
 

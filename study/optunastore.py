@@ -199,7 +199,7 @@ class Mirror:
         if not self._thread.is_alive():
             return
         self._thread.join(timeout_s)
-        if self._thread.is_alive() or self._behind:
+        if (self._thread.is_alive() or self._behind) and not self._ledger.is_lost():
             url = redact(self._targets[0].url)
             _log.warning("the Optuna database is behind; nothing is lost, catch up with: murk optuna %s --storage %s "
                          "--storage-url %s", self._ledger.study, redact(self._ledger.storage), url)  # fmt: skip
@@ -209,6 +209,8 @@ class Mirror:
         while not is_last:
             is_last = self._ended.wait(self._poll_s)
             for target in self._targets:
+                if self._ledger.is_lost():  # the driver that has the study now writes it
+                    return
                 self._try(target)
 
     def _try(self, target: Target) -> None:

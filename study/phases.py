@@ -84,8 +84,10 @@ def run_study(
                 tracker.start()
             mirror.start()
             summaries = [_run_phase(run, phase, tracker) for phase in config.phases]
+            ledger.files.refuse_if_lost()
             report = write_study_report(ledger, tracker)
         except Interrupted:
+            ledger.files.refuse_if_lost()
             say(f"stopped; what was done is kept. Go on with: {go_on}")
             return INTERRUPTED
         finally:

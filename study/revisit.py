@@ -95,7 +95,7 @@ def look_at_all(
     remote = ray.remote(_told).options(
         num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=runtime.resources.retries
     )
-    with catch_signals() as stop:
+    with catch_signals(ledger.is_lost) as stop:
         waiting = {remote.remote(look, *work): key for key, work in works.items()}
         problems: dict[str, str] = {}
         while waiting and not stop.requested:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -118,16 +118,25 @@ def join(settings: dict[str, Any]) -> None:
         ) from error
 
 
-class StopRequest:
-    """Whether someone asked to stop."""
+def _nothing_lost() -> bool:
+    return False
 
-    def __init__(self) -> None:
+
+class StopRequest:
+    """Whether someone asked to stop.
+
+    Args:
+        is_lost: A reason to stop besides being asked: that the study is another driver's now. It is asked often.
+    """
+
+    def __init__(self, is_lost: Callable[[], bool] = _nothing_lost) -> None:
         self._event = threading.Event()
+        self._is_lost = is_lost
 
     @property
     def requested(self) -> bool:
         """Whether to stop."""
-        return self._event.is_set()
+        return self._event.is_set() or self._is_lost()
 
     def request(self) -> None:
         """Ask to stop."""
@@ -135,16 +144,19 @@ class StopRequest:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until asked to stop, or for so long; says whether to stop."""
-        return self._event.wait(timeout_s)
+        return self._event.wait(0.0 if self.requested else timeout_s) or self.requested
 
 
 @contextmanager
-def catch_signals() -> Iterator[StopRequest]:
+def catch_signals(is_lost: Callable[[], bool] = _nothing_lost) -> Iterator[StopRequest]:
     """Turn the first SIGINT or SIGTERM into a request to stop; the second raises KeyboardInterrupt at once.
 
     Outside the main thread, where Python takes no handlers, nothing is caught.
+
+    Args:
+        is_lost: As of `StopRequest`.
     """
-    stop = StopRequest()
+    stop = StopRequest(is_lost)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

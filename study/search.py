@@ -157,20 +157,25 @@ def _asha(
     """The scheduler of a search, told of the epochs of earlier launches; and trials that it had stopped at the end.
 
     Epochs are told in the order of their times, so that each is judged by those that came before it. A trial without an
-    end whose last epoch stops it was cut off between that decision and its record.
+    end whose last epoch stops it was cut off between that decision and its record. What a stopped trial still did
+    before it ended is not judged.
     """
     if search.scheduler is None:
         return None, []
     from study.bridge import LedgerAsha
 
     scheduler = LedgerAsha(
-        search.scheduler, metric=source.metric, maximise=source.maximise, pruned=pruned, num_images=num_images
-    )
+        search.scheduler, metric=source.metric, maximise=source.maximise, pruned=pruned, num_images=num_images,
+        recorded=lambda key: {event["epoch"]: event["metrics"] for event in ledger.events(key)
+                              if event["event"] == "epoch"},
+    )  # fmt: skip
     configs = {key: ledger.trial(key)["config"] for key in source.known}
     reports = [(event["time"], key, event) for key in configs for event in ledger.events(key)
                if event["event"] == "epoch"]  # fmt: skip
     stops: dict[str, bool] = {}
     for _, key, event in sorted(reports, key=lambda report: report[0]):
+        if stops.get(key) and source.known[key] == "pruned":
+            continue
         method, metrics = configs[key].get("method", {}).get("name", ""), event["metrics"]
         epochs = metrics.get("train/epochs", configs[key].get("train", {}).get("epochs"))
         stops[key] = scheduler.learn(key, {**metrics, "epoch": event["epoch"]}, method=method, epochs=epochs)
@@ -209,7 +214,7 @@ def _run(
     with (
         tempfile.TemporaryDirectory(prefix="murk-ray-") as scratch,
         _environment(_TUNE_SETTINGS | ({} if runtime.verbose else _QUIET_OUTPUT)),
-        catch_signals() as stop,
+        catch_signals(ledger.is_lost) as stop,
         _stop_flag(stop) as flag,
         _quiet_log(is_quiet=not runtime.verbose),
         ProgressLine(board),

@@ -16,11 +16,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 from study.credentials import redact
 from study.events import Stamp
-from study.lease import Held, LeaseFile, lease
+from study.lease import Held, Lease, LeaseFile, lease
 
 
 class StudyLockedError(ValueError):
     """Another driver runs this study."""
+
+
+class StudyLostError(StudyLockedError):
+    """Another driver has taken over a study that this process held; nothing more is written."""
 
 
 class Storage:
@@ -35,6 +39,26 @@ class Storage:
         self._is_local = isinstance(self._fs, LocalFileSystem)
         self._path = path.rstrip("/")
         self.root = root.rstrip("/")
+        self._lease: Lease | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another process has taken over what this one held by `lock`."""
+        return self._lease is not None and self._lease.lost_to is not None
+
+    def refuse_if_lost(self) -> None:
+        """Called before each write of whoever holds the lock.
+
+        Raises:
+            StudyLostError: Another process has taken it over.
+        """
+        other = None if self._lease is None else self._lease.look()
+        if other is not None:
+            raise StudyLostError(
+                f"{redact(self.root)} was taken over by {other}, as this process did not renew its lease in time (it "
+                "was frozen, or the storage was away); this one writes nothing more. Let the other one go on, or stop "
+                "it, then `murk resume`"
+            )
 
     def path(self, *names: str) -> str:
         """The place of a file, as the file system writes it; names cannot leave the root."""
@@ -81,6 +105,10 @@ class Storage:
 
     def write_bytes(self, data: bytes, *names: str) -> None:
         """Write a whole file; a reader sees the old one or the new one, also after a crash."""
+        self.refuse_if_lost()
+        self._write(data, *names)
+
+    def _write(self, data: bytes, *names: str) -> None:
         place = self.path(*names)
         self._fs.makedirs(posixpath.dirname(place), exist_ok=True)
         if not self._is_local:
@@ -91,15 +119,20 @@ class Storage:
 
     def remove(self, *names: str) -> None:
         """Remove a file where it is there."""
+        self.refuse_if_lost()
+        self._remove(*names)
+
+    def _remove(self, *names: str) -> None:
         with suppress(FileNotFoundError):
             self._fs.rm_file(self.path(*names))
 
     def append_line(self, line: str, *names: str) -> None:
         """Append one line and force it to disk; object stores, which cannot append, rewrite the file."""
+        self.refuse_if_lost()
         place = self.path(*names)
         data = line.rstrip("\n").encode() + b"\n"
         if not self._is_local:
-            self.write_bytes((self.read_bytes(*names) or b"") + data, *names)
+            self._write((self.read_bytes(*names) or b"") + data, *names)
             return
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(place, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -120,21 +153,24 @@ class Storage:
     def lock(self, *names: str) -> Iterator[None]:
         """Hold a lock that the operating system frees when this process dies; on an object store a lease.
 
+        A lease can be lost to another process: from then on this object writes nothing (`StudyLostError`).
+
         Raises:
             StudyLockedError: Another process holds it.
         """
         if not self._is_local:
             file = LeaseFile(
-                lambda: self.read_bytes(*names), lambda data: self.write_bytes(data, *names),
-                lambda: self.remove(*names),
-            )  # fmt: skip
+                lambda: self.read_bytes(*names), lambda data: self._write(data, *names), lambda: self._remove(*names)
+            )
             with ExitStack() as held:
                 try:
-                    held.enter_context(lease(file))
-                except Held:
-                    msg = f"{self.root} is being run by another process; wait for it or stop it, then `murk resume`"
+                    self._lease = held.enter_context(lease(file))
+                except Held as other:
+                    msg = f"{self.root} is being run by {other}; wait for it or stop it, then `murk resume`"
                     raise StudyLockedError(msg) from None
                 yield
+            if not self.is_lost:
+                self._lease = None
             return
         place = Path(self.path(*names))
         place.parent.mkdir(parents=True, exist_ok=True)

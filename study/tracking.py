@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from study.mlflow_runs import Counts, Runs, TrackingError
 from study.places import redact, resolve_tracking, sqlite_path
 from study.projection import Projection
+from study.storage import StudyLostError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -93,7 +94,7 @@ def sync(ledger: Ledger, tracking_uri: str | None) -> SyncReport:
     uri = resolve_tracking(_named(tracking_uri), Path.cwd())
     with ledger.lock():
         counts, error = _attempt(lambda: open_projection(ledger, uri).advance(reports=[REPORT], ending=True))
-    if isinstance(error, TrackingError):
+    if isinstance(error, (TrackingError, StudyLostError)):
         raise error
     if counts is None:
         raise TrackingError(
@@ -172,7 +173,8 @@ class Tracker:
         """Bring MLflow up to date and stop; nothing is left RUNNING there. Never waits longer than the timeout.
 
         Returns:
-            Whether MLflow has everything; where not, a warning says how to catch up.
+            Whether MLflow has everything; where not, a warning says how to catch up. A study that another driver has
+            taken over is left to that one.
         """
         with self._changed:
             self._is_ending = True
@@ -181,7 +183,7 @@ class Tracker:
             self._is_stopping = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._is_following, timeout_s if has_all else 0.0)
-        if not has_all:
+        if not has_all and not self._ledger.is_lost():
             _log.warning("MLflow at %s is behind; nothing is lost, catch up with: %s", redact(self._uri),
                          catch_up(self._ledger))  # fmt: skip
         return has_all
@@ -204,8 +206,10 @@ class Tracker:
 
     def _follow(self) -> None:
         delay_s, was_away = 0.0, False
-        while self._sleep(delay_s):
+        while self._sleep(delay_s) and not self._ledger.is_lost():
             counts, error = _attempt(self._advance)
+            if isinstance(error, StudyLostError):
+                return
             if counts is None:
                 self._projection = None  # what MLflow has is asked anew when it is back
                 if not was_away:
@@ -251,7 +255,7 @@ def _attempt(work: Callable[[], Counts]) -> tuple[Counts | None, Exception | Non
 
     try:
         return work(), None
-    except (MlflowException, SQLAlchemyError, TrackingError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, TrackingError, StudyLostError, OSError) as error:
         return None, error
 
 

@@ -3,11 +3,12 @@
 import logging
 import time
 import uuid
+from collections.abc import Callable
 
 import pytest
 
 from study.lease import Held, LeaseFile, lease
-from study.storage import Storage, StudyLockedError
+from study.storage import Storage, StudyLockedError, StudyLostError
 
 QUICK = {"renew_s": 0.05, "dead_s": 1.0}
 
@@ -45,24 +46,72 @@ def test_who_is_written_over_at_the_start_is_refused(file: LeaseFile) -> None:
         file.write(data)
         file.write(b"somebody 0\n")
 
-    with pytest.raises(Held), lease(file._replace(write=write_and_be_written_over), **QUICK):
+    with pytest.raises(Held, match="another process"), lease(file._replace(write=write_and_be_written_over), **QUICK):
         pass
     assert file.read() == b"somebody 0\n"
 
 
 def test_a_lease_that_was_taken_is_told_and_left_alone(file: LeaseFile, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    with lease(file, **QUICK):
-        file.write(b"somebody 1\n")
-        time.sleep(0.5)
-    assert "two drivers may run it" in caplog.text
-    assert file.read() == b"somebody 1\n"
+    with lease(file, **QUICK) as held:
+        assert held.lost_to is None
+        file.write(b"somebody 1 process 7 on elsewhere\n")
+        _wait_for(lambda: held.lost_to is not None)
+        assert held.lost_to == "process 7 on elsewhere"
+    assert "taken over by process 7 on elsewhere" in caplog.text
+    assert file.read() == b"somebody 1 process 7 on elsewhere\n"
+
+
+def test_a_lease_whose_file_is_gone_is_lost(file: LeaseFile) -> None:
+    with lease(file, **QUICK) as held:
+        file.remove()
+        _wait_for(lambda: held.lost_to is not None)
+        assert held.lost_to == "another process"
+
+
+def test_one_that_was_frozen_asks_before_it_writes(file: LeaseFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("study.lease._now", lambda: now[0])
+    with lease(file, renew_s=1000.0, dead_s=60.0) as held:
+        file.write(b"somebody 1 process 7 on elsewhere\n")
+        now[0] += 20.0
+        assert held.look() is None, "nobody takes over so soon: the file is not asked"
+        now[0] += 20.0
+        assert held.look() == "process 7 on elsewhere"
+
+
+def _wait_for(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_study_on_an_object_store_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("study.storage.lease", lambda file: lease(file, **QUICK))
     storage = Storage(f"memory://{uuid.uuid4().hex}")
-    with storage.lock("driver.lock"), pytest.raises(StudyLockedError, match="being run by another process"):  # noqa: SIM117
+    with storage.lock("driver.lock"), pytest.raises(StudyLockedError, match=r"being run by process \d+ on "):  # noqa: SIM117
         with storage.lock("driver.lock"):
             pass
     assert not storage.exists("driver.lock")
+
+
+def test_nothing_is_written_to_a_study_that_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("study.storage.lease", lambda file: lease(file, **QUICK))
+    root = f"memory://{uuid.uuid4().hex}"
+    storage, other = Storage(root), Storage(root)
+    with storage.lock("driver.lock"):
+        storage.append_line("mine", "events.jsonl")
+        other.write_bytes(b"theirs 3 process 7 on elsewhere\n", "driver.lock")
+        _wait_for(lambda: storage.is_lost)
+        for write in (
+            lambda: storage.append_line("late", "events.jsonl"),
+            lambda: storage.write_bytes(b"late", "study.json"),
+            lambda: storage.remove("events.jsonl"),
+        ):
+            with pytest.raises(StudyLostError, match=r"taken over by process 7 on elsewhere.*`murk resume`"):
+                write()
+    assert storage.read_bytes("events.jsonl") == b"mine\n"
+    assert not storage.exists("study.json")
+    assert storage.read_bytes("driver.lock") == b"theirs 3 process 7 on elsewhere\n"
+    other.append_line("of theirs", "events.jsonl")

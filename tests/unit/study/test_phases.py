@@ -1,6 +1,8 @@
 """What a study remembers between launches: its settings, who was chosen, and how often the test split was read."""
 
 import dataclasses
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ from PIL import Image
 
 from study import phases, reporting, studyrecord, studyrun
 from study.config_phases import ConfirmPhase
+from study.lease import lease
 from study.ledger import Ledger
 from study.places import resolve_places
 from study.preflight import Capacity
-from study.runtime import Runtime
+from study.runtime import Interrupted, Runtime, catch_signals
+from study.storage import StudyLostError
 from study.studyfile import LoadedStudy, load_study
 from tests.unit.study.trials import prepare_data, tiny_config
 
@@ -29,6 +33,7 @@ phases:
   - {kind: search, name: search}
   - {kind: confirm, name: confirm, of: search, seeds: [101]}
 """
+CAPACITY = Capacity(executor="inline", per_trial={"CPU": 1.0}, max_concurrent=1)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 @pytest.fixture
@@ -51,10 +56,9 @@ def open_study(ledger: Ledger, study: LoadedStudy, tmp_path: Path, *, again: boo
 
 
 def study_run(ledger: Ledger, study: LoadedStudy, tmp_path: Path) -> studyrun.StudyRun:
-    capacity = Capacity(executor="inline", per_trial={"CPU": 1.0}, max_concurrent=1)  # pyright: ignore[reportCallIssue, reportArgumentType]
     places = resolve_places(study.config.tracking, cwd=tmp_path)
     return studyrun.StudyRun(
-        study.config, ledger, places, "f" * 64, Runtime(study.config.resources, capacity, is_ours=False)
+        study.config, ledger, places, "f" * 64, Runtime(study.config.resources, CAPACITY, is_ours=False)
     )
 
 
@@ -239,3 +243,37 @@ def test_contrasts_changed_after_the_test_split_was_read_are_no_longer_stated_be
     assert open_study(ledger, second, tmp_path)["restated"] is False
     assert open_study(ledger, first, tmp_path)["restated"] is True
     assert open_study(ledger, second, tmp_path)["restated"] is True
+
+
+def test_a_study_that_another_driver_took_over_ends_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("study.storage.lease", lambda file: lease(file, renew_s=0.05, dead_s=60.0))
+    monkeypatch.setattr(phases, "start_ray", lambda resources, **_: Runtime(resources, CAPACITY, is_ours=False))
+    written: list[bytes | None] = []
+
+    def lose(*_: Any, ledger: Ledger, **__: Any) -> None:
+        other = Ledger(ledger.storage, ledger.study)
+        other.files.write_bytes(b"other 1 process 7 on elsewhere\n", "driver.lock")
+        with catch_signals(ledger.is_lost) as stop:
+            assert stop.wait(0.0) or _until(lambda: stop.requested)
+        written.append(other.files.read_bytes("study.json"))
+        raise Interrupted
+
+    monkeypatch.setattr(phases, "run_list", lose)
+    study = loaded(tmp_path, "phases=[{kind: train, name: train}]", "tracking.enabled=false")
+    storage = f"memory://{tmp_path.name}"
+    with pytest.raises(StudyLostError, match=r"taken over by process 7 on elsewhere.*stop it, then `murk resume`"):
+        phases.run_study(study, storage=storage, address=None)
+    files = Ledger(storage, "tiny").files
+    assert files.read_bytes("study.json") == written[0]
+    assert files.read_bytes("driver.lock") == b"other 1 process 7 on elsewhere\n"
+    assert not files.exists("report")
+
+
+def _until(is_so: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 30
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.01)
+    return is_so()

@@ -1,9 +1,11 @@
 """A search without Ray: what Optuna is told, what is fed from the ledger, duplicates, ends, ASHA, signals."""
 
+import dataclasses
 import hashlib
 import json
 import math
 import os
+import random
 import signal
 import threading
 import traceback
@@ -25,6 +27,7 @@ from study.loop import Stopped
 from study.progress import Board
 from study.runtime import StopRequest, catch_signals
 from study.searcher import MAX_ASKS, OptunaSource, derived_seed
+from study.storage import StudyLostError
 from study.trialsource import ListSource
 from study.worker import RecordFailure, cause_of, is_loss
 
@@ -374,6 +377,34 @@ def test_no_trial_is_handed_out_after_a_request_to_stop(bench):
     assert bench.searcher.suggest("t0") == Searcher.FINISHED
 
 
+@pytest.mark.parametrize("is_pruned", [True, False])
+def test_a_study_that_another_driver_took_gets_no_event_and_no_trial(bench, monkeypatch, is_pruned):
+    key = bench.suggest()
+    epoch(bench.ledger, key, 1, 0.3)
+    if is_pruned:
+        bench.pruned.add(key)
+    files, before = bench.ledger.files, bench.ledger.keys()
+
+    def refuse() -> None:
+        raise StudyLostError("taken over")
+
+    monkeypatch.setattr(files, "refuse_if_lost", refuse)
+    bench.searcher.on_trial_complete("t0", {"epoch": 1, "acc/noise": 0.3})
+    assert bench.searcher.suggest("t1") == Searcher.FINISHED
+    assert [event["event"] for event in bench.ledger.events(key)] == ["epoch"]
+    assert bench.ledger.keys() == before
+
+
+def test_a_lost_study_is_a_request_to_stop():
+    lost: list[str] = []
+    stop = StopRequest(lambda: bool(lost))
+    assert not stop.requested
+    assert not stop.wait(0.0)
+    lost.append("driver")
+    assert stop.requested
+    assert stop.wait(60.0)
+
+
 def test_lost_process_is_a_recorded_failure(bench):
     key = bench.suggest()
     for event in ("start", "resume"):
@@ -558,6 +589,61 @@ def test_epochs_of_earlier_launches_are_judged_in_the_order_of_their_times(ledge
     runtime = types.SimpleNamespace(capacity=types.SimpleNamespace(max_concurrent=1))
     search.run_search(settings, space=FloatSpace(), spec_of=spec_of, phase="search", ledger=ledger, runtime=runtime)
     assert [ledger.status(spec.key) for spec in specs] == ["running", "running"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_scheduler_of_a_new_launch_has_judged_what_the_old_one_had(ledger, seed):
+    """Among trials of several lengths that finish, are stopped at once or late, or lose a report with their process."""
+    settings = SearchConfig(trials=99, scheduler=Scheduler(name="asha", grace_epochs=1, reduction_factor=2))
+    dice, pruned, specs = random.Random(seed), set[str](), {}
+    live, _ = search._asha(settings, ledger, source_of(ledger), pruned, 1)
+    for number in range(16):
+        spec = spec_of({"optim.lr": number / 16}, number)
+        specs[spec.key] = dataclasses.replace(spec, config={"train": {"epochs": dice.choice([2, 4, 8])}})
+        ledger.create_trial(specs[spec.key])
+    done, lost = dict.fromkeys(specs, 0), 0
+    while done:
+        key = dice.choice(list(done))
+        epochs, values = specs[key].config["train"]["epochs"], [round(dice.random(), 1) for _ in range(3)]
+        if done[key] + 1 < epochs and dice.random() < 0.2:  # saved, but neither recorded nor reported before the loss
+            done[key], lost = done[key] + 1, lost + 1
+            epoch(ledger, key, done[key], values[0])
+        done[key] += 1
+        epoch(ledger, key, done[key], values[1])
+        trial = types.SimpleNamespace(trial_id=key, config={"spec": specs[key].as_dict()})
+        report = {"epoch": done[key], "acc/noise": values[1], "final": False}
+        if live.on_trial_result(None, trial, report) == TrialScheduler.STOP:
+            if done[key] + 1 < epochs and dice.random() < 0.5:  # one with workers is asked, and goes on meanwhile
+                epoch(ledger, key, done.pop(key) + 1, values[2])
+            settle(ledger, key, is_lost=False, is_pruned=True, is_stopping=False)
+            done.pop(key, None)
+        elif done[key] == epochs:
+            ledger.append(key, "final", epoch=epochs, step=0, metrics={"acc/noise": values[2]}, final=True)
+            del done[key]
+    assert lost > 1
+    assert len(pruned) > 2
+    again, stopped = search._asha(settings, ledger, source_of(ledger), set(), 1)
+    assert again._rungs._ladders == live._rungs._ladders
+    assert stopped == []
+
+
+def test_the_last_epoch_of_a_whole_trial_counts_for_longer_ones():
+    scheduler = asha()
+    judge(scheduler, "a", EPOCHS, 0.9)
+    longer = tune_trial_of("b", 4 * EPOCHS)
+    report = {"epoch": EPOCHS, "acc/noise": 0.1}
+    assert scheduler.on_trial_result(None, longer, report) == TrialScheduler.STOP
+
+
+def test_an_epoch_that_was_recorded_but_never_reported_is_judged_by_its_own_figure():
+    known = {1: {"acc/noise": 0.1}}
+    settings, pruned = Scheduler(name="asha", grace_epochs=1, reduction_factor=2), set[str]()
+    scheduler = LedgerAsha(
+        settings, metric="acc/noise", maximise=True, pruned=pruned, recorded=lambda key: known if key == "b" else {}
+    )
+    judge(scheduler, "a", 1, 0.5)
+    assert judge(scheduler, "b", 2, 0.9) == TrialScheduler.STOP, "it was the worse one at its first rung"
+    assert pruned == {"b"}
 
 
 def test_trial_with_workers_is_asked_to_end_itself_and_asked_once():
