@@ -117,6 +117,9 @@ def _version_of(client: MlflowClient, name: str, candidate: Candidate) -> ModelV
     return None
 
 
+# The weights lie twice in the run, here and among the trial's files. MLflow fetches the one folder that a version names
+# and no other, so its weights must lie in it; naming the trial's own folder would have each load fetch its predictions
+# too; and what was uploaded when the trial ended, before anyone knew of a champion, no client can move.
 def _upload(client: MlflowClient, candidate: Candidate) -> None:
     with tempfile.TemporaryDirectory(prefix="murk-") as temporary:
         model = Path(temporary) / "model"
