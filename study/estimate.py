@@ -17,7 +17,7 @@ from models.methods.method import Method, Teacher
 from study.build import build_method, loop_settings
 from study.checkpoint import Progress
 from study.config import TrialConfig
-from study.config_method import teacher_of
+from study.config_method import teacher_of, teachers_of
 from study.data.image_set import ImageSet
 from study.evaluate import evaluate
 from study.grids import grid_of_test, grid_of_validation, small_grid
@@ -156,6 +156,18 @@ def check_budget(config: TrialConfig, *, num_classes: int, num_images: int, work
         loop_settings(config, torch.device("cpu")), num_images=num_images, world_size=workers,
         passes_per_image=1.0 if method is None else method.passes_per_image(),
     )  # fmt: skip
+
+
+def whole_passes(config: TrialConfig, *, num_classes: int, num_images: int) -> float | None:
+    """Gradient passes for each training image of a whole trial; None where its teachers alone can tell."""
+    budget = config.train.budget
+    if budget is not None:
+        return budget.passes_per_image if budget.passes is None else budget.passes / num_images
+    if teachers_of(config.method):
+        return None
+    method = build_method(without_weights(config), num_classes=num_classes)
+    climbs = loop_settings(config, torch.device("cpu")).sam.mean_passes
+    return config.train.epochs * method.passes_per_image() * climbs
 
 
 def epochs_of(config: TrialConfig, cost: Cost, *, num_train: int) -> float:

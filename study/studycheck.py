@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.metrics import ALEXNET_CLASSES, ALEXNET_ERRORS, ALEXNET_IMAGE_SIZE, ALEXNET_SEVERITIES
 from study.algorithms import MAX_GRID, refusals
-from study.config import StudyConfig
+from study.config import StudyConfig, TrialConfig
 from study.config_method import teacher_kind, teachers_of
 from study.config_phases import DEFAULT_ENDPOINTS, ConfirmPhase, Phase, SearchPhase, TrainPhase
 from study.evaluate import CLEAN, group_of
@@ -263,25 +263,41 @@ def _shared_statistics(phase: Phase, config: StudyConfig, path: Path) -> Iterato
 
 
 def _grace(config: StudyConfig, where: Path) -> Iterator[Problem]:
-    """The grace period must end within the training, counted in what the training is counted in."""
-    scheduler, budget, epochs = config.search.scheduler, config.train.budget, config.train.epochs
+    """The grace period must end within the training, counted in what the training is counted in.
+
+    How many gradient passes a number of epochs comes to is told by `study.possible`.
+    """
+    scheduler, space = config.search.scheduler, config.search.space
     if scheduler is None:
         return
-    space = config.search.space
-    budget_searched = any(key.startswith("train.budget") for key in space)
-    path = (*where, "scheduler")
-    grace = scheduler.grace_passes_per_image
-    if grace is None and (budget is not None or budget_searched):
+    path, grace = (*where, "scheduler"), scheduler.grace_passes_per_image
+    is_searched = any(key == "train.epochs" or key.startswith("train.budget") for key in space)
+    trials = _tried(config) if is_searched else [config.trial()]
+    if grace is None and (config.train.budget is not None or any(trial.train.budget for trial in trials)):
         text = "must count in gradient passes with train.budget, since epochs differ in length by what a batch costs"
         yield Problem(path, f"{text}; write grace_passes_per_image in it")
-    elif grace is None and "train.epochs" not in space and scheduler.grace_epochs >= epochs:
-        text = f"must be below train.epochs ({epochs}), or no trial is ever stopped early"
-        yield Problem((*path, "grace_epochs"), f"{text}, but got {scheduler.grace_epochs}")
-    elif grace is not None and budget is not None and not budget_searched:
-        most = budget.passes_per_image
-        if most is not None and grace >= most:
-            text = f"must be below train.budget.passes_per_image ({most:g}), or no trial is ever stopped early"
-            yield Problem((*path, "grace_passes_per_image"), f"{text}, but got {grace:g}")
+        return
+    if grace is None:
+        key, setting, got = "grace_epochs", "train.epochs", float(scheduler.grace_epochs)
+        lengths = [float(trial.train.epochs) for trial in trials]
+    else:
+        key, setting, got = "grace_passes_per_image", "train.budget.passes_per_image", grace
+        budgets = [trial.train.budget and trial.train.budget.passes_per_image for trial in trials]
+        lengths = [budget for budget in budgets if budget]
+        if len(lengths) < len(budgets):
+            return
+    if lengths and got >= max(lengths):
+        longest = f"{'at most ' if is_searched else ''}{max(lengths):g}"
+        text = f"must be below {setting} ({longest}), or no trial is ever stopped early, but got {got:g}"
+        yield Problem((*path, key), text)
+
+
+def _tried(config: StudyConfig) -> list[TrialConfig]:
+    """What a search can train, as far as it is tried out; nothing where its space is refused already."""
+    try:
+        return [apply(config.trial(), params) for params in parse(config.search.space, config).samples()]
+    except ProblemsError:
+        return []
 
 
 def _per(study: StudyConfig, phase: ConfirmPhase, path: Path) -> Iterator[Problem]:

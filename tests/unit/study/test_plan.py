@@ -255,6 +255,27 @@ def test_frozen_statistics_of_a_backbone_without_any():
     assert not list(network_problems(Network("test_resnet", 32, 1, pretrained=True, batch_norm="frozen")))
 
 
+ASHA = (
+    "phases=[{kind: search, name: search}]", "search.space={optim.sam.rho: {log_uniform: [0.01, 0.05]}}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("train", "most"),
+    [("train.epochs=3", 6), ("train={batch_size: 8, budget: {passes: 320}}", 10)],
+    ids=["epochs of SAM", "a budget of 32 images"],
+)
+def test_a_grace_that_no_trial_comes_to_the_end_of(train, most):
+    grace = "search.scheduler={{name: asha, grace_passes_per_image: {}}}"
+    text = refusal(*ASHA, train, grace.format(most))
+    assert text.startswith(
+        f"search.scheduler.grace_passes_per_image: must be below the {most} gradient passes for each training image "
+        "that the longest trial takes"
+    )
+    assert f"but got {most}; lower it, or take the scheduler out" in text
+    refuse_what_cannot_run(quickstart(*ASHA, train, grace.format(most - 0.1)).config)
+
+
 def test_images_that_are_not_there(tmp_path):
     assert refusal("data.source=parquet", f"data.path={tmp_path}/none.parquet").startswith(
         "data.path: must be a parquet"
