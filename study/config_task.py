@@ -48,9 +48,13 @@ class Verification(Section):
     """Whether two images are of the same person or thing, by the similarity of their embeddings (LFW's protocol)."""
 
     name: Literal["verification"]
-    pairs: str = Field(min_length=1, description="List of pairs; relative paths count from the study file.")
+    pairs: str = Field(
+        min_length=1, description="List of pairs, a file or URL; relative paths count from the study file."
+    )
     images: str | None = Field(
-        default=None, min_length=1, description="Parquet file of faces or LFW's folder; left out: the folder of pairs."
+        default=None,
+        min_length=1,
+        description="Parquet file of faces or LFW's folder, or its URL; left out: the folder of pairs.",
     )
     reference: Reference = Field(
         default="same", description="A pair's second image is under the first one's noise (same), or stays clean."

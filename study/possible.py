@@ -18,6 +18,8 @@ from study.data.prepare import allot
 from study.data.real import list_real, open_real
 from study.data.source import Source
 from study.data.sources import open_source
+from study.data.staging import staged
+from study.estimate import whole_passes
 from study.origins import warm_problems
 from study.override import apply
 from study.places import resolve_places
@@ -53,7 +55,7 @@ def refuse_what_cannot_run(study: StudyConfig, *, storage: str | None = None) ->
     if not problems:
         problems = list(dict.fromkeys(_teachers(study, storage)))
         place = storage or str(resolve_places(study.tracking, cwd=Path.cwd()).storage)
-        problems += warm_problems(study, storage=place)
+        problems += [*warm_problems(study, storage=place), *_graces(study)]
     if problems:
         raise ProblemsError(problems)
 
@@ -124,6 +126,39 @@ def teacher_configs(study: StudyConfig, reference: str) -> list[TrialConfig]:
     return configs_of(study, next(item for item in study.phases if item.name == source))
 
 
+def _graces(study: StudyConfig) -> Iterator[Problem]:
+    """Grace periods in gradient passes that no trial of their search comes to the end of."""
+    for index, phase in enumerate(study.phases):
+        if not isinstance(phase, SearchPhase):
+            continue
+        scheduler = for_phase(study, phase).search.scheduler
+        grace = scheduler and scheduler.grace_passes_per_image
+        longest = _longest(study, phase, above=grace) if grace else None
+        if longest is not None:
+            where: KeyPath = ("phases", index, "search") if phase.search is not None else ("search",)
+            text = (
+                f"must be below the {longest:.4g} gradient passes for each training image that the longest trial takes "
+                f"(epochs times what the method and SAM cost, or train.budget), or no trial is ever stopped early, but "
+                f"got {grace:g}; lower it, or take the scheduler out"
+            )
+            yield Problem((*where, "scheduler", "grace_passes_per_image"), text)
+
+
+def _longest(study: StudyConfig, phase: Phase, *, above: float) -> float | None:
+    """Passes for each image of a search's longest trial; None where one is known, or may be, to be above a number."""
+    allotted = allot(study.data, open_source(study.data).listing())
+    num_classes, num_images = len(allotted.class_names), len(allotted.rows["train"])
+    known: dict[str, float] = {}
+    for config in configs_of(study, phase):
+        settings = config.model_dump_json(include={"model", "method", "optim", "train", "resolution"})
+        if settings not in known:
+            found = whole_passes(config, num_classes=num_classes, num_images=num_images)
+            if found is None or found > above:
+                return None
+            known[settings] = found
+    return max(known.values(), default=None)
+
+
 def _data(study: StudyConfig) -> Iterator[Problem]:
     """The study's images, and what can be told of the rest only by their classes."""
     try:
@@ -150,10 +185,18 @@ def _data(study: StudyConfig) -> Iterator[Problem]:
 
 
 def _pairs(study: StudyConfig) -> Iterator[Problem]:
-    """Files of the pairs that verification is tested on; what they hold is looked at with the images."""
+    """Files of the pairs that verification is tested on; what they hold is looked at with the images.
+
+    Those at a URL are copied to this machine now, as the images to train on are.
+    """
     for name in ("pairs", "images"):
         place = getattr(study.task, name, None)
-        if place is not None and not Path(place).exists():
+        if place is not None and "://" in place:
+            try:
+                staged(place)
+            except ValueError as error:
+                yield Problem(("task", name), str(error))
+        elif place is not None and not Path(place).exists():
             yield Problem(("task", name), f"must be there, but there is no such file or folder: {place}")
 
 

@@ -11,6 +11,7 @@ from study.config import TrialConfig
 from study.config_task import Retrieval, Verification
 from study.data.image_set import DataSplits, ImageSet
 from study.data.pairs import prepare_pairs
+from study.data.staging import staged
 from study.evaluate import Cell, Evaluation, Heads, evaluate, share_by_class, subset
 from study.ranks import Ranks
 from study.retrieval import evaluate_retrieval, has_mate, whole_classes
@@ -101,18 +102,31 @@ def prepare_task(config: TrialConfig, data: DataSplits, *, cache_dir: Path, test
 
 
 def read_pairs(task: Verification, *, image_size: int, cache_dir: Path) -> PairSet:
-    """The pairs that verification is tested on, their images square at the working size.
+    """The pairs that verification is tested on, their images square at the working size; those at URLs are copied.
 
     Raises:
         ValueError: They cannot be read.
     """
-    path = task.images or str(Path(task.pairs).parent)
+    pairs, path = (_here(name, place, cache_dir) for name, place in pair_places(task).items())
     try:
-        return prepare_pairs(path, task.pairs, image_size=image_size, cache_dir=cache_dir)
+        return prepare_pairs(path, pairs, image_size=image_size, cache_dir=cache_dir)
     except ValueError as error:
         key, _, rest = str(error).partition(" ")
         setting = {"path": "images", "path:": "images", "pairs": "pairs"}.get(key)
         raise ValueError(f"task.{setting}: {rest}" if setting else f"task.images: {error}") from error
+
+
+def pair_places(task: Verification) -> dict[str, str]:
+    """Where the list of pairs lies and where their images; left out, these are in the list's own folder."""
+    beside = task.pairs.rpartition("/")[0] if "://" in task.pairs else str(Path(task.pairs).parent)
+    return {"pairs": task.pairs, "images": task.images or beside}
+
+
+def _here(name: str, place: str, cache_dir: Path) -> str:
+    try:
+        return staged(place, cache_dir)
+    except ValueError as error:
+        raise ValueError(f"task.{name}: {error}") from error
 
 
 def fingerprint_of(pairs: PairSet | None) -> str:

@@ -4,6 +4,7 @@ import io
 import os
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,11 +12,16 @@ import pytest
 from PIL import Image
 
 import study.data.cache as cache_module
+from study.config import StudyConfig
 from study.config_data import Lfw
+from study.config_task import Verification
 from study.data.pair_list import read_pairs
 from study.data.pairs import prepare_pairs
 from study.data.prepare import prepare_data
 from study.data.sources import open_source
+from study.possible import refuse_what_cannot_run
+from study.problems import ProblemsError
+from study.tasks import read_pairs as read_task_pairs
 
 PERSONS = {"Ann_Lee": 6, "Bob_De_la_Cruz": 5, "Cy_Young": 2, "Di_Ng": 1}
 PAIRS = (
@@ -249,3 +255,31 @@ def test_the_published_pairs(tmp_path):
     assert np.bincount(pairs.fold).tolist() == [600] * 10
     assert np.bincount(pairs.fold, weights=pairs.same).tolist() == [300] * 10
     assert pairs.known(("Abel_Pacheco", "Nobody")) == ("Abel_Pacheco",)
+
+
+def test_pairs_at_a_url_are_those_of_the_files(tmp_path):
+    write_lfw(tmp_path)
+    root = f"memory://{tmp_path.name}"
+    for path in tmp_path.rglob("*.*"):
+        with fsspec.open(f"{root}/{path.relative_to(tmp_path)}", "wb") as file:
+            file.write(path.read_bytes())
+
+    def read(place: str, cache: str, **more: str):
+        task = Verification(name="verification", pairs=f"{place}/pairs.txt", **more)
+        return read_task_pairs(task, image_size=16, cache_dir=tmp_path / cache)
+
+    here, there = read(str(tmp_path), "one"), read(root, "two", images=f"{root}/lfw")
+    assert there.fingerprint == here.fingerprint == read(root, "three").fingerprint
+    np.testing.assert_array_equal(there.images, here.images)
+    with pytest.raises(ValueError, match=r"task\.images: memory://none must be a file or folder, but there is none"):
+        read(root, "four", images="memory://none")
+    fsspec.filesystem("memory").rm(root, recursive=True)
+
+
+def test_pairs_at_a_url_that_are_not_there_are_refused_before_anything_starts():
+    task = Verification(name="verification", pairs="memory://none/pairs.txt", images="memory://none/faces.parquet")
+    study = StudyConfig(name="faces", task=task)
+    with pytest.raises(ProblemsError) as found:
+        refuse_what_cannot_run(study)
+    assert [problem.path for problem in found.value.problems] == [("task", "pairs"), ("task", "images")]
+    assert "memory://none/pairs.txt must be a file or folder, but there is none" in str(found.value)
