@@ -168,9 +168,11 @@ class Storage:
                 except Held as other:
                     msg = f"{self.root} is being run by {other}; wait for it or stop it, then `murk resume`"
                     raise StudyLockedError(msg) from None
-                yield
-            if not self.is_lost:
-                self._lease = None
+                try:
+                    yield
+                finally:
+                    if not self.is_lost:
+                        self._lease = None
             return
         place = Path(self.path(*names))
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -96,6 +96,15 @@ def test_a_study_on_an_object_store_is_locked(monkeypatch: pytest.MonkeyPatch) -
     assert not storage.exists("driver.lock")
 
 
+def test_a_lock_that_was_given_back_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("study.storage.lease", lambda file: lease(file, **QUICK))
+    storage = Storage(f"memory://{uuid.uuid4().hex}")
+    with pytest.raises(KeyError), storage.lock("driver.lock"):
+        raise KeyError
+    monkeypatch.setattr("study.lease._now", lambda: time.monotonic() + 1e6)
+    storage.write_bytes(b"on it goes", "study.json")
+
+
 def test_nothing_is_written_to_a_study_that_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("study.storage.lease", lambda file: lease(file, **QUICK))
     root = f"memory://{uuid.uuid4().hex}"
