@@ -227,32 +227,39 @@ def _end(pid: int) -> None:
         return
 
 
-def count(ledger: Ledger) -> Counted:
-    """What a study has, after its records were written to a fresh MLflow and then once more."""
-    from study.tracking import connect, sync
+def count(ledger: Ledger, uri: str | None = None) -> Counted:
+    """What a study has, after its records were written to an MLflow, by default beside it, and then once more."""
+    from study.tracking import sync
 
     projected.set_phase(ledger, "search", "search", "finished")
-    uri = f"sqlite:///{Path(ledger.storage)}/mlflow.db"
+    uri = uri or f"sqlite:///{Path(ledger.storage)}/mlflow.db"
     sync(ledger, uri)
     again = sync(ledger, uri)
     assert (again.runs, again.metrics) == (0, 0), again
-    client = connect(uri)
-    experiment = client.get_experiment_by_name(ledger.study)
-    assert experiment is not None
-    runs, token = [], None
-    while True:
-        page = client.search_runs([experiment.experiment_id], max_results=1000, page_token=token)
-        runs += [run.data.tags["murk.trial"] for run in page if "murk.trial" in run.data.tags]
-        token = page.token
-        if not token:
-            break
     events = [(key, event) for key in ledger.keys() for event in ledger.events(key)]
     return Counted(
         trials=ledger.keys(),
         epochs=[(key, event["epoch"]) for key, event in events if event["event"] == "epoch"],
         ends=[(key, event["event"]) for key, event in events if event["event"] in {"final", "failed", "pruned"}],
-        runs=sorted(runs),
+        runs=trial_runs(uri, ledger.study),
     )
+
+
+def trial_runs(uri: str, study: str) -> list[str]:
+    """The trial of each of a study's trial runs in MLflow, sorted; none where it has no such study."""
+    from study.tracking import connect
+
+    client = connect(uri)
+    experiment = client.get_experiment_by_name(study)
+    runs, token = [], None
+    if experiment is None:
+        return runs
+    while True:
+        page = client.search_runs([experiment.experiment_id], max_results=1000, page_token=token)
+        runs += [run.data.tags["murk.trial"] for run in page if "murk.trial" in run.data.tags]
+        token = page.token
+        if not token:
+            return sorted(runs)
 
 
 def names_of(ledger: Ledger, key: str) -> list[str]:

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from study.ledger import Ledger
+from study.tracking import sync
+from tests.e2e.faults import count, trial_runs
 from tests.e2e.studies import ROOT, environment, murk
+from tests.integration import projected
 
 pytestmark = pytest.mark.e2e
 
@@ -19,10 +22,13 @@ from pathlib import Path
 from study.ledger import Ledger
 from study.loop import Stopped
 from study.trial import run_trial
+from tests.e2e.faults import count
+from tests.integration.projected import write_study
 from tests.unit.study.trials import ledger_of, tiny_config, tiny_spec
 
 place = Path(sys.argv[1])  # 40 MB of memory as a disk
 cache = Path(sys.argv[2])
+mlflow = f"sqlite:///{cache}/mlflow.db"
 spec = tiny_spec(place, tiny_config(train={"epochs": 3}), cache=cache)
 ledger = ledger_of(spec)
 
@@ -36,7 +42,9 @@ def run(stop=None):
     except Stopped:
         return None
 
+write_study(Path(spec.storage), spec.study)
 run(3)
+before = count(ledger, mlflow)
 good = ledger.read_bytes(spec.key, "checkpoint.pt")
 room = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
 (place / "filler").write_bytes(bytes(room - len(good) // 2))  # half a checkpoint fits
@@ -52,6 +60,9 @@ names = [event["event"] for event in ledger.events(spec.key)]
 epochs = [event["epoch"] for event in ledger.events(spec.key) if event["event"] == "epoch"]
 assert epochs == [1, 2, 3], epochs
 assert ledger.status(spec.key) == "finished"
+after = count(ledger, mlflow)
+assert before.trials == after.trials == before.runs == after.runs == [spec.key], (before, after)
+assert set(before.epochs) < set(after.epochs) and after.ends == [(spec.key, "final")], (before, after)
 print("checkpoint bytes", len(good), "events", names)
 """
 
@@ -165,19 +176,33 @@ def test_a_corrupt_image_is_refused_or_left_out(tmp_path: Path) -> None:
     assert "dogs/3.png" in refused.stderr
     assert "on_corrupt: skip" in refused.stderr
     ledger = Ledger(str(tmp_path / "results"), "folder")
-    assert ledger.keys() == []
+    uri = f"sqlite:///{tmp_path}/results/mlflow.db"
+    assert ledger.keys() == trial_runs(uri, "folder") == []
     done = murk("run", "folder.yaml", "--set", "data.on_corrupt=skip", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (key,) = ledger.keys()
     assert [e["event"] for e in ledger.events(key)] == ["start", "epoch", "final"]
+    assert trial_runs(uri, "folder") == [key]
+    again = sync(ledger, uri)
+    assert (again.runs, again.metrics) == (0, 0), again
 
 
 def test_a_second_driver_is_refused_and_touches_nothing(tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").write_text(FOLDER.replace("image-folder, path: images", "synthetic-vehicles"))
-    ledger = Ledger(str(tmp_path / "results"), "folder")
+    ledger = projected.write_study(tmp_path / "results", "folder")
+    for number in range(2):
+        projected.add_trial(ledger, f"trial{number}", "search", projected.config("plain", seed=number), number=number)
+        projected.add_epoch(ledger, f"trial{number}", 1)
+    projected.finish(ledger, "trial1")
+    before, files = count(ledger), _files(Path(ledger.root))
     with ledger.lock():
         second = murk("run", "folder.yaml", cwd=tmp_path)
     assert second.returncode == 2, second.stderr
     assert "is being run by another process" in second.stderr
-    assert ledger.keys() == []
-    assert ledger.read_json("study.json") is None
+    assert _files(Path(ledger.root)) == files
+    assert count(ledger) == before
+    assert before.runs == ["trial0", "trial1"]
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
