@@ -12,11 +12,13 @@ import pytest
 from ray import cloudpickle
 
 from study.config_search import Scheduler, SearchConfig
+from study.lease import lease
 from study.ledger import Ledger, TrialSpec
 from study.loop import Stopped
 from study.runtime import Interrupted, StopRequest
 from study.search import run_list, run_search
 from study.stopflag import StopPoll
+from study.storage import StudyLostError
 from study.worker import RecordFailure, TuneReporter
 
 pytestmark = pytest.mark.integration
@@ -74,6 +76,7 @@ def _play(spec: TrialSpec, ledger: Ledger, poll: StopPoll) -> None:
         deadline = time.monotonic() + 60.0
         while way == "slow" and epoch == 2 and time.monotonic() < deadline:
             if poll():
+                ledger.write_bytes(spec.key, "saved", b"")
                 raise Stopped
             time.sleep(0.05)
         ledger.append(spec.key, "epoch", epoch=epoch, step=0, metrics=metrics, final=False)
@@ -181,6 +184,30 @@ def test_stop_lets_trials_save_and_a_relaunch_goes_on(ledger, runtime_of, monkey
     assert "resume" in names_of(ledger, keys[0])
 
 
+def test_trials_of_a_study_that_another_driver_took_over_save(ledger, runtime_of, monkeypatch):
+    monkeypatch.setattr("study.storage.lease", lambda file: lease(file, renew_s=0.2))
+    monkeypatch.setattr(ledger.files, "_is_local", False)  # as on an object store, which has no locks
+    files = Ledger(ledger.storage, ledger.study).files
+
+    def take_over(stop: StopRequest) -> None:
+        deadline = time.monotonic() + 400.0
+        while time.monotonic() < deadline and len(_with_epochs(ledger)) < 2:
+            time.sleep(0.05)
+        files.write_bytes(b"other 1 process 7 on elsewhere", "driver.lock")
+        assert stop.wait(60.0)
+
+    _on_start(monkeypatch, take_over)
+    with ledger.lock():
+        with pytest.raises(Interrupted):
+            search_of(ledger, runtime_of(max_concurrent=2), lambda number: "slow", trials=4)
+        with pytest.raises(StudyLostError, match="process 7 on elsewhere"):
+            ledger.write_json("study.json", {})
+    keys = ledger.keys("search")
+    assert len(keys) == 2, "no trial was handed out after the loss"
+    assert all(files.exists("trials", key, "saved") for key in keys)
+    assert {tuple(names_of(ledger, key)) for key in keys} == {("start", "epoch")}
+
+
 def test_list_skips_the_finished_and_tries_the_failed_again(ledger, runtime_of):
     specs = [maker(ledger, phase="confirm")({"value": value}, number) for number, value in enumerate((0.1, 0.2, 0.3))]
     for spec, event in zip(specs, ("final", "failed"), strict=False):
@@ -204,8 +231,8 @@ def _on_start(monkeypatch, action) -> None:
     signals = study.search.catch_signals
 
     @contextmanager
-    def with_action():
-        with signals() as stop:
+    def with_action(*args):
+        with signals(*args) as stop:
             threading.Thread(target=action, args=(stop,), daemon=True).start()
             yield stop
 
