@@ -168,8 +168,8 @@ def cell_rows(cells: pd.DataFrame, stamp: int, step: int) -> list[MetricRow]:
     """
     rows = []
     for split in sorted(cells["split"].unique()):
-        noisy = main_rows(cells.assign(trial=""), split=split)
-        noisy = noisy[noisy["corruption"] != "clean"].sort_values(["corruption", "severity"])
+        noisy = main_rows(cells.assign(trial=""), split=split).query("corruption != 'clean'")
+        noisy = noisy.sort_values(by=["corruption", "severity"])
         for corruption, own in noisy.groupby("corruption", sort=True):
             points = list(zip(own["severity"].astype(int), own["accuracy"].astype(float), strict=True))
             rows += [MetricRow(f"{split}_cell/{corruption}/{at}", value, stamp, step) for at, value in points]
