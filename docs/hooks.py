@@ -1,10 +1,27 @@
-"""What MkDocs puts into pages when it builds them: references made of the code, in place of `<!-- generated: ... -->`."""
+"""What MkDocs makes when it builds pages: `<!-- generated: ... -->` from the code, ```formula blocks as HTML."""
 
+import html
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 _PLACE = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
+
+
+def on_config(config: Any) -> Any:
+    """MkDocs' hook: how a block of the language `formula` is written."""
+    fence = {"name": "formula", "class": "formula", "format": _formula}
+    config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]
+    return config
+
+
+def _formula(source: str, *_: Any, **__: Any) -> str:
+    return f'<pre class="formula">{formula(source)}</pre>'
+
+
+def formula(text: str) -> str:
+    """A formula in plain text as HTML: what follows `_`, a word or something in braces, is set low."""
+    return re.sub(r"_(?:\{([^}]*)\}|(\w+))", lambda found: f"<sub>{found[1] or found[2]}</sub>", html.escape(text))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -65,7 +82,7 @@ def _parameters(command: Any) -> str:
         many = " (may be repeated)" if parameter.multiple or parameter.nargs == -1 else ""
         cells = f"`{f'{shown} {value}'.strip()}`", "**required**" if parameter.required else default, parameter.help
         rows.append("| " + " | ".join((cell or "").replace("|", "\\|") for cell in cells) + f"{many} |")
-    return "| | default | |\n|---|---|---|\n" + "\n".join(rows) if rows else ""
+    return "| argument | default | meaning |\n|---|---|---|\n" + "\n".join(rows) if rows else ""
 
 
 GENERATED: dict[str, Callable[[], str]] = {"study-file": study_file, "commands": commands}
