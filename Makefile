@@ -34,7 +34,7 @@ bench: $(READY)  ## ratios, printed side by side; asserts nothing
 	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 site: $(READY)  ## the documentation as a site: site/index.html
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev \

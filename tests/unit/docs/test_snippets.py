@@ -163,6 +163,15 @@ def test_commands_in_sentences_exist(page: str) -> None:
         assert used <= {*options, "--help"}, f"{page}: `{text}`"
 
 
+def test_a_misspelt_key_is_answered_as_the_first_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = [block.text for block in blocks("docs/getting-started.md")]
+    study = next(text for text in texts if text.startswith("name: first"))
+    Path("first.yaml").write_text(study.replace("epochs", "epoch"))
+    answer = CliRunner().invoke(app, ["check", "first.yaml"])
+    assert answer.output.strip() == next(text for text in texts if text.startswith("murk: ")).strip()
+
+
 def test_what_is_not_run_is_there() -> None:
     shell = [shlex.join(words) for page in PAGES for block in blocks(page) if block.language in SHELL
              for words in shells.statements(block.text)]  # fmt: skip
