@@ -48,7 +48,7 @@ Name = Annotated[
     str,
     Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
-        description="A name: letters, digits, '.', '_' and '-', 64 at most, the first a letter or digit.",
+        description="A name of at most 64 letters, digits, '.', '_' and '-', the first a letter or digit.",
     ),
     AfterValidator(_portable),
 ]
