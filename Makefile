@@ -9,7 +9,7 @@ QUICK := not e2e and not integration and not slow
 export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: study test test-all unit lint bench lock clean setup
+.PHONY: study test test-all unit lint bench site lock clean setup
 
 study: $(READY)  ## set up, run the quick-start study, write its report
 	$(BIN)/murk run study/presets/quickstart.yaml --name $(NAME)
@@ -33,6 +33,9 @@ lint: $(READY)  ## style and types
 bench: $(READY)  ## ratios, printed side by side; asserts nothing
 	for file in tests/bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
+site: $(READY)  ## the documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev \
 		pyproject.toml -o requirements.lock
@@ -48,5 +51,5 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 clean:  ## remove .venv and caches; results stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

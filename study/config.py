@@ -29,14 +29,16 @@ NUMERICS = 3
 class TrialConfig(Section):
     """Everything that decides a trial's numbers."""
 
-    data: DataConfig = SyntheticVehicles()
+    data: DataConfig = Field(default=SyntheticVehicles(), description="Where images come from, how they are split.")
     model: ModelConfig = ModelConfig()
-    method: AnyMethod = Field(default_factory=lambda: METHOD_SECTIONS["plain"](name="plain"))
+    method: AnyMethod = Field(
+        default_factory=lambda: METHOD_SECTIONS["plain"](name="plain"), description="How a network is trained."
+    )
     noise: NoiseConfig = NoiseConfig()
     resolution: ResolutionConfig = ResolutionConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
-    task: AnyTask = Classification()
+    task: AnyTask = Field(default=Classification(), description="What a trained network is judged by.")
 
     @model_validator(mode="after")
     def _task_fits(self) -> Self:
@@ -151,6 +153,7 @@ class StudyConfig(TrialConfig):
     phases: tuple[Phase, ...] = Field(
         default=(SearchPhase(kind="search", name="search"), ConfirmPhase(kind="confirm", name="confirm", of="search")),
         min_length=1,
+        description="What is run, one after the other.",
     )
 
     @model_validator(mode="after")

@@ -44,7 +44,14 @@ def _portable(name: str) -> str:
     return name
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"), AfterValidator(_portable)]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="A name of at most 64 letters, digits, '.', '_' and '-', the first a letter or digit.",
+    ),
+    AfterValidator(_portable),
+]
 """Names become folders and MLflow experiments: letters, digits, '.', '_' and '-', 64 at most."""
 
 
@@ -100,9 +107,9 @@ class SyntheticVehicles(DataCommon):
 
     source: Literal["synthetic-vehicles"] = "synthetic-vehicles"
     image_size: int = Field(default=64, ge=16, le=512, description="Side of the square working image in pixels.")
-    num_classes: int = Field(default=10, ge=2, le=200)
-    train_per_class: int = Field(default=60, ge=4, le=100_000)
-    test_per_class: int = Field(default=30, ge=1, le=100_000)
+    num_classes: int = Field(default=10, ge=2, le=200, description="Vehicle classes to draw.")
+    train_per_class: int = Field(default=60, ge=4, le=100_000, description="Drawings of a class to train on.")
+    test_per_class: int = Field(default=30, ge=1, le=100_000, description="Drawings of a class to test on.")
     seed: int = Field(default=0, ge=0, description="Seed of the drawings.")
 
 

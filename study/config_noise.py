@@ -35,7 +35,7 @@ def _known(name: str, *, training: bool) -> str:
 class TrainNoise(Section):
     """One kind of training noise and how often an image gets it."""
 
-    name: str
+    name: str = Field(description="A corruption, or pmal_pair, which moves the clean target too.")
     severities: tuple[Severity, ...] = Field(
         default=(1, 2, 3), min_length=1, description="Drawn from evenly, per image."
     )
@@ -127,8 +127,11 @@ class NoiseConfig(Section):
     )
     test: Corruptions = Field(
         default=("shot_noise", "impulse_noise", "gaussian_blur", "contrast", "jpeg_compression", "resolution"),
+        description="What chosen models are tested under, once, at the end.",
     )
-    test_severities: tuple[Severity, ...] = Field(default=(1, 2, 3, 4, 5), min_length=1)
+    test_severities: tuple[Severity, ...] = Field(
+        default=(1, 2, 3, 4, 5), min_length=1, description="At which the test is measured."
+    )
     held_out: Corruptions = Field(
         default=(), description="Test corruptions that no training and no search may ever see."
     )
@@ -140,7 +143,10 @@ class NoiseConfig(Section):
     allow_overlap: bool = Field(
         default=False, description="Let a corruption stand in two lists; the report marks it seen."
     )
-    scale: Literal["nearest", "imagenet", "tiny", "cifar"] = "nearest"
+    scale: Literal["nearest", "imagenet", "tiny", "cifar"] = Field(
+        default="nearest",
+        description="Whose severities: imagenet's (224 px), tiny's (64 px), cifar's (32 px), or those of the nearest.",
+    )
     seed: int = Field(default=0, ge=0, description="Key of the evaluation noise; the same for all trials of a study.")
 
     @field_validator("validation", "test", "held_out")

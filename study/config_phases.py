@@ -28,8 +28,8 @@ class TrainPhase(Section):
 
     kind: Literal["train"]
     name: Name
-    set: dict[str, Any] = Field(default_factory=dict)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    set: dict[str, Any] = Field(default_factory=dict, description="Dotted keys that hold in this phase only.")
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="A trial for each, in place of train.seed.")
 
 
 class AdaptiveSeeds(Section):
@@ -57,7 +57,7 @@ class ConfirmPhase(Section):
         default=None, description="Dotted key; choose the top of each of its values, such as method.name."
     )
     seeds: tuple[int, ...] = Field(default=(101, 102, 103), min_length=1, description="Never the search's seed.")
-    set: dict[str, Any] = Field(default_factory=dict)
+    set: dict[str, Any] = Field(default_factory=dict, description="Dotted keys that hold in this phase only.")
     adaptive: AdaptiveSeeds | None = Field(
         default=None, description="Further seeds where validation leaves open which is best; left out: none."
     )

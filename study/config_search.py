@@ -19,12 +19,14 @@ class Scheduler(Section):
     method does with them, trials are compared with those of their own `method.name` only.
     """
 
-    name: Literal["asha"]
+    name: Literal["asha"] = Field(description="The only one that there is.")
     grace_epochs: int = Field(default=2, ge=1, description="Epochs before a trial may be stopped.")
     grace_passes_per_image: float | None = Field(
         default=None, gt=0, description="In place of grace_epochs: gradient passes for each training image."
     )
-    reduction_factor: int = Field(default=3, ge=2, le=16)
+    reduction_factor: int = Field(
+        default=3, ge=2, le=16, description="Of so many trials one goes on; the next look is so many times later."
+    )
 
     @model_validator(mode="after")
     def _one_grace(self) -> Self:
@@ -46,7 +48,7 @@ Metric = Literal[
 class Objective(Section):
     """A headline metric and its direction."""
 
-    metric: Metric = "acc/noise"
+    metric: Metric = Field(default="acc/noise", description="On validation images; docs/search.md says what each is.")
     goal: Literal["maximise", "minimise"] = Field(
         default="maximise", description="Left out: maximise an accuracy, minimise a cost."
     )
@@ -83,16 +85,18 @@ class SearchConfig(Section):
     """What is searched and how."""
 
     space: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Dotted key -> domain (with `when`).")
-    algorithm: Algorithm = "tpe"
-    objectives: tuple[Objective, ...] = Field(default=(Objective(),), min_length=1, max_length=3)
+    algorithm: Algorithm = Field(default="tpe", description="How settings are suggested; see docs/search.md.")
+    objectives: tuple[Objective, ...] = Field(
+        default=(Objective(),), min_length=1, max_length=3, description="What is sought; several: a Pareto front."
+    )
     constraints: tuple[Annotated[str, AfterValidator(_readable)], ...] = Field(
         default=(), description="What a chosen trial must keep, such as clean_accuracy >= 0.9 or params <= 25e6."
     )
-    trials: int = Field(default=8, ge=1, le=100_000)
+    trials: int = Field(default=8, ge=1, le=100_000, description="How many configurations are tried.")
     population: int | None = Field(
         default=None, ge=4, le=10_000, description=f"Trials of a generation of nsga2, nsga3; left out: {POPULATION}."
     )
-    scheduler: Scheduler | None = None
+    scheduler: Scheduler | None = Field(default=None, description="Stops poor trials early; left out: none is stopped.")
     seed: int = Field(default=0, ge=0, description="Seed of the sampler.")
     fidelity: Fidelity | None = Field(default=None, description="Score trials by a part of the validation grid.")
     warm_start: Annotated[tuple[str, ...], Field(min_length=1, max_length=32)] | None = Field(
@@ -143,8 +147,8 @@ _FINAL = ("cost/params", "cost/macs", "cost/latency_ms")
 class WorkerRange(Section):
     """A number of workers that goes with the cluster: as many as there is room for, from `min` to `max`."""
 
-    min: int = Field(ge=1, le=4096)
-    max: int = Field(ge=1, le=4096)
+    min: int = Field(ge=1, le=4096, description="Workers without which a trial does not start.")
+    max: int = Field(ge=1, le=4096, description="Workers that a trial takes where there is room.")
 
     @model_validator(mode="before")
     @classmethod
@@ -168,8 +172,10 @@ class ResourcesConfig(Section):
     workers_per_trial: Annotated[int, Field(ge=1, le=4096)] | WorkerRange = Field(
         default=1, description="Or [1, 4]: as many as there is room for, more or fewer as the cluster changes."
     )
-    cpus_per_worker: float = Field(default=1.0, gt=0.0, le=1024)
-    gpus_per_worker: float = Field(default=0.0, ge=0.0, le=16)
+    cpus_per_worker: float = Field(default=1.0, gt=0.0, le=1024, description="CPUs that Ray sets aside for a worker.")
+    gpus_per_worker: float = Field(
+        default=0.0, ge=0.0, le=16, description="1 at most; a share, such as 0.25, lets several trials use one GPU."
+    )
     max_concurrent: int | None = Field(default=None, ge=1, description="Trials at once; left out: as many as fit.")
     retries: int = Field(
         default=1, ge=0, le=100, description="How often a trial that lost its process is started again."

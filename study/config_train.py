@@ -81,12 +81,14 @@ class SamConfig(Section):
 class OptimConfig(Section):
     """The base optimiser, its schedule and SAM."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw"] = Field(default="sgd", description="The base optimiser, which SAM stands around.")
     lr: float = Field(default=0.05, gt=0.0, le=10.0, description="Learning rate of heads and classifier at the start.")
     backbone_lr_scale: float = Field(default=1.0, gt=0.0, le=1.0, description="The backbone learns at lr times this.")
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="SGD's momentum, AdamW's beta1.")
-    weight_decay: float = Field(default=5e-4, ge=0.0, le=1.0)
-    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    weight_decay: float = Field(default=5e-4, ge=0.0, le=1.0, description="The optimiser's; no part of SAM's ascent.")
+    schedule: Literal["cosine", "constant", "step"] = Field(
+        default="cosine", description="How the rate falls: to 0 along a cosine, not at all, or in steps."
+    )
     step_at: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = Field(
         default=(0.625, 0.75, 0.875), min_length=1, description="Shares of the training at which schedule: step falls."
     )
@@ -140,10 +142,12 @@ class BudgetConfig(Section):
 class TrainConfig(Section):
     """How long and on what batches a trial trains."""
 
-    epochs: int = Field(default=10, ge=1, le=100_000)
+    epochs: int = Field(default=10, ge=1, le=100_000, description="How often each training image is seen.")
     budget: BudgetConfig | None = Field(default=None, description="In place of epochs: gradient passes to spend.")
     batch_size: int = Field(default=64, ge=2, le=65_536, description="Images of one update, over all workers.")
-    eval_batch_size: int = Field(default=256, ge=1, le=65_536)
+    eval_batch_size: int = Field(
+        default=256, ge=1, le=65_536, description="Images of one forward pass in validation and test."
+    )
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0, description="eps/(N-1) on each other class.")
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the GPU has it."
