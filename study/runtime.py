@@ -100,7 +100,7 @@ def join(settings: dict[str, Any]) -> None:
     """Start or join Ray.
 
     Raises:
-        ValueError: There is no cluster at the address, or it refuses the token.
+        ValueError: There is no cluster at the address, it refuses the token, or Ray did not come up in time.
     """
     import ray
     from ray.exceptions import AuthenticationError
@@ -115,6 +115,13 @@ def join(settings: dict[str, Any]) -> None:
     except ConnectionError as error:
         raise ValueError(
             f"no Ray cluster answers at {settings.get('address')!r} ({error}); start one, or leave the address out"
+        ) from error
+    except Exception as error:
+        if type(error) is not Exception:  # Ray's own processes that do not come up are its bare base class
+            raise
+        raise ValueError(
+            f"Ray did not start ({str(error).splitlines()[0]}); on a machine that is busy with other work its processes "
+            "miss their time: try again when there is less to do, or join a cluster by --address"
         ) from error
 
 
