@@ -120,8 +120,8 @@ def join(settings: dict[str, Any]) -> None:
         if type(error) is not Exception:  # Ray's own processes that do not come up are its bare base class
             raise
         raise ValueError(
-            f"Ray did not start ({str(error).splitlines()[0]}); on a machine that is busy with other work its processes "
-            "miss their time: try again when there is less to do, or join a cluster by --address"
+            f"Ray did not start ({str(error).splitlines()[0]}); on a machine that is busy with other work its "
+            "processes miss their time: try again when there is less to do, or join a cluster by --address"
         ) from error
 
 
