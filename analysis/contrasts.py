@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analysis.bootstrap import crossed_bootstrap
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline
 from analysis.sides import LOWER, Word, noise_word
-from analysis.stats import Interval, Term, holm, mcnemar, p_value, seeds_needed, simultaneous, tost, verdict
+from analysis.stats import Interval, Term, holm, mcnemar, p_value, simultaneous, tost
 from analysis.tables import KEEPS_MARGIN, Column, Table, bounds, interval_text
+from analysis.wording import wording
 
 _ALL_NOISE = "noise"
 
@@ -173,18 +175,14 @@ def _row(
            "label": contrast.label, "baseline": contrast.against_label}  # fmt: skip
     row |= bounds("difference", single)
     row |= {"joint_low": joint.low, "joint_high": joint.high, "p": p_value(single), "p_holm": p_holm}
-    row |= {"p_not_worse": tost(single, margin=margin).not_worse, "p_mcnemar": math.nan, "margin": margin}
+    within, check = tost(single, margin=margin), crossed_bootstrap(terms)
+    row |= {"p_not_worse": within.not_worse, "p_equivalent": within.equivalent, "p_mcnemar": math.nan, "margin": margin}
+    row |= {"bootstrap_low": check.low, "bootstrap_high": check.high}
     row |= {"n_seeds": single.n_seeds, "n_images": single.n_images, "population": single.population}
-    row |= {"seeds_needed": seeds_needed(joint) or 0}
-    row["verdict"] = _verdict(joint, contrast.margin)
+    read = wording(joint, margin=contrast.margin)
+    row |= {"seeds_needed": read.seeds_needed or 0, "reading": read.kind, "verdict": read.text}
     first_SI, second_SI = terms[0][1], terms[1][1]
     if endpoint == CLEAN and len(first_SI) == len(second_SI) == 1:
         gap_I = first_SI[0] - second_SI[0]
         row["p_mcnemar"] = mcnemar(int((gap_I > 0).sum()), int((gap_I < 0).sum()))
     return row
-
-
-def _verdict(joint: Interval, margin: float | None) -> str:
-    if margin is not None and -margin < joint.low <= 0:
-        return f"keeps it (loses less than {margin * 100:g} point{'' if margin == 0.01 else 's'})"
-    return verdict(joint)
