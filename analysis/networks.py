@@ -61,21 +61,21 @@ def network_table(first: pd.DataFrame, second: pd.DataFrame, *, names: tuple[str
     frame = network_rows(first, second)
     columns = [
         Column("noise", lambda row: str(row["corruption"]).replace(NOISE, "mean noise"), is_number=False),
-        Column("severity", lambda row: "–" if pd.isna(row["severity"]) else f"{row['severity']:.0f}"),
+        Column("severity", lambda row: "–" if math.isnan(row["severity"]) else f"{row['severity']:.0f}"),
         Column("images", lambda row: f"{row['n']:.0f}"),
         Column(names[0], interval_text("first")),
         Column(names[1], interval_text("second")),
         Column(f"only {names[0]}", lambda row: _whole(row["only_first"])),
         Column(f"only {names[1]}", lambda row: _whole(row["only_second"])),
         Column("difference in points", interval_text("difference")),
-        Column("p (Holm)", lambda row: "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"),
+        Column("p (Holm)", lambda row: "< 0.001" if float(row["p_holm"]) < 0.001 else f"{row['p_holm']:.3f}"),
         Column("reading", lambda row: row["reading"], is_number=False),
     ]
     return Table("networks", frame, columns, [NETWORK_LEGEND])
 
 
 def _whole(value: float) -> str:
-    return "–" if pd.isna(value) else f"{value:.0f}"
+    return "–" if math.isnan(value) else f"{value:.0f}"
 
 
 def _paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
