@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.bootstrap import crossed_bootstrap
+from analysis.repeats import ADAPTIVE_ERROR
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline
 from analysis.sides import LOWER, Word, noise_word
-from analysis.stats import Interval, Term, holm, mcnemar, p_value, simultaneous, tost
+from analysis.stats import LEVEL, Interval, Term, crossed, holm, mcnemar, p_value, simultaneous, tost
 from analysis.tables import KEEPS_MARGIN, Column, Table, bounds, interval_text
 from analysis.wording import wording
 
@@ -45,7 +46,8 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
     else:
         against = _against_baseline(found)
         families = [(_ALL_NOISE, against), (CLEAN, [c._replace(margin=KEEPS_MARGIN) for c in against])]
-    rows = [row for endpoint, contrasts in families for row in _family(endpoint, contrasts)]
+    error = _error(found, study or {})
+    rows = [row for endpoint, contrasts in families for row in _family(endpoint, contrasts, error)]
     word = noise_word(found)
     columns = [
         Column("endpoint", lambda row: endpoint_title(row["endpoint"], noise=word), is_number=False),
@@ -59,6 +61,11 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
         Column("reading", lambda row: row["verdict"], is_number=False),
     ]
     note = "Paired by image and noise; seeds and images random (for one seed: images only)."
+    if error < 1 - LEVEL:
+        note += (
+            f" Validation decided how many seeds there are, so simultaneous intervals are drawn at {1 - error:.0%} to "
+            f"hold what {LEVEL:.0%} says (by simulation)."
+        )
     return Table("contrasts", pd.DataFrame(rows), columns, [*([note] if rows else []), *notes])
 
 
@@ -151,7 +158,14 @@ def _against_baseline(found: Headline) -> list[Contrast]:
     return [Contrast(arm, arm.label, reference, reference.label) for arm in others]
 
 
-def _family(endpoint: str, contrasts: Sequence[Contrast]) -> list[dict]:
+def _error(found: Headline, study: Mapping[str, Any]) -> float:
+    """What a family may err: less where looks at validation figures decided the seeds of an arm."""
+    looked = {phase["name"] for phase in study.get("phases") or [] if len(phase.get("looks") or ()) > 1}
+    phases = {str(phase) for arm in found.arms for phase in arm.rows["phase"].unique()}
+    return ADAPTIVE_ERROR if looked & phases else 1 - LEVEL
+
+
+def _family(endpoint: str, contrasts: Sequence[Contrast], error: float) -> list[dict]:
     # By identity: two phases of the same settings are two arms.
     arms = {id(arm): arm for contrast in contrasts for arm in (contrast.arm, contrast.against)}
     cells = {name: endpoint_cells(arm, endpoint) for name, arm in arms.items()}
@@ -159,7 +173,8 @@ def _family(endpoint: str, contrasts: Sequence[Contrast]) -> list[dict]:
         return []
     scores = {name: arm.mean_scores(cells[name]) for name, arm in arms.items()}  # max-t knows an arm by its array
     terms: list[list[Term]] = [[(1.0, scores[id(c.arm)]), (-1.0, scores[id(c.against)])] for c in contrasts]
-    pairs = simultaneous(terms)
+    joint = [pair[1] for pair in simultaneous(terms, level=1 - error)]
+    pairs = [(crossed(term), interval) for term, interval in zip(terms, joint, strict=True)]
     adjusted = holm([p_value(single) for single, _ in pairs])
     return [
         _row(endpoint, *found, p_holm=p_holm) for *found, p_holm in zip(contrasts, terms, pairs, adjusted, strict=True)

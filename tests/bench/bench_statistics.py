@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from analysis.repeats import Rule
+from analysis.repeats import ADAPTIVE_ERROR, Rule
 from analysis.stats import Interval, Term, crossed_difference, crossed_mean, simultaneous
 from tests.bench.bench_repeats import follow
 from tests.bench.bench_repeats import made as repeats_made
@@ -132,14 +132,17 @@ def shares(situation: Situation, seeds: int, studies: int, *, seed: int = 202601
 
 
 def adaptive(contenders: int, rule: Rule, studies: int, *, seed: int = 20260101) -> dict[str, float]:
-    """The same with as many seeds as looks at validation figures asked for: alike contenders, all pairs a family."""
+    """The same with as many seeds as looks at validation figures asked for: alike contenders, all pairs a family.
+
+    Intervals of the family are those that a report draws then, with `ADAPTIVE_ERROR`.
+    """
     rng, found = np.random.default_rng([seed, contenders, rule.first]), []
     for _ in range(studies):
         validation, test = repeats_made(rng, contenders, rule.most)
         last = follow(validation, rule)[-1]
         used = [scores_SI[: last.seeds[str(place)]] for place, scores_SI in enumerate(test)]
         contrasts: list[list[Term]] = [[(1.0, one), (-1.0, other)] for one, other in combinations(used, 2)]
-        joint = [pair[1] for pair in simultaneous(contrasts, draws=DRAWS)]
+        joint = [pair[1] for pair in simultaneous(contrasts, level=1 - ADAPTIVE_ERROR, draws=DRAWS)]
         leader = used[int(last.leader)]
         others = [scores_SI for scores_SI in used if scores_SI is not leader]
         found.append(
