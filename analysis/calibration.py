@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from analysis.rowcodes import codes_of, count, kinds_of
+from analysis.rowcodes import codes_of, kinds_of, sums
 from analysis.tables import Column, Table, interval_text
 
 BINS = 15
@@ -90,7 +90,7 @@ def _binned(
     place = np.minimum((sure * bins).astype(np.int64), bins - 1)
     shape = (len(trials.names), len(kind.names), bins)
     right = predictions["correct"].to_numpy(dtype=float)
-    parts = [count(trials.of_row, kind.of_row, place, shape=shape, weights=w) for w in (None, right, sure)]
+    parts = sums(trials.of_row, kind.of_row, place, shape=shape, weights=[None, right, sure])
     return kind.names, (parts[0], parts[1], parts[2])
 
 

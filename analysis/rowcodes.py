@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,12 +47,22 @@ def kinds_of(corruptions: Codes, kinds: Mapping[str, str], *, with_clean: bool =
     return Codes(np.append(by_corruption, -1).astype(np.int64)[corruptions.of_row], names)
 
 
-def count(*codes: np.ndarray, shape: tuple[int, ...], weights: np.ndarray | None = None) -> np.ndarray:
-    """How many rows (or the sum of their weights) have each combination of codes; rows with a -1 are left out."""
-    kept = np.logical_and.reduce([code >= 0 for code in codes])
-    flat = np.ravel_multi_index(tuple(code[kept] for code in codes), shape)
-    total = np.bincount(flat, None if weights is None else weights[kept], minlength=int(np.prod(shape)))
-    return total.reshape(shape)
+def count(*codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """How many rows have each combination of codes; rows with a -1 are left out."""
+    return sums(*codes, shape=shape, weights=[None])[0]
+
+
+def sums(*codes: np.ndarray, shape: tuple[int, ...], weights: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    """The sum of each of several weights over the rows of each combination of codes; None counts rows."""
+    kept, flat_N = codes[0] >= 0, codes[0] * 1
+    for code_N, size in zip(codes[1:], shape[1:], strict=True):
+        kept &= code_N >= 0
+        flat_N *= size
+        flat_N += code_N
+    is_whole = bool(kept.all())
+    flat_N = flat_N if is_whole else flat_N[kept]
+    parts = [weight if weight is None or is_whole else weight[kept] for weight in weights]
+    return [np.bincount(flat_N, part, minlength=int(np.prod(shape))).reshape(shape) for part in parts]
 
 
 def clean_values(
