@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analysis.bootstrap import crossed_bootstrap
+from analysis.repeats import ADAPTIVE_ERROR
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline
 from analysis.sides import LOWER, Word, noise_word
-from analysis.stats import Interval, Term, holm, mcnemar, p_value, seeds_needed, simultaneous, tost, verdict
+from analysis.stats import LEVEL, Interval, Term, crossed, holm, mcnemar, p_value, simultaneous, tost
 from analysis.tables import KEEPS_MARGIN, Column, Table, bounds, interval_text
+from analysis.wording import wording
 
 _ALL_NOISE = "noise"
 
@@ -43,7 +46,8 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
     else:
         against = _against_baseline(found)
         families = [(_ALL_NOISE, against), (CLEAN, [c._replace(margin=KEEPS_MARGIN) for c in against])]
-    rows = [row for endpoint, contrasts in families for row in _family(endpoint, contrasts)]
+    error = _error(found, study or {})
+    rows = [row for endpoint, contrasts in families for row in _family(endpoint, contrasts, error)]
     word = noise_word(found)
     columns = [
         Column("endpoint", lambda row: endpoint_title(row["endpoint"], noise=word), is_number=False),
@@ -57,6 +61,11 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
         Column("reading", lambda row: row["verdict"], is_number=False),
     ]
     note = "Paired by image and noise; seeds and images random (for one seed: images only)."
+    if error < 1 - LEVEL:
+        note += (
+            f" Validation decided how many seeds there are, so simultaneous intervals are drawn at {1 - error:.0%} to "
+            f"hold what {LEVEL:.0%} says (by simulation)."
+        )
     return Table("contrasts", pd.DataFrame(rows), columns, [*([note] if rows else []), *notes])
 
 
@@ -149,7 +158,14 @@ def _against_baseline(found: Headline) -> list[Contrast]:
     return [Contrast(arm, arm.label, reference, reference.label) for arm in others]
 
 
-def _family(endpoint: str, contrasts: Sequence[Contrast]) -> list[dict]:
+def _error(found: Headline, study: Mapping[str, Any]) -> float:
+    """What a family may err: less where looks at validation figures decided the seeds of an arm."""
+    looked = {phase["name"] for phase in study.get("phases") or [] if len(phase.get("looks") or ()) > 1}
+    phases = {str(phase) for arm in found.arms for phase in arm.rows["phase"].unique()}
+    return ADAPTIVE_ERROR if looked & phases else 1 - LEVEL
+
+
+def _family(endpoint: str, contrasts: Sequence[Contrast], error: float) -> list[dict]:
     # By identity: two phases of the same settings are two arms.
     arms = {id(arm): arm for contrast in contrasts for arm in (contrast.arm, contrast.against)}
     cells = {name: endpoint_cells(arm, endpoint) for name, arm in arms.items()}
@@ -157,7 +173,8 @@ def _family(endpoint: str, contrasts: Sequence[Contrast]) -> list[dict]:
         return []
     scores = {name: arm.mean_scores(cells[name]) for name, arm in arms.items()}  # max-t knows an arm by its array
     terms: list[list[Term]] = [[(1.0, scores[id(c.arm)]), (-1.0, scores[id(c.against)])] for c in contrasts]
-    pairs = simultaneous(terms)
+    joint = [pair[1] for pair in simultaneous(terms, level=1 - error)]
+    pairs = [(crossed(term), interval) for term, interval in zip(terms, joint, strict=True)]
     adjusted = holm([p_value(single) for single, _ in pairs])
     return [
         _row(endpoint, *found, p_holm=p_holm) for *found, p_holm in zip(contrasts, terms, pairs, adjusted, strict=True)
@@ -173,18 +190,14 @@ def _row(
            "label": contrast.label, "baseline": contrast.against_label}  # fmt: skip
     row |= bounds("difference", single)
     row |= {"joint_low": joint.low, "joint_high": joint.high, "p": p_value(single), "p_holm": p_holm}
-    row |= {"p_not_worse": tost(single, margin=margin).not_worse, "p_mcnemar": math.nan, "margin": margin}
+    within, check = tost(single, margin=margin), crossed_bootstrap(terms)
+    row |= {"p_not_worse": within.not_worse, "p_equivalent": within.equivalent, "p_mcnemar": math.nan, "margin": margin}
+    row |= {"bootstrap_low": check.low, "bootstrap_high": check.high}
     row |= {"n_seeds": single.n_seeds, "n_images": single.n_images, "population": single.population}
-    row |= {"seeds_needed": seeds_needed(joint) or 0}
-    row["verdict"] = _verdict(joint, contrast.margin)
+    read = wording(joint, margin=contrast.margin)
+    row |= {"seeds_needed": read.seeds_needed or 0, "reading": read.kind, "verdict": read.text}
     first_SI, second_SI = terms[0][1], terms[1][1]
     if endpoint == CLEAN and len(first_SI) == len(second_SI) == 1:
         gap_I = first_SI[0] - second_SI[0]
         row["p_mcnemar"] = mcnemar(int((gap_I > 0).sum()), int((gap_I < 0).sum()))
     return row
-
-
-def _verdict(joint: Interval, margin: float | None) -> str:
-    if margin is not None and -margin < joint.low <= 0:
-        return f"keeps it (loses less than {margin * 100:g} point{'' if margin == 0.01 else 's'})"
-    return verdict(joint)

@@ -4,8 +4,10 @@ Seeds and images are crossed: every network sees the same images, so both are ra
 scores_SI of shape (seeds, images) with values in [0, 1]: the share of an image's noisy versions that a network got
 right (cells of one image are averaged first, since they are not independent). With one seed there is nothing to learn
 about other seeds, and the interval is one for these networks only.
-Source: Satterthwaite 1946, Biometrics Bulletin 2(6), 110-114 (degrees of freedom); Searle, Casella & McCulloch 1992,
-Variance Components, chapter 4 (crossed random effects, mean squares).
+Source: Searle, Casella & McCulloch 1992, Variance Components, chapter 4 (crossed random effects, mean squares);
+Satterthwaite 1946, Biometrics Bulletin 2(6), 110-114 (degrees of freedom of several arms' seeds); Banerjee 1960,
+Sankhya 22, 357-358 (an interval from variances of few and of many degrees of freedom). What they cover is simulated:
+tests/bench/bench_statistics.py, figures in docs/statistics.md.
 Shapes: S seeds, I images, K contrasts.
 """
 
@@ -17,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy import special
 from scipy import stats as sps
 
 Population = Literal["method", "networks"]
@@ -25,7 +28,8 @@ Term = tuple[float, np.ndarray]
 
 LEVEL = 0.95
 NUM_DRAWS = 20_000
-MAX_SEEDS = 1000
+FEW_DISCORDANT = 25
+_HALVINGS = 20
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,16 @@ def mean_squares(scores_SI: np.ndarray) -> MeanSquares:
 
 
 def crossed(terms: Sequence[Term], *, level: float = LEVEL) -> Interval:
-    r"""A weighted sum of arms' means over common images, two-way random effects, Satterthwaite degrees of freedom.
+    r"""A weighted sum of arms' means over common images, two-way random effects.
 
-    .. math:: \widehat{Var} = \sum_g w_g^2 \frac{(MS_{seed,g} - MS_{rest,g})^+}{S_g I}
-        + \frac{1}{I} Var_i\Big(\sum_g w_g \bar y_{g \cdot i}\Big)
+    .. math:: \widehat{Var} = \underbrace{\sum_g w_g^2 \frac{(MS_{seed,g} - MS_{rest,g})^+}{S_g I}}_{v_{seed}}
+        + \underbrace{\frac{1}{I} Var_i\Big(\sum_g w_g \bar y_{g \cdot i}\Big)}_{v_{image}}, \qquad
+        half^2 = t_\nu^2 v_{seed} + t_{I - 1}^2 v_{image}
 
-    Where a seed component is a small difference of two large mean squares, Satterthwaite's degrees of freedom fall
-    towards 0 and the interval grows past all bounds; they are held at the fewest seeds (or the images, if these are
-    fewer) less one, those of a t interval over seeds.
+    with nu by Satterthwaite from the arms' seed parts (between the fewest seeds less one and the sum of all less one
+    each). Both parts have their own t (Banerjee): one Satterthwaite figure for the whole sum covers too little where
+    seeds weigh ten times what images do, since three seeds that happen to lie close together then make it large (92 %
+    or less in place of 95 % at 3 seeds). `df` is that of the one t that has the same half width.
 
     One term of weight 1 is a mean, two of 1 and -1 a difference paired by image. Seeds are not paired: arms that share
     seed numbers are treated as independent: too wide an interval where they go up and down together (the same order of
@@ -92,47 +98,77 @@ def crossed(terms: Sequence[Term], *, level: float = LEVEL) -> Interval:
     Raises:
         ValueError: arms have different images, or there are fewer than 2 images.
     """
+    return _interval(_pieces(terms), level)
+
+
+class _Part(NamedTuple):
+    """A part of a variance and its degrees of freedom."""
+
+    variance: float
+    df: float
+
+
+class _Pieces(NamedTuple):
+    """What an interval is made of, whatever its level; `shrinks` becomes its `seed_variance`."""
+
+    estimate: float
+    images: _Part
+    seeds: _Part
+    num_images: int
+    num_seeds: int
+    shrinks: float = 0.0
+
+
+def _pieces(terms: Sequence[Term]) -> _Pieces:
     sizes = {scores_SI.shape[1] for _, scores_SI in terms}
     if len(sizes) != 1 or min(sizes) < 2:
         raise ValueError(f"arms must share their images, 2 or more, but have {sorted(sizes)} images")
-    num_images, num_seeds = sizes.pop(), _fewest_seeds(terms)
+    num_images, num_seeds = sizes.pop(), min(scores_SI.shape[0] for _, scores_SI in terms)
     by_image_I = _by_image(terms)
-    image_variance = float(by_image_I.var(ddof=1)) / num_images
-    components = [(image_variance, num_images - 1)]
-    seed_variance = 0.0
-    for weight, scores_SI in terms if num_seeds > 1 else ():
-        part, squares = _seed_part(weight, scores_SI)
-        seed_variance += part
-        if part > 0:
-            count = scores_SI.shape[0]
-            scale = weight**2 / (count * num_images)
-            components += [
-                (scale * squares.seeds, count - 1),
-                (scale * squares.rest, (count - 1) * (num_images - 1)),
-            ]
-    variance = image_variance + seed_variance
-    spread = sum(value**2 / df for value, df in components)
-    df = variance**2 / spread if spread > 0 else float(num_images - 1)
-    df = max(df, float(min(num_seeds, num_images) - 1)) if num_seeds > 1 else df
-    estimate, se = float(by_image_I.mean()), math.sqrt(variance)
-    half = float(sps.t.ppf(0.5 + level / 2, df)) * se
-    population: Population = "method" if num_seeds > 1 else "networks"
+    images = _Part(float(by_image_I.var(ddof=1)) / num_images, num_images - 1)
+    if num_seeds < 2:
+        return _Pieces(float(by_image_I.mean()), images, _Part(0.0, 1.0), num_images, num_seeds)
+    parts, rest = [], 0.0
+    for weight, scores_SI in terms:
+        squares = mean_squares(scores_SI)
+        variance = weight**2 * max(squares.seeds - squares.rest, 0.0) / scores_SI.size
+        parts.append(_Part(variance, len(scores_SI) - 1))
+        rest += weight**2 * squares.rest / scores_SI.size
+    seeds = _satterthwaite(parts)
+    shrinks = seeds.variance + min(rest, images.variance)
+    return _Pieces(float(by_image_I.mean()), images, seeds, num_images, num_seeds, shrinks)
+
+
+def _satterthwaite(parts: Sequence[_Part]) -> _Part:
+    """The sum of independent parts; the fewest degrees of freedom where all are 0."""
+    variance, spread = sum(part.variance for part in parts), sum(part.variance**2 / part.df for part in parts)
+    return _Part(variance, variance**2 / spread if spread > 0 else min(part.df for part in parts))
+
+
+def _interval(found: _Pieces, level: float) -> Interval:
+    """Banerjee's interval of two independent parts, with the degrees of freedom of a t of the same half width."""
+    images, seeds, share = found.images, found.seeds, 0.5 + level / 2
+    se = math.sqrt(images.variance + seeds.variance)
+    image_t, seed_t = (float(special.stdtrit(max(part.df, 1.0), share)) for part in (images, seeds))
+    half = math.sqrt(image_t**2 * images.variance + seed_t**2 * seeds.variance)
+    df = images.df if seeds.variance == 0.0 else _df_of(half / se, share, *sorted((seeds.df, images.df)))
+    population: Population = "method" if found.num_seeds > 1 else "networks"
+    low, high = found.estimate - half, found.estimate + half
     return Interval(
-        estimate, estimate - half, estimate + half, se, df, num_images, num_seeds, population, seed_variance
-    )
+        found.estimate, low, high, se, df, found.num_images, found.num_seeds, population, found.shrinks
+    )  # fmt: skip
 
 
-def _fewest_seeds(terms: Sequence[Term]) -> int:
-    return min(scores_SI.shape[0] for _, scores_SI in terms)
+def _df_of(border: float, share: float, least: float, most: float) -> float:
+    """The degrees of freedom at which t has this border, between those of the parts that it was made of."""
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(least * most)
+        least, most = (middle, most) if special.stdtrit(middle, share) > border else (least, middle)
+    return math.sqrt(least * most)
 
 
 def _by_image(terms: Sequence[Term]) -> np.ndarray:
     return np.sum([weight * scores_SI.mean(0) for weight, scores_SI in terms], axis=0)
-
-
-def _seed_part(weight: float, scores_SI: np.ndarray) -> tuple[float, MeanSquares]:
-    squares = mean_squares(scores_SI)
-    return weight**2 * max(squares.seeds - squares.rest, 0.0) / scores_SI.size, squares
 
 
 def crossed_mean(scores_SI: np.ndarray, *, level: float = LEVEL) -> Interval:
@@ -159,15 +195,9 @@ def from_counts(accuracies_S: Sequence[float], n_images: int, *, level: float = 
     mean, num_seeds = float(means_S.mean()), len(means_S)
     if num_seeds < 2:
         return wilson(mean * n_images, n_images, level=level)
-    seed_variance, image_variance = float(means_S.var(ddof=1)) / num_seeds, mean * (1 - mean) / n_images
-    variance = seed_variance + image_variance
-    spread = seed_variance**2 / (num_seeds - 1) + image_variance**2 / max(n_images - 1, 1)
-    df = variance**2 / spread if spread > 0 else float(n_images)
-    half = float(sps.t.ppf(0.5 + level / 2, df)) * math.sqrt(variance)
-    found = Interval(
-        mean, mean - half, mean + half, math.sqrt(variance), df, n_images, num_seeds, "method", seed_variance
-    )
-    return found.clipped()
+    seeds = _Part(float(means_S.var(ddof=1)) / num_seeds, num_seeds - 1)
+    images = _Part(mean * (1 - mean) / n_images, max(n_images - 1, 1))
+    return _interval(_Pieces(mean, images, seeds, n_images, num_seeds, seeds.variance), level).clipped()
 
 
 def wilson(correct: float, n: int, *, level: float = LEVEL) -> Interval:
@@ -181,13 +211,23 @@ def wilson(correct: float, n: int, *, level: float = LEVEL) -> Interval:
     return Interval(share, low, high, math.sqrt(share * (1 - share) / n), float("inf"), n, 1, "networks")
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact two-sided p that two networks differ on one cell, from the images only one of them got right.
+def mcnemar(only_first: int, only_second: int, *, mid_p: bool | None = None) -> float:
+    """Two-sided p that two networks differ on one cell, from the images only one of them got right (McNemar 1947).
 
+    The binomial test of the discordant pairs, exact where they are few; else its mid-p, which counts half of what was
+    seen and keeps its error with less loss (Fagerland, Lydersen & Laake 2013, BMC Med. Res. Methodol. 13, 91).
     It speaks of these two networks, never of the methods that trained them.
+
+    Args:
+        mid_p: Whether to take the mid-p; left out: from `FEW_DISCORDANT` pairs on.
     """
     total = only_first + only_second
-    return 1.0 if total == 0 else float(sps.binomtest(only_first, total, 0.5).pvalue)
+    if only_first == only_second:
+        return 1.0
+    exact = float(sps.binomtest(only_first, total, 0.5).pvalue)
+    if not (total >= FEW_DISCORDANT if mid_p is None else mid_p):
+        return exact
+    return exact - float(sps.binom.pmf(only_first, total, 0.5))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -227,7 +267,7 @@ def p_value(difference: Interval) -> float:
 
 
 def simultaneous(
-    contrasts: Sequence[Sequence[Term]], *, level: float = LEVEL, seed: int = 0
+    contrasts: Sequence[Sequence[Term]], *, level: float = LEVEL, seed: int = 0, draws: int = NUM_DRAWS
 ) -> list[tuple[Interval, Interval]]:
     """Each contrast's own interval, and the one that holds for all of them at once (max-t by simulation).
 
@@ -235,63 +275,41 @@ def simultaneous(
     simulated as correlated t with each contrast's own degrees of freedom, on the scale of p-values. Never wider than
     Bonferroni's, never narrower than the single interval.
     """
-    singles = [crossed(terms, level=level) for terms in contrasts]
+    pieces = [_pieces(terms) for terms in contrasts]
+    singles = [_interval(found, level) for found in pieces]
     if len(singles) < 2:
         return [(single, single) for single in singles]
-    alpha = _joint_alpha(singles, _correlation(contrasts, singles), level=level, seed=seed)
-    joint = []
-    for single in singles:
-        half = float(sps.t.ppf(1 - alpha / 2, single.df)) * single.se
-        joint.append(replace(single, low=single.estimate - half, high=single.estimate + half))
-    return list(zip(singles, joint, strict=True))
+    alpha = _joint_alpha(singles, _correlation(contrasts, singles), level=level, seed=seed, draws=draws)
+    return [(single, _interval(found, 1 - alpha)) for single, found in zip(singles, pieces, strict=True)]
 
 
-def _joint_alpha(singles: Sequence[Interval], correlation_KK: np.ndarray, *, level: float, seed: int) -> float:
+def _joint_alpha(
+    singles: Sequence[Interval], correlation_KK: np.ndarray, *, level: float, seed: int, draws: int
+) -> float:
     rng, count = np.random.default_rng(seed), len(singles)
-    normal_DK = rng.multivariate_normal(np.zeros(count), correlation_KK, size=NUM_DRAWS, method="eigh")
+    normal_DK = rng.multivariate_normal(np.zeros(count), correlation_KK, size=draws, method="eigh")
     df_K = np.array([min(single.df, 1e6) for single in singles])
-    t_DK = normal_DK / np.sqrt(rng.chisquare(df_K, size=(NUM_DRAWS, count)) / df_K)
-    least_p_D = (2 * sps.t.sf(np.abs(t_DK), df_K)).min(axis=1)
-    return float(np.clip(np.quantile(least_p_D, 1 - level), (1 - level) / count, 1 - level))
+    scale_KD = np.sqrt(rng.chisquare(df_K[:, None], size=(count, draws)) / df_K[:, None])
+    t_KD = np.abs(normal_DK.T / scale_KD)
+    least, most = (1 - level) / count, 1 - level  # Bonferroni's, and that of one contrast alone
+    for _ in range(_HALVINGS):  # the alpha that a share 1 - level of the draws goes below with some contrast
+        alpha = (least + most) / 2
+        border_K = special.stdtrit(df_K, 1 - alpha / 2)
+        share = float((t_KD > border_K[:, None]).any(axis=0).mean())
+        least, most = (alpha, most) if share < 1 - level else (least, alpha)
+    return (least + most) / 2
 
 
 def _correlation(contrasts: Sequence[Sequence[Term]], singles: Sequence[Interval]) -> np.ndarray:
     by_image_KI = np.stack([_by_image(terms) for terms in contrasts])
     covariance_KK = np.atleast_2d(np.cov(by_image_KI)) / by_image_KI.shape[1]
     if singles[0].population == "method":
-        for k, first in enumerate(contrasts):
-            for m, second in enumerate(contrasts):
-                covariance_KK[k, m] += sum(
-                    math.copysign(1.0, w * v) * math.sqrt(_seed_part(w, a)[0] * _seed_part(v, b)[0])
-                    for w, a in first
-                    for v, b in second
-                    if a is b and a.shape[0] > 1
-                )
+        arms = {id(scores_SI): scores_SI for terms in contrasts for _, scores_SI in terms}
+        own = {name: _pieces([(1.0, arm)]).seeds.variance for name, arm in arms.items()}
+        weight_KA = np.zeros((len(contrasts), len(arms)))  # of each arm in each contrast
+        for row_A, terms in zip(weight_KA, contrasts, strict=True):
+            for weight, scores_SI in terms:
+                row_A[list(arms).index(id(scores_SI))] += weight
+        covariance_KK += (weight_KA * np.array(list(own.values()))) @ weight_KA.T
     scale_K = np.sqrt(np.maximum(np.diag(covariance_KK), 1e-300))
     return np.clip(covariance_KK / np.outer(scale_K, scale_K), -1.0, 1.0)
-
-
-def seeds_needed(difference: Interval, *, level: float = LEVEL) -> int | None:
-    """Seeds per arm at which the interval would leave 0 if the difference stayed; None if images are what is short."""
-    if difference.population == "networks" or difference.estimate == 0.0:
-        return None
-    image_variance = difference.se**2 - difference.seed_variance
-    for count in range(difference.n_seeds, MAX_SEEDS + 1):
-        variance = image_variance + difference.seed_variance * difference.n_seeds / count
-        df = difference.df * (count - 1) / (difference.n_seeds - 1)
-        if float(sps.t.ppf(0.5 + level / 2, df)) * math.sqrt(variance) < abs(difference.estimate):
-            return count
-    return None
-
-
-def verdict(joint: Interval) -> str:
-    """What the simultaneous interval of a difference allows to say: nothing but "better", "worse" or neither."""
-    scope = "" if joint.population == "method" else " (these networks only)"
-    if joint.low > 0:
-        return f"better{scope}"
-    if joint.high < 0:
-        return f"worse{scope}"
-    seeds = f"{joint.n_seeds} seed" + ("s" if joint.n_seeds != 1 else "")
-    needed = seeds_needed(joint)
-    more = f"; about {needed} would be needed" if needed is not None and needed > joint.n_seeds else ""
-    return f"not distinguishable with {seeds}{more}"

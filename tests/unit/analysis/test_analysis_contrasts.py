@@ -153,3 +153,20 @@ def test_phases_of_one_label_are_told_apart_by_their_names():
         ("A0", "c"): "plain",
     }  # fmt: skip
     assert set(label_configs({("search", "a"): plain, ("A5", "a"): plain}).values()) == {"pmal S=2"}
+
+
+def test_seeds_that_validation_chose_make_the_family_stricter(tmp_path, write_ledger):
+    """The report's own error after looks is simulated in tests/bench/bench_statistics.py; here: that it is drawn so."""
+    folder = write_ledger(tmp_path, num_images=60)
+    plain = contrast_table(headline(read_study(folder)), read_study(folder).study)
+    study = json.loads((folder / "study.json").read_text())
+    look = {"look": 0, "seeds": {}, "leader": "x", "level": 0.99, "differences": {}, "open": []}
+    study["phases"][1]["looks"] = [look, {**look, "look": 1}]
+    (folder / "study.json").write_text(json.dumps(study))
+    snapshot = read_study(folder)
+    looked = contrast_table(headline(snapshot), snapshot.study)
+    width = [(table.frame["joint_high"] - table.frame["joint_low"]).to_numpy() for table in (plain, looked)]
+    assert (width[1] > width[0]).all()
+    assert looked.frame["difference_low"].tolist() == plain.frame["difference_low"].tolist()
+    assert "drawn at 97%" in looked.markdown()
+    assert "drawn at" not in plain.markdown()

@@ -3,8 +3,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats as sps
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
 
 from analysis.stats import (
     Interval,
@@ -16,10 +22,8 @@ from analysis.stats import (
     mcnemar,
     mean_squares,
     p_value,
-    seeds_needed,
     simultaneous,
     tost,
-    verdict,
     wilson,
 )
 
@@ -114,16 +118,79 @@ def test_arms_must_share_images():
         crossed_difference(np.zeros((2, 5)), np.zeros((2, 6)))
 
 
-def test_mcnemar_is_the_exact_binomial():
+def test_mcnemar_is_the_exact_binomial_where_pairs_are_few():
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(5, 0) == pytest.approx(2 * 0.5**5)
     assert mcnemar(3, 8) == pytest.approx(min(1.0, 2 * sum(math.comb(11, k) for k in range(4)) / 2**11))
+    for pair in ((3, 8), (0, 24), (12, 12)):
+        assert mcnemar(*pair) == pytest.approx(reference_mcnemar([[9, pair[0]], [pair[1], 9]], exact=True).pvalue)
 
 
-def test_holm_by_hand():
-    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
+def test_mcnemar_is_the_mid_p_where_pairs_are_many():
+    """Fagerland, Lydersen & Laake 2013, table 1: 1 and 7 discordant pairs, exact 0.0703, mid-p 0.0391."""
+    assert mcnemar(1, 7, mid_p=False) == pytest.approx(0.0703, abs=5e-5)
+    assert mcnemar(1, 7, mid_p=True) == pytest.approx(0.0391, abs=5e-5)
+    by_hand = 2 * sps.binom.cdf(20, 60, 0.5) - sps.binom.pmf(20, 60, 0.5)
+    assert mcnemar(20, 40) == pytest.approx(by_hand)
+    assert mcnemar(40, 20) == pytest.approx(by_hand)
+    assert mcnemar(30, 30) == 1.0
+
+
+def test_mid_p_keeps_its_error():
+    for total in (25, 40, 80):
+        chance = sps.binom.pmf(np.arange(total + 1), total, 0.5)
+        assert sum(p for k, p in enumerate(chance) if mcnemar(k, total - k) <= 0.05) <= 0.06
+
+
+def test_holm_is_statsmodels():
+    p_values = np.random.default_rng(0).random(12) ** 3
+    assert holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_mean_squares_are_those_of_an_analysis_of_variance():
+    rng = np.random.default_rng(8)
+    scores = simulated(rng, seeds=4, images=12, seed_sd=0.3)
+    frame = pd.DataFrame({"y": scores.ravel(), "seed": np.repeat(range(4), 12), "image": np.tile(range(12), 4)})
+    table = anova_lm(ols("y ~ C(seed) + C(image)", frame).fit())
+    expected = (table["sum_sq"] / table["df"]).to_numpy()
+    assert mean_squares(scores) == pytest.approx(tuple(expected))
+
+
+def test_the_difference_of_single_networks_against_a_margin_is_statsmodels_tost():
+    rng = np.random.default_rng(9)
+    first, second = rng.normal(0.003, 0.1, 200), rng.normal(0, 0.1, 200)
+    p, upper, lower = ttost_paired(first, second, -0.03, 0.03)
+    found = tost(crossed_difference(first[None], second[None]), margin=0.03)
+    assert found.not_worse == pytest.approx(upper[1])
+    assert found.equivalent == pytest.approx(p)
+    assert max(upper[1], lower[1]) == pytest.approx(p)
+
+
+def test_the_joint_border_is_that_of_correlated_normals_where_degrees_of_freedom_are_many():
+    """Four contrasts against one arm, images only: scipy's multivariate normal at our border covers 95 %."""
+    rng = np.random.default_rng(10)
+    arms = [rng.normal(0, 1, (1, 4000)) for _ in range(5)]
+    pairs = simultaneous([[(1.0, arm), (-1.0, arms[0])] for arm in arms[1:]])
+    border = (pairs[0][1].high - pairs[0][1].estimate) / pairs[0][1].se
+    joint = sps.multivariate_normal(np.zeros(4), np.full((4, 4), 0.5) + 0.5 * np.eye(4))
+    inside = joint.cdf(np.full(4, border), lower_limit=np.full(4, -border))
+    assert inside == pytest.approx(0.95, abs=0.006)
+
+
+def test_few_seeds_and_many_images_have_a_t_each():
+    """Banerjee's interval by hand; seeds that are all equal leave the images' t, images that are equal the seeds'."""
+    rng = np.random.default_rng(11)
+    scores = simulated(rng, seeds=3, images=200, seed_sd=0.2)
+    found, squares = crossed([(1.0, scores)]), mean_squares(scores)
+    seed_part, image_part = (squares.seeds - squares.rest) / 600, squares.images / 600
+    half = math.sqrt(sps.t.ppf(0.975, 2) ** 2 * seed_part + sps.t.ppf(0.975, 199) ** 2 * image_part)
+    assert found.high - found.estimate == pytest.approx(half)
+    assert 2 < found.df < 199
+    assert sps.t.ppf(0.975, found.df) * found.se == pytest.approx(half, rel=1e-4)
+    level = np.arange(3)[:, None] + np.zeros((3, 50))
+    reference = sps.ttest_1samp([0.0, 1.0, 2.0], 0).confidence_interval()
+    only_seeds = crossed([(1.0, level)])
+    assert (only_seeds.low, only_seeds.high) == pytest.approx((reference.low, reference.high))
 
 
 def made(estimate, se, *, df=20.0, seeds=3, seed_share=0.8):
@@ -139,32 +206,14 @@ def test_tost_against_closed_form():
         tost(made(0.0, 0.1), margin=0.0)
 
 
-def test_words_follow_the_interval():
-    assert verdict(made(0.05, 0.01)) == "better"
-    assert verdict(made(-0.05, 0.01)) == "worse"
-    said = verdict(made(0.02, 0.012))
-    assert said.startswith("not distinguishable with 3 seeds; about ")
-    assert verdict(made(0.0, 0.01)) == "not distinguishable with 3 seeds"
-    alone = Interval(0.05, 0.03, 0.07, 0.01, 99.0, 100, 1, "networks")
-    assert verdict(alone) == "better (these networks only)"
-
-
-def test_seeds_needed_grows_with_doubt_and_knows_when_images_are_short():
-    few, many = (seeds_needed(made(size, 0.012, seed_share=0.95)) for size in (0.02, 0.01))
-    assert few is not None
-    assert many is not None
-    assert 3 < few < many
-    assert seeds_needed(made(0.001, 0.012, seed_share=0.0)) is None
-
-
 def test_simultaneous_lies_between_single_and_bonferroni():
     rng = np.random.default_rng(3)
     shared_I = rng.normal(0, 1, 100)
     arms = [simulated(rng, seeds=3, images=100, seed_sd=0.1, shared_I=shared_I) for _ in range(4)]
-    pairs = simultaneous([[(1.0, arm), (-1.0, arms[0])] for arm in arms[1:]])
-    for single, joint in pairs:
-        bonferroni = float(sps.t.ppf(1 - 0.05 / 6, single.df)) * single.se
-        assert single.high <= joint.high <= single.estimate + bonferroni + 1e-12
+    contrasts = [[(1.0, arm), (-1.0, arms[0])] for arm in arms[1:]]
+    pairs = simultaneous(contrasts)
+    for (single, joint), terms in zip(pairs, contrasts, strict=True):
+        assert single.high <= joint.high <= crossed(terms, level=1 - 0.05 / 3).high + 1e-12
     assert pairs == simultaneous([[(1.0, arm), (-1.0, arms[0])] for arm in arms[1:]])
 
 

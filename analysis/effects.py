@@ -1,0 +1,155 @@
+"""What a figure does as one setting changes over a search's trials: a curve with a band, or a mean for each value.
+
+The trials of a search are not a random sample of the space (a sampler goes where it was good before), and other
+settings change along with the one that is shown: a curve says what went together, not what would follow.
+Source: local linear regression, Fan & Gijbels 1996, Local Polynomial Modelling, chapter 2; bandwidth by the normal
+reference rule, Silverman 1986, section 3.4.2; percentile bootstrap of trials (pairs), Efron 1979.
+Shapes: N trials, P points, B resamples.
+"""
+# pandas ships no stubs:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false, reportReturnType=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from analysis.tables import Column, Table, interval_text
+from analysis.trialframe import RHO, STAGES, STRENGTH
+
+SETTINGS = (RHO, STAGES, STRENGTH)
+EFFECT_COLUMNS = ("setting", "kind", "x", "value", "value_low", "value_high", "n_trials")
+EFFECT_LEGEND = (
+    "Mean of the trials of a search against one setting, with pointwise 95 % bands over trials: what went together in "
+    "this search, not what a change would do, since other settings change too."
+)
+LEAST_TRIALS = 8
+MOST_VALUES = 8
+"""A setting with no more values than this gets a mean for each, not a curve."""
+
+
+def effect_curve(
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    num_points: int = 25,
+    is_log: bool = False,
+    bandwidth: float | None = None,
+    resamples: int = 500,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    r"""A local linear regression of y on x with a bootstrap band over trials.
+
+    At each point the weighted least-squares line with weights :math:`exp(-((x_n - x) / h)^2 / 2)` is read off;
+    h is :math:`1.06 \, min(s, IQR / 1.34) \, N^{-1/5}` on the scale of x (its logarithm with `is_log`).
+
+    Returns:
+        `x`, `value`, `value_low`, `value_high`, `n_trials` (within one bandwidth); empty for fewer than `LEAST_TRIALS`.
+
+    Raises:
+        ValueError: Lengths differ, or a value of x is not positive with `is_log`.
+    """
+    x_N, y_N = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x_N.shape != y_N.shape:
+        raise ValueError(f"every trial must have x and y, but got {x_N.size} and {y_N.size}")
+    known = np.isfinite(x_N) & np.isfinite(y_N)
+    x_N, y_N = x_N[known], y_N[known]
+    if is_log and (x_N <= 0).any():
+        raise ValueError(f"x must be positive on a log scale, but its least value is {x_N.min()}")
+    x_N = np.log(x_N) if is_log else x_N
+    columns = list(EFFECT_COLUMNS[2:])
+    if len(x_N) < LEAST_TRIALS or np.ptp(x_N) == 0:
+        return pd.DataFrame(columns=columns)
+    width = bandwidth or _bandwidth(x_N)
+    points_P = np.linspace(x_N.min(), x_N.max(), num_points)
+    offset_PN = x_N - points_P[:, None]
+    kernel_PN = np.exp(-((offset_PN / width) ** 2) / 2)
+    count_BN = np.random.default_rng(seed).multinomial(len(x_N), np.full(len(x_N), 1 / len(x_N)), size=resamples)
+    value_P = _fitted(np.ones((1, len(x_N))), kernel_PN, offset_PN, y_N)[0]
+    low_P, high_P = np.nanquantile(
+        _fitted(count_BN, kernel_PN, offset_PN, y_N), [(1 - level) / 2, (1 + level) / 2], axis=0
+    )
+    near_P = (np.abs(offset_PN) <= width).sum(axis=1)
+    shown_P = np.exp(points_P) if is_log else points_P
+    return pd.DataFrame(dict(zip(columns, (shown_P, value_P, low_P, high_P, near_P), strict=True)))
+
+
+def _fitted(count_BN: np.ndarray, kernel_PN: np.ndarray, offset_PN: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+    """The local lines' values (B, P) for trials taken so many times; NaN where fewer than two places are near."""
+    s0, s1, s2, t0, t1 = (
+        count_BN @ (kernel_PN * factor).T for factor in (1.0, offset_PN, offset_PN**2, y_N[None], offset_PN * y_N[None])
+    )
+    below = s0 * s2 - s1**2
+    scale = np.maximum(s0 * s2, 1e-300)
+    return np.where(below > 1e-9 * scale, (s2 * t0 - s1 * t1) / np.where(below > 1e-9 * scale, below, 1.0), np.nan)
+
+
+def _bandwidth(x_N: np.ndarray) -> float:
+    quartiles = float(np.subtract(*np.quantile(x_N, [0.75, 0.25])))
+    spread = float(x_N.std(ddof=1))
+    spread = min(spread, quartiles / 1.34) if quartiles > 0 else spread
+    return 1.06 * spread * len(x_N) ** -0.2
+
+
+def value_means(x: Sequence[float], y: Sequence[float], *, level: float = 0.95) -> pd.DataFrame:
+    """The mean of y at each value of x with a t interval over its trials; no interval where there is one trial."""
+    frame = pd.DataFrame({"x": np.asarray(x, dtype=float), "y": np.asarray(y, dtype=float)}).dropna()
+    found = frame.groupby("x")["y"].agg(value="mean", spread="std", n_trials="size").reset_index()
+    count = found["n_trials"].to_numpy(dtype=float)
+    border = sps.t.ppf(0.5 + level / 2, np.maximum(count - 1, 1))
+    half = np.where(count > 1, border * found["spread"].to_numpy() / np.sqrt(count), math.nan)
+    found = found.assign(value_low=found["value"] - half, value_high=found["value"] + half)
+    return found[list(EFFECT_COLUMNS[2:])]
+
+
+def effects(trials: pd.DataFrame, metric: str, *, settings: Sequence[str] = SETTINGS) -> pd.DataFrame:
+    """The curve or the means of each numeric setting that varies, in `EFFECT_COLUMNS`.
+
+    A setting of few values gets a mean for each, else a curve, on a log scale where its values are positive and span a
+    factor of ten or more. Zeros beside a log range (SAM switched off) are a mean of their own, of kind "mean".
+
+    Args:
+        trials: As `analysis.trialframe.trial_frame` gives them.
+        metric: Column of the figure.
+
+    Raises:
+        ValueError: The metric is no column.
+    """
+    if metric not in trials:
+        raise ValueError(f"metric must be a column of the trials, but {metric!r} is none")
+    parts = []
+    for name in settings:
+        known = trials[[name, metric]].astype(float).dropna()
+        if known[name].nunique() < 2:
+            continue
+        x, y = known[name].to_numpy(), known[metric].to_numpy()
+        if known[name].nunique() <= MOST_VALUES:
+            parts.append(value_means(x, y).assign(setting=name, kind="mean"))
+            continue
+        positive = x[x > 0]
+        is_log = (x >= 0).all() and len(positive) > 0 and positive.max() >= 10 * positive.min()
+        inside = x > 0 if is_log else np.ones(len(x), dtype=bool)
+        if not inside.all():
+            parts.append(value_means(x[~inside], y[~inside]).assign(setting=name, kind="mean"))
+        parts.append(effect_curve(x[inside], y[inside], is_log=bool(is_log)).assign(setting=name, kind="curve"))
+    parts = [part for part in parts if len(part)]
+    return pd.concat(parts, ignore_index=True)[list(EFFECT_COLUMNS)] if parts else pd.DataFrame(columns=EFFECT_COLUMNS)
+
+
+def effect_table(trials: pd.DataFrame, metric: str, *, settings: Sequence[str] = SETTINGS) -> Table:
+    """The same as a table for people, accuracies in per cent."""
+    frame = effects(trials, metric, settings=settings)
+    scale = 100.0 if metric.startswith("acc/") else 1.0
+    columns = [
+        Column("setting", lambda row: row["setting"], is_number=False),
+        Column("value", lambda row: f"{row['x']:.3g}"),
+        Column(metric, interval_text("value", scale=scale)),
+        Column("trials", lambda row: f"{row['n_trials']:.0f}"),
+    ]
+    return Table("effects", frame, columns, [EFFECT_LEGEND] if len(frame) else [])
