@@ -43,6 +43,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 _log = logging.getLogger("murk.tracking")
+_LOUD = "mlflow.store.db.utils"
+"""Logs a database's error with its traceback and values before it raises it; it is told by us, in one line."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def connect(uri: str) -> MlflowClient:
     _set_environment()
     from mlflow.tracking import MlflowClient
 
+    logging.getLogger(_LOUD).setLevel(logging.CRITICAL)
     database = sqlite_path(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
