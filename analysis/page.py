@@ -20,6 +20,7 @@ from analysis import examplecards, facts, figures, plaintext, vegalite
 from analysis.adapted import ADAPTED_LEGEND
 from analysis.charts import scopes
 from analysis.embeddings import LEGENDS, TITLES, task_of
+from analysis.explained import Explanation
 from analysis.fronts import FRONT_LEGEND
 from analysis.heads import HEAD_LEGEND
 from analysis.load import Snapshot, read_examples
@@ -91,11 +92,12 @@ def sign(look: Look | None) -> Markup:
 
 def page(
     snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictures: Sequence[Picture],
-    charts: Sequence[Chart] = (), *, refresh_s: int = 0,
+    charts: Sequence[Chart] = (), *, explained: Sequence[Explanation] = (), refresh_s: int = 0,
 ) -> str:  # fmt: skip
     """The HTML page of a study.
 
     Args:
+        explained: further tables, each with its place.
         refresh_s: seconds after which an open page loads itself again; 0 for never.
     """
     accuracy, word = tables["accuracy"], noise_word(found)
@@ -122,6 +124,11 @@ def page(
         "unfinished": ended[ended["status"] != "finished"].to_dict("records") if len(ended) else [],
         "notes": _notes(found, accuracy), "refresh_s": refresh_s,
     }  # fmt: skip
+    for place in ("search", "fails"):
+        context[f"explained_{place}"] = [
+            {"title": one.title, "cells": cells_of(one.table), "legend": " ".join(one.table.notes)}
+            for one in explained if one.place == place
+        ]  # fmt: skip
     for name in ("real", "heads", "embeddings", "adapted", "pareto"):
         context[name] = cells_of(tables[name]) if name in tables else None
     return render("report.html", charts=charts, contents=_contents(context), **context)
@@ -135,7 +142,7 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("differences", "Differences", len(contrasts.frame) or contrasts.notes),
         ("accuracy", f"Accuracy {context['where']}", context["rows"]), ("real", "Real images", context["real"]),
         ("examples", "Examples", context["cards"]), ("embeddings", context["embeddings_title"], context["embeddings"]),
-        ("heads", "Heads", context["heads"]), ("adapted", "Adapted batch norms", context["adapted"]),
+        ("fails", "Where it fails", context["explained_fails"]), ("heads", "Heads", context["heads"]), ("adapted", "Adapted batch norms", context["adapted"]),
         ("search", "The search", context["searches"]), ("trials", "Trials", context["trials"]["rows"]),
         ("best", "Best configuration", context["facts"].best_yaml), ("run", "What was run", True),
         ("again", "To run it again", context["recipe"].pairs), ("notes", "Notes", True),

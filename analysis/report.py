@@ -20,6 +20,7 @@ from analysis.charts import headline_charts
 from analysis.contrasts import contrast_table
 from analysis.decision import decision_table
 from analysis.embeddings import embedding_table
+from analysis.explained import explanations, importance_charts
 from analysis.facts import reading
 from analysis.fronts import front_table
 from analysis.heads import head_table
@@ -86,15 +87,17 @@ def write_report(
     if out is None:
         out = f"{snapshot.name}-report" if tracking_uri is not None else str(study_dir)
     found = headline(snapshot)
-    tables = report_tables(snapshot, found)
+    tables, explained = report_tables(snapshot, found), explanations(snapshot, found)
     shown = {name: table for name, table in tables.items() if name not in _OPTIONAL or len(table.frame)}
     files: dict[str, bytes] = {}
     if "html" in formats:
         pictures = draw(snapshot, found, tables)
-        charts = draw_charts(snapshot, found, tables)
+        charts = [*draw_charts(snapshot, found, tables), *importance_charts(explained)]
         files |= {f"figures/{picture.name}.png": figures.render(picture.figure, "png") for picture in pictures}
-        files["report.html"] = page(snapshot, found, shown, pictures, charts, refresh_s=refresh_s).encode()
-    texts = [table for table in shown.values() if table.columns]
+        files["report.html"] = page(
+            snapshot, found, shown, pictures, charts, explained=explained, refresh_s=refresh_s
+        ).encode()
+    texts = [table for table in (*shown.values(), *(one.table for one in explained)) if table.columns]
     written = {f"tables/{name}": content for table in texts for name, content in table_files(table, formats).items()}
     places = write_files(str(out), written | files)
     return ReportPaths(

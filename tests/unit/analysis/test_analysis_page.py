@@ -76,8 +76,10 @@ def test_code_is_named_with_its_changes(study):
 
 def test_sections_come_in_order_and_only_where_there_is_something(html, tmp_path, write_ledger):
     ids = re.findall(r'<h2 id="([\w-]+)"', html)
-    assert ids == ["summary-title", "decision", "differences", "accuracy", "examples", "search", "trials", "best",
-                   "run", "again", "notes"]  # fmt: skip
+    assert ids == [
+        "summary-title", "decision", "differences", "accuracy", "examples", "fails", "search", "trials", "best", "run",
+        "again", "notes",
+    ]  # fmt: skip
     assert re.findall(r'<li><a href="#([\w-]+)"', html) == ids[1:]
     young = write_report(write_ledger(tmp_path, confirm=False)).html.read_text()
     assert "examples" not in re.findall(r'<h2 id="([\w-]+)"', young)

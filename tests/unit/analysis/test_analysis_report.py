@@ -32,7 +32,8 @@ def html(report):
 
 def test_files_are_there_and_nothing_half_written(report):
     names = sorted(path.name for path in report.tables)
-    assert names == [f"{n}.{e}" for n in ("accuracy", "contrasts", "decision", "means", "trials")
+    tables = ("accuracy", "calibration", "confusions", "contrasts", "decision", "flips", "means", "trials")
+    assert names == [f"{n}.{e}" for n in tables
                      for e in ("csv", "md", "parquet")]  # fmt: skip
     assert sorted(p.stem for p in report.figures) == ["corruptions", "cost", "examples", "search-search", "severity"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in report.figures)
