@@ -106,7 +106,19 @@ def still(chart: Chart, *, choice: str | None = None) -> bytes:
     values = visible(json.loads(rows.to_json(orient="records")))
     spec |= {"data": {"name": "rows", "values": values}, "width": max(STILL_WIDTH, chart.least_width),
              "background": "white", "autosize": {"type": "fit-x", "contains": "padding"}}  # fmt: skip
-    return vl_convert.vegalite_to_svg(spec, config=config(PALETTES["light"])).encode()
+    looks = config(PALETTES["light"])
+    looks["legend"] |= legend_columns(spec, STILL_WIDTH)
+    return vl_convert.vegalite_to_svg(spec, config=looks).encode()
+
+
+def legend_columns(spec: Mapping[str, Any], width: int) -> Spec:
+    """As many columns of a legend as fit, so that no name runs out of the figure; the page's script does the same."""
+    domains = (((layer.get("encoding") or {}).get("color") or {}).get("scale") or {} for layer in spec["layer"])
+    names = next((found for one in domains if isinstance(found := one.get("domain"), list)), [])
+    if not names or not isinstance(names[0], str):
+        return {}
+    room = 7 * max(min(len(name), 48) for name in names) + 46
+    return {"columns": max(1, min(len(names), (width - 40) // room))}
 
 
 def as_pixels(svg: bytes) -> bytes:

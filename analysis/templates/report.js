@@ -110,6 +110,13 @@
     return table;
   };
 
+  const legendColumns = (spec, width) => {  // as many as fit, so that no name runs out of the figure
+    const names = spec.layer.map(layer => layer.encoding?.color?.scale?.domain).find(Array.isArray) ?? [];
+    if (!names.length || typeof names[0] !== "string") return {};
+    const room = 7 * Math.max(...names.map(name => Math.min(name.length, 48))) + 46;
+    return { columns: Math.max(1, Math.min(names.length, Math.floor((width - 40) / room))), labelLimit: Math.min(340, width - 50) };
+  };
+
   const draw = async chart => {
     const figure = document.getElementById(`figure-${chart.name}`);
     const live = figure.querySelector(".live"), empty = figure.querySelector(".empty");
@@ -130,11 +137,11 @@
       ...painted(chart.specs[choice], palette), description: chart.alt, data: { name: "rows", values: rows },
       width: Math.max(figure.clientWidth, chart.least_width), autosize: { type: "fit-x", contains: "padding" },
     };
-    const config = page.configs[theme()], isNarrow = figure.clientWidth < 560;
+    const config = page.configs[theme()];
     chart.view?.finalize();
     const { view } = await vegaEmbed(live, spec, {
       mode: "vega-lite", logLevel: 1, renderer: "svg", actions: false, defaultStyle: false, ast: true, loader: noNetwork,
-      config: { ...config, legend: { ...config.legend, ...(isNarrow ? { columns: 1, labelLimit: spec.width - 50 } : {}) } },
+      config: { ...config, legend: { ...config.legend, ...legendColumns(spec, figure.clientWidth) } },
       tooltip: { theme: "murk", disableDefaultStyle: false },
     });
     chart.view = view;
