@@ -186,7 +186,7 @@ def parallel_chart(snapshot: Snapshot, trials: pd.DataFrame, *, phase: str, metr
     of_lines = [{"filter": {"field": "kind", "equal": "line"}}]
     line = {"transform": of_lines, "mark": {"type": "line", "strokeWidth": 1.8, "opacity": 0.75, "aria": False},
             "encoding": {"x": x, "y": y, "color": hue, "detail": {"field": "trial", "type": "nominal"}}}  # fmt: skip
-    point = {"transform": of_lines, "mark": {"type": "point", "filled": True, "size": 42, "opacity": 1},
+    point = {"transform": of_lines, "mark": {"type": "point", "filled": True, "size": 42, "opacity": 1, "aria": False},
              "encoding": {"x": x, "y": y, "color": hue, "tooltip": tooltip(columns)}}  # fmt: skip
     tick = {"transform": [{"filter": {"field": "kind", "equal": "tick"}}],
             "mark": {"type": "text", "align": "left", "dx": 8, "fontSize": 11, "color": colour("ink"),
@@ -291,7 +291,8 @@ def curve_chart(snapshot: Snapshot) -> Chart | None:
         line = {"mark": {"type": "line", "strokeWidth": 1.5, "opacity": 0.5 if is_many else 0.75, "aria": False},
                 "encoding": {"x": x, "y": y, "color": hue, "strokeDash": dash,
                              "detail": {"field": "trial", "type": "nominal"}}}  # fmt: skip
-        point = {"mark": {"type": "point", "filled": True, "size": 14 if is_many else 26, "opacity": 0.9},
+        point = {"mark": {"type": "point", "filled": True, "size": 14 if is_many else 26, "opacity": 0.9,
+                          "aria": False},
                  "encoding": {"x": x, "y": y, "color": hue, "shape": shape, "tooltip": tooltip(columns)}}  # fmt: skip
         specs[metric] = {"$schema": SCHEMA, "height": 300, "layer": [line, point]}
     drawn, all_ = rows["trial"].nunique(), len(snapshot.trials)
