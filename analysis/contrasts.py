@@ -46,10 +46,21 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
     else:
         against = _against_baseline(found)
         families = [(_ALL_NOISE, against), (CLEAN, [c._replace(margin=KEEPS_MARGIN) for c in against])]
-    error = _error(found, study or {})
-    rows = [row for endpoint, contrasts in families for row in _family(endpoint, contrasts, error)]
-    word = noise_word(found)
-    columns = [
+    error = family_error(found, study or {})
+    rows = [row for endpoint, contrasts in families for row in family(endpoint, contrasts, error)]
+    note = "Paired by image and noise; seeds and images random (for one seed: images only)."
+    if error < 1 - LEVEL:
+        note += (
+            f" Validation decided how many seeds there are, so simultaneous intervals are drawn at {1 - error:.0%} to "
+            f"hold what {LEVEL:.0%} says (by simulation)."
+        )
+    columns = contrast_columns(noise_word(found))
+    return Table("contrasts", pd.DataFrame(rows), columns, [*([note] if rows else []), *notes])
+
+
+def contrast_columns(word: Word = "noise") -> list[Column]:
+    """How differences read."""
+    return [
         Column("endpoint", lambda row: endpoint_title(row["endpoint"], noise=word), is_number=False),
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("against", lambda row: row["baseline"], is_number=False),
@@ -60,13 +71,6 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
         Column("images", lambda row: str(row["n_images"])),
         Column("reading", lambda row: row["verdict"], is_number=False),
     ]
-    note = "Paired by image and noise; seeds and images random (for one seed: images only)."
-    if error < 1 - LEVEL:
-        note += (
-            f" Validation decided how many seeds there are, so simultaneous intervals are drawn at {1 - error:.0%} to "
-            f"hold what {LEVEL:.0%} says (by simulation)."
-        )
-    return Table("contrasts", pd.DataFrame(rows), columns, [*([note] if rows else []), *notes])
 
 
 def _p_text(row: pd.Series) -> str:
@@ -158,14 +162,19 @@ def _against_baseline(found: Headline) -> list[Contrast]:
     return [Contrast(arm, arm.label, reference, reference.label) for arm in others]
 
 
-def _error(found: Headline, study: Mapping[str, Any]) -> float:
+def family_error(found: Headline, study: Mapping[str, Any]) -> float:
     """What a family may err: less where looks at validation figures decided the seeds of an arm."""
     looked = {phase["name"] for phase in study.get("phases") or [] if len(phase.get("looks") or ()) > 1}
     phases = {str(phase) for arm in found.arms for phase in arm.rows["phase"].unique()}
     return ADAPTIVE_ERROR if looked & phases else 1 - LEVEL
 
 
-def _family(endpoint: str, contrasts: Sequence[Contrast], error: float) -> list[dict]:
+def family(endpoint: str, contrasts: Sequence[Contrast], error: float) -> list[dict]:
+    """The rows of one endpoint: each contrast with the interval that holds for all of them at once.
+
+    Args:
+        error: what the family may err.
+    """
     # By identity: two phases of the same settings are two arms.
     arms = {id(arm): arm for contrast in contrasts for arm in (contrast.arm, contrast.against)}
     cells = {name: endpoint_cells(arm, endpoint) for name, arm in arms.items()}

@@ -61,14 +61,19 @@ def gather(snapshot: Snapshot, found: Headline, contrasts: Table) -> Facts:
     return Facts(
         name=str(study.get("study", snapshot.name)),
         subtitle=_subtitle(snapshot),
-        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        written=now(),
         reading=reading(snapshot, found, contrasts.frame),
         run=_run(snapshot, found),
         remarks=_remarks(snapshot, found),
-        best_yaml="" if record is None else _yaml(record.info["config"]),
+        best_yaml="" if record is None else yaml_text(record.info["config"]),
         best_of=source,
         skipped=[(str(place), str(reason)) for place, reason in skipped[:SKIPPED_SHOWN]],
     )
+
+
+def now() -> str:
+    """The time, as pages say when they were written."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
 
 
 # ---------------------------------------------------------------------------------------------------- what was chosen
@@ -343,7 +348,7 @@ def _search_remarks(snapshot: Snapshot) -> list[str]:
     return [*said, *fidelity_remarks(snapshot), *adaptive_remarks(snapshot)]
 
 
-def _yaml(config: Mapping[str, Any]) -> str:
+def yaml_text(config: Mapping[str, Any]) -> str:
     """The configuration in block style, in its own order, with lists in one line."""
     writer = YAML()
     writer.width = 100

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +38,7 @@ StorageOption = Annotated[str | None, typer.Option("--storage", help="Folder or 
 Again = Annotated[
     bool, typer.Option("--again", help="Let a changed study read the test split once more; the report says so.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON, for scripts.")]
 
 
 def _say(text: object, *, err: bool = False) -> None:
@@ -45,6 +46,20 @@ def _say(text: object, *, err: bool = False) -> None:
     from study.credentials import printable, scrub
 
     typer.echo(printable(scrub(str(text))), err=err)
+
+
+def _answer(text: str, facts: dict[str, Any], *, as_json: bool) -> None:
+    """What a command found: in colour at a terminal, plain in a pipe, or as JSON."""
+    import json
+
+    from study.credentials import printable, scrub
+    from study.terminal import painted, wants_colour
+
+    if as_json:
+        typer.echo(scrub(json.dumps(facts, indent=2, ensure_ascii=True)))
+        return
+    clean = printable(scrub(text))
+    typer.echo(painted(clean) if wants_colour() else clean)
 
 
 def _scrubbed_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -216,16 +231,43 @@ def export(
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(help="Study name, or the folder or URL of its records.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME [OTHER]", help="A study, or two to compare: names, folders or URLs.")
+    ],
     storage: StorageOption = None,
     tracking: Annotated[str | None, typer.Option(help="Read from this MLflow server instead.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write into [the study's own].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into [the study's own; NAME-against-OTHER].")
+    ] = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="html, md, csv, parquet or latex; repeat it [all but latex].")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Write it again while the study runs.")] = False,
+    every: Annotated[int, typer.Option(help="Seconds between two looks, with --watch.")] = 30,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a study's report again: report.html, tables and figures."""
+    """Write a study's report again (page, tables, figures), or compare two studies."""
     with _plain_errors():
-        from study.reporting import report_study
+        from study.reporting import report as write
 
-        _say(report_study(name, storage=storage, tracking=tracking, out=out))
+        made = write(names, storage=storage, tracking=tracking, out=out, formats=formats or (),
+                     every_s=every if watch else None, say=lambda line: _say(line, err=True))  # fmt: skip
+        _answer(made.text, made.facts, as_json=as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="STUDY/KEY, or the first digits of a trial's key.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The other trial.")],
+    storage: StorageOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test one trained network against another, paired by image: McNemar for each noise, the difference over all."""
+    with _plain_errors():
+        from study.comparing import compare_runs
+
+        made = compare_runs(first, second, storage=storage)
+        _answer(made.text, made.facts, as_json=as_json)
 
 
 @app.command()

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from analysis.comparisonpage import write_comparison
 from analysis.constraints import is_feasible
 from analysis.fidelity import chosen_value, judged
-from analysis.report import ReportPaths, write_report
+from analysis.report import USUAL, Format, ReportPaths, check_formats, write_report
 from analysis.selection import Candidate, ranked
 from study.config import StudyConfig
 from study.config_phases import SearchPhase
 from study.finalists import agreement_line
 from study.ledger import Ledger
 from study.places import Places, redact, refuse_credentials, resolve_places, resolve_tracking, sqlite_path
+from study.watching import watch
 
 if TYPE_CHECKING:
     from study.tracking import Tracker
@@ -28,6 +31,13 @@ def study_url(storage: str, name: str) -> str:
     return f"{place.rstrip('/')}/{name}".rstrip("/")
 
 
+class Written(NamedTuple):
+    """A report as a command tells of it: for a person, and for a script."""
+
+    text: str
+    facts: dict[str, Any]
+
+
 def report_study(name: str, *, storage: str | None, tracking: str | None, out: Path | None) -> str:
     """Write a study's report again; returns where it lies.
 
@@ -37,16 +47,51 @@ def report_study(name: str, *, storage: str | None, tracking: str | None, out: P
     Raises:
         ValueError: There is no such study, or a place holds credentials.
     """
-    refuse_credentials(name, "the study's place")
-    if tracking is not None:
-        with reading_mlflow(tracking) as uri:
-            paths = write_report(name, out=out, tracking_uri=uri)
-    elif "/" in name or "://" in name:
-        paths = write_report(study_url(name, ""), out=out)
-    else:
-        places = resolve_places(None, cwd=Path.cwd(), storage=storage)
-        paths = write_report(study_url(str(places.storage), name), out=out)
-    return f"{paths.summary}\n\nreport  {paths.html}"
+    return report([name], storage=storage, tracking=tracking, out=out).text
+
+
+def report(
+    names: Sequence[str], *, storage: str | None, tracking: str | None, out: Path | None,
+    formats: Sequence[str] = (), every_s: int | None = None, say: Callable[[str], None] = print,
+) -> Written:  # fmt: skip
+    """Write the report of a study, or the comparison of two.
+
+    Args:
+        names: One or two studies: names, or folders or URLs of their records.
+        formats: Of `analysis.report.FORMATS`; none for the usual ones.
+        every_s: Seconds between two looks at a study that runs; None to write once.
+        say: Tells the person what was done in between.
+
+    Raises:
+        ValueError: There is no such study, a format is unknown, more than two studies are named, or a place holds
+            credentials.
+    """
+    for name in names:
+        refuse_credentials(name, "the study's place")
+    chosen = cast("tuple[Format, ...]", tuple(formats) or USUAL)
+    check_formats(chosen)
+    if len(names) > 2:
+        raise ValueError(f"a report is of one study, or compares two, but got {len(names)}: {', '.join(names)}")
+    if len(names) == 2 and every_s is not None:
+        raise ValueError("--watch is for the report of one study; leave it out to compare two")
+    with reading_mlflow(tracking) if tracking is not None else nullcontext() as uri:
+        places = [name if tracking is not None else _records(name, storage) for name in names]
+        if len(places) == 2:
+            target = out or Path("-against-".join(name.rstrip("/").rsplit("/", 1)[-1] for name in names))
+            paths = write_comparison(places[0], places[1], out=target, tracking_uri=uri, formats=chosen)
+        else:
+            write = partial(write_report, places[0], out=out, tracking_uri=uri, formats=chosen)
+            paths = watch(lambda seconds: write(refresh_s=seconds), places[0], tracking_uri=uri, every_s=every_s,
+                          say=say) if every_s is not None else write()  # fmt: skip
+    written = [place for place in (paths.html, *paths.tables) if place is not None]
+    where = paths.html or (Path(paths.tables[0]).parent if paths.tables else "nothing to write")
+    return Written(f"{paths.summary}\n\nreport  {where}", {**paths.facts, "files": [str(place) for place in written]})
+
+
+def _records(name: str, storage: str | None) -> str:
+    if "/" in name or "://" in name:
+        return study_url(name, "")
+    return study_url(str(resolve_places(None, cwd=Path.cwd(), storage=storage).storage), name)
 
 
 @contextmanager
@@ -94,7 +139,7 @@ def write_study_report(ledger: Ledger, tracker: Tracker | None) -> ReportPaths:
     """Write the report into the study's folder and hand it to MLflow."""
     paths = write_report(ledger.root, out=ledger.root)
     if tracker is not None:
-        tracker.add_report([paths.html, *paths.figures])
+        tracker.add_report([place for place in (paths.html, *paths.figures) if place is not None])
     return paths
 
 

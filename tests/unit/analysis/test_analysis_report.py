@@ -1,5 +1,7 @@
 """The report: self-contained, escaped, its tables in agreement, honest about what population it shows."""
 
+import base64
+import hashlib
 import io
 import json
 import re
@@ -30,17 +32,33 @@ def html(report):
 
 def test_files_are_there_and_nothing_half_written(report):
     names = sorted(path.name for path in report.tables)
-    assert names == [f"{n}.{e}" for n in ("accuracy", "contrasts", "means", "trials") for e in ("csv", "md", "parquet")]
+    tables = ("accuracy", "calibration", "confusions", "contrasts", "decision", "flips", "means", "trials")
+    assert names == [f"{n}.{e}" for n in tables
+                     for e in ("csv", "md", "parquet")]  # fmt: skip
     assert sorted(p.stem for p in report.figures) == ["corruptions", "cost", "examples", "search-search", "severity"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in report.figures)
     assert not list(report.html.parent.rglob(".*"))
 
 
 def test_it_opens_without_a_network(html):
-    assert not re.findall(r"""(?:src|href|url\()\s*=?\s*["']?(?!data:)[a-z]*:?//""", html)
-    assert "<script" not in html
+    bare = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    assert not re.findall(r"""(?:src|href|url\()\s*=?\s*["']?(?!data:)[a-z]*:?//""", bare)
     assert "<link" not in html
-    assert set(re.findall(r'src="(\w+:[\w/+]+)', html)) == {"data:image/svg+xml", "data:image/png"}
+    assert set(re.findall(r'src="(\w+:[\w/+]+)', bare)) == {"data:image/svg+xml", "data:image/png"}
+    assert not re.findall(r"<script[^>]*\bsrc", html)
+
+
+def test_only_its_own_scripts_may_run_and_none_may_reach_a_network(html):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none'; img-src data:;")
+    assert "unsafe-eval" not in policy[1]
+    sources = re.search(r"script-src ([^;]*)", policy[1])
+    scripts = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert sources is not None
+    assert sources[1].split() == [f"'sha256-{digest}'" for digest in digests]
+    assert len(scripts) == 2
 
 
 def test_it_says_what_was_run_and_what_limits_it(html):
@@ -83,6 +101,7 @@ def test_without_a_confirmation_the_figures_are_labelled_validation(tmp_path, wr
 def without_pictures(monkeypatch):
     """Drawing takes most of a report's time; what a test reads in the page needs none."""
     monkeypatch.setattr("analysis.report.draw", lambda *_: [])
+    monkeypatch.setattr("analysis.report.draw_charts", lambda *_: [])
 
 
 def _keep_tested(folder, keys):
@@ -133,7 +152,8 @@ def test_hostile_names_are_text(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=20, classes=classes, error=error)
     paths = write_report(folder)
     html = paths.html.read_text()
-    assert "<script" not in html
+    assert "<script>alert" not in html
+    assert html.count("<script") == html.count("</script") == 3
     assert "<img src=http" not in html
     assert "&lt;img src=http" in html
     assert "<img" not in (paths.html.parent / "tables" / "trials.md").read_text()

@@ -1,0 +1,196 @@
+"""Two studies side by side, with a difference only where both saw the same test images under the same noise."""
+# pandas ships no stubs, and pyright takes an indexed frame for any of four types:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import facts
+from analysis.contrasts import Contrast, contrast_columns, family, family_error
+from analysis.load import Snapshot, iter_predictions
+from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline, headline
+from analysis.tables import Column, Table, bounds, count_text, interval_text
+
+_NOISE_SETTINGS = ("seed", "scale")
+"""Settings of `noise` that change the pixels of a corruption, beside its table of strengths."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two studies allow to say together.
+
+    Attributes:
+        names: of the two studies.
+        found: their headlines.
+        joined: the configurations of both over the cells they share, under the studies' names; None where figures of
+            the two must not stand on one axis.
+        studies: each configuration of each study in one table.
+        contrasts: differences, second study minus first; without rows where none is allowed.
+        reasons: why there is no difference; empty where there is one.
+        notes: what a reader has to know.
+    """
+
+    names: tuple[str, str]
+    found: tuple[Headline, Headline]
+    joined: Headline | None
+    studies: Table
+    contrasts: Table
+    reasons: list[str]
+    notes: list[str]
+
+    def text(self) -> str:
+        """The comparison for a terminal."""
+        lines = [f"{self.names[0]} against {self.names[1]}"]
+        lines += [" · ".join(row) for row in self.studies.texts()]
+        lines += [f"no difference is stated: {reason}" for reason in self.reasons]
+        for _, row in self.contrasts.frame.iterrows():
+            lines.append(
+                f"{'clean' if row['endpoint'] == CLEAN else 'mean noise'}: {row['label']} against {row['baseline']} "
+                f"{row['difference'] * 100:+.1f} points ({row['joint_low'] * 100:+.1f} to "
+                f"{row['joint_high'] * 100:+.1f}): {row['verdict']}"
+            )
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def compare_studies(first: Snapshot, second: Snapshot) -> Comparison:
+    """Put two studies side by side.
+
+    Differences are drawn between what each study chose, and between the same configuration in both, over the cells
+    that both measured with the same strengths, paired by image. They were not stated beforehand, and are said to be so.
+    """
+    names = (first.name, second.name) if first.name != second.name else (f"{first.name} (1)", f"{second.name} (2)")
+    found = (headline(first), headline(second))
+    reasons = _reasons(first, second, *found)
+    cells, notes = _shared(*found)
+    if not reasons and not any(name != CLEAN for name, _ in cells):
+        reasons = ["they have no noisy cell in common"]
+    parts = [_restricted(one, cells) for one in found]
+    contrasts, joined = [], None
+    if not reasons:
+        joined = _joined(names, parts)
+        contrasts = _contrasts(names, (first, second), parts)
+        notes.append("These differences were not stated beforehand: they are findings to confirm, no tests of a plan.")
+        notes.append(f"Differences are over the {len(cells)} cells that both studies measured with the same strengths.")
+    error = min(family_error(one, snapshot.study) for one, snapshot in zip(found, (first, second), strict=True))
+    rows = [row for endpoint in ("noise", CLEAN) for row in family(endpoint, contrasts, error)]
+    table = Table("contrasts", pd.DataFrame(rows), contrast_columns(), ["Paired by image and noise."] if rows else [])
+    return Comparison(names, found, joined, _study_table(names, (first, second), found), table, reasons, notes)
+
+
+# ------------------------------------------------------------------------------------------------- what may be compared
+def _reasons(first: Snapshot, second: Snapshot, own: Headline, other: Headline) -> list[str]:
+    """Why no difference may be stated; the first reason that ends the matter, or all that do."""
+    marks = [str(snapshot.study.get("fingerprint") or "") for snapshot in (first, second)]
+    if not all(marks) or marks[0] != marks[1]:
+        shown = " and ".join(mark[:12] or "none" for mark in marks)
+        return [f"they read different data (fingerprints {shown}), so their figures are of different images"]
+    reasons = []
+    splits = [one.split for one in (own, other)]
+    if splits != ["test", "test"]:
+        reasons.append(f"their figures are of {' and '.join(splits)} images, and validation figures were chosen by")
+    settings = [_noise_settings(snapshot) for snapshot in (first, second)]
+    if settings[0] != settings[1]:
+        reasons.append(f"their noise is of different versions or seeds ({_told(settings[0])}; {_told(settings[1])})")
+    if reasons:
+        return reasons
+    if not all(arm.scores for one in (own, other) for arm in one.arms) or not (own.arms and other.arms):
+        return ["predictions of some trials are missing, so nothing can be paired"]
+    ids = [_images(snapshot, one) for snapshot, one in ((first, own), (second, other))]
+    if not np.array_equal(ids[0], ids[1]):
+        return [f"they tested different images ({len(ids[0])} and {len(ids[1])})"]
+    return []
+
+
+def _noise_settings(snapshot: Snapshot) -> dict[str, Any]:
+    noise = (snapshot.study.get("config") or {}).get("noise") or {}
+    numerics = sorted({str(record.info.get("numerics")) for record in snapshot.trials})
+    return {name: noise.get(name) for name in _NOISE_SETTINGS} | {"numerics": ", ".join(numerics)}
+
+
+def _told(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def _images(snapshot: Snapshot, found: Headline) -> np.ndarray:
+    """Ids and labels of the study's own test images, by id."""
+    trial = found.arms[0].trials[0]
+    real = {name for name, _ in found.arms[0].real()}
+    _, rows = next(iter_predictions(snapshot, trials=[trial]))
+    own = rows[~rows["corruption"].isin(real)].drop_duplicates("image_id").sort_values("image_id")
+    return own[["image_id", "label"]].to_numpy()
+
+
+def _shared(own: Headline, other: Headline) -> tuple[set[Cell], list[str]]:
+    """Cells that every configuration of both measured with the same table of strengths, and what was left out."""
+    tables = [_tables(arm) for one in (own, other) for arm in one.arms]
+    if not tables:
+        return set(), []
+    common = set.intersection(*(set(table) for table in tables))
+    same = {cell for cell in common if len({table[cell] for table in tables}) == 1}
+    differ = sorted({name for name, _ in common - same})
+    return same, [f"{name} has other strengths in each study and is left out" for name in differ]
+
+
+def _tables(arm: Arm) -> dict[Cell, str]:
+    rows = arm.rows[arm.rows["group"] != "real"]
+    return {(str(row.corruption), int(row.severity)): str(row.table) for row in rows.itertuples()}
+
+
+def _restricted(found: Headline, cells: set[Cell]) -> list[Arm]:
+    arms = []
+    for arm in found.arms:
+        mine = [cell in cells for cell in zip(arm.rows["corruption"], arm.rows["severity"], strict=True)]
+        scores = {cell: scores_SI for cell, scores_SI in arm.scores.items() if cell in cells}
+        arms.append(Arm(arm.config_id, arm.label, arm.rows[mine], scores, arm.trials))
+    return arms
+
+
+# --------------------------------------------------------------------------------------------------------- what is said
+def _joined(names: tuple[str, str], parts: list[list[Arm]]) -> Headline:
+    arms = [Arm(f"{place}-{arm.config_id}", f"{name}: {arm.label}", arm.rows, arm.scores, arm.trials)
+            for place, (name, own) in enumerate(zip(names, parts, strict=True)) for arm in own]  # fmt: skip
+    return Headline("test", arms, None, ("acc/noise", "maximise"), [])
+
+
+def _contrasts(names: tuple[str, str], snapshots: tuple[Snapshot, Snapshot], parts: list[list[Arm]]) -> list[Contrast]:
+    """What the second study chose minus what the first chose, then each configuration that both have."""
+    chosen = [facts.chosen_arm(snapshot, headline(snapshot)) for snapshot in snapshots]
+    first, second = ({arm.config_id: arm for arm in part} for part in parts)
+    pairs = [(chosen[1].config_id, chosen[0].config_id)] if chosen[0] is not None and chosen[1] is not None else []
+    pairs += [(name, name) for name in second if name in first and (name, name) not in pairs]
+    return [Contrast(second[new], f"{names[1]}: {second[new].label}", first[old], f"{names[0]}: {first[old].label}")
+            for new, old in pairs]  # fmt: skip
+
+
+def _study_table(
+    names: tuple[str, str], snapshots: tuple[Snapshot, Snapshot], found: tuple[Headline, Headline]
+) -> Table:
+    rows: list[dict[str, Any]] = []
+    for name, snapshot, own in zip(names, snapshots, found, strict=True):
+        chosen = facts.chosen_arm(snapshot, own)
+        for arm in own.arms:
+            trials = arm.rows.drop_duplicates("trial")
+            row: dict[str, Any] = {"study": name, "config_id": arm.config_id, "label": arm.label, "split": own.split,
+                                   "chosen": chosen is not None and chosen.config_id == arm.config_id,
+                                   "n_seeds": len(trials), "cells": len(arm.noisy())}  # fmt: skip
+            row |= bounds(CLEAN, arm.mean(arm.of(CLEAN))) | bounds(NOISE, arm.mean(arm.noisy()))
+            rows.append(row | {"cost_passes": float(trials["cost_passes"].mean())})
+    columns = [
+        Column("study", lambda row: row["study"], is_number=False),
+        Column("configuration", lambda row: f"{row['label']}{' (chosen)' if row['chosen'] else ''}", is_number=False),
+        Column("images of", lambda row: row["split"], is_number=False),
+        Column("seeds", lambda row: str(row["n_seeds"])),
+        Column("clean", interval_text(CLEAN)),
+        Column("mean noise", interval_text(NOISE)),
+        Column("noisy cells", lambda row: str(row["cells"])),
+        Column("passes", lambda row: count_text(row["cost_passes"])),
+    ]
+    note = "Accuracy in per cent [95 % interval], each study's mean over its own noise."
+    return Table("studies", pd.DataFrame(rows), columns, [note] if rows else [])

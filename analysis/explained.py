@@ -1,0 +1,101 @@
+"""What explains a study's figures: what mattered in each search, and where the chosen configuration fails."""
+# pandas ships no stubs:
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis import facts
+from analysis.calibration import calibration_table
+from analysis.effects import effect_table
+from analysis.flips import confusion_table, flip_table
+from analysis.importance import IMPORTANCE_LEGEND, LEAST_TRIALS, importance_table
+from analysis.interactions import interaction_table
+from analysis.load import Snapshot, iter_predictions, read_examples
+from analysis.scores import CLEAN, Headline
+from analysis.searchcharts import importance_chart
+from analysis.searches import objectives_of
+from analysis.tables import Table
+from analysis.trialframe import RHO, STAGES, trial_frame
+from analysis.vegalite import Chart
+
+MOST_CLASSES = 20
+MOST_CONFUSIONS = 3
+
+
+class Explanation(NamedTuple):
+    """A table with its heading; `place` is the section of the page that it belongs to."""
+
+    title: str
+    place: str
+    table: Table
+
+
+def explanations(snapshot: Snapshot, found: Headline) -> list[Explanation]:
+    """The tables that there are rows for: of each search, then of the chosen configuration's test images."""
+    made = [one for phase in _searches(snapshot) for one in _of_search(snapshot, phase)]
+    made += _of_chosen(snapshot, found)
+    return [one for one in made if len(one.table.frame)]
+
+
+def importance_charts(explained: Sequence[Explanation]) -> list[Chart]:
+    """The importance of each search's keys as bars."""
+    charts = [
+        importance_chart(one.table.frame, phase=one.table.name.removeprefix("importance-"), caption=IMPORTANCE_LEGEND)
+        for one in explained if one.table.name.startswith("importance-")
+    ]  # fmt: skip
+    return [chart for chart in charts if chart is not None]
+
+
+def _searches(snapshot: Snapshot) -> list[str]:
+    return list(dict.fromkeys(str(r.info["phase"]) for r in snapshot.trials if r.info["role"] == "search"))
+
+
+def _of_search(snapshot: Snapshot, phase: str) -> list[Explanation]:
+    """Importance, effects and the interaction of a search with trials enough to tell."""
+    metric = next(iter(objectives_of(snapshot.study, phase)))
+    trials = trial_frame(snapshot, phase=phase)
+    if metric not in trials or len(trials[metric].dropna()) < LEAST_TRIALS:
+        return []
+    made = [Explanation(f"Phase {phase}: importance of each key", "search", importance_table(snapshot, phase)),
+            Explanation(f"Phase {phase}: the objective by setting", "search",
+                        _named(effect_table(trials, metric), f"effects-{phase}"))]  # fmt: skip
+    if all(trials[name].nunique() > 1 for name in (STAGES, RHO)):
+        table = _named(interaction_table(trials, metric), f"interaction-{phase}")
+        made.append(Explanation(f"Phase {phase}: stages and rho together", "search", table))
+    return made
+
+
+def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
+    """Calibration, flips and confusions of what was chosen, its seeds together, on its own test images."""
+    chosen = facts.chosen_arm(snapshot, found)
+    if chosen is None or found.split != "test":
+        return []
+    real = {name for name, _ in chosen.real()}
+    trials = sorted(str(trial) for trial in chosen.rows["trial"].unique())
+    parts = [rows[~rows["corruption"].isin(list(real))] for _, rows in iter_predictions(snapshot, trials=trials)]
+    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if rows.empty or CLEAN not in set(rows["corruption"]):
+        return []
+    kinds = {name: group for name, group in found.groups().items() if name not in real and name != CLEAN}
+    classes = _classes(snapshot, trials[0])
+    flips = flip_table(rows, classes=classes)
+    flips = Table(flips.name, flips.frame.head(MOST_CLASSES), flips.columns, flips.notes)
+    confusions = confusion_table(rows, kinds, classes=classes, top=MOST_CONFUSIONS)
+    return [Explanation(f"Is {chosen.label} as sure as it is right?", "fails", calibration_table(rows, kinds)),
+            Explanation(f"Classes that flip most under noise, of {chosen.label}", "fails", flips),
+            Explanation(f"What {chosen.label} takes for what", "fails", confusions)]  # fmt: skip
+
+
+def _classes(snapshot: Snapshot, trial: str) -> list[str] | None:
+    examples = read_examples(snapshot, trial)
+    return None if examples is None else [str(name) for name in np.asarray(examples["class_names"])]
+
+
+def _named(table: Table, name: str) -> Table:
+    return Table(name, table.frame, table.columns, table.notes)

@@ -1,0 +1,51 @@
+"""Tables as files: numbers as CSV and parquet, what people read as Markdown and LaTeX."""
+# pandas ships no stubs:
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.tables import Table
+
+ENDINGS = {"csv": "csv", "parquet": "parquet", "md": "md", "latex": "tex"}
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "–": "--",
+    "●": r"$\bullet$", "◐": r"$\circ$", "×": r"$\times$", "−": "$-$",
+}  # fmt: skip
+
+
+def table_files(table: Table, formats: Sequence[str]) -> dict[str, bytes]:
+    """File name -> content, in those of the formats that are tables."""
+    files = table.files() | {f"{table.name}.tex": latex(table).encode()}
+    wanted = {ENDINGS[name] for name in formats if name in ENDINGS}
+    return {name: content for name, content in files.items() if name.rpartition(".")[2] in wanted}
+
+
+def latex(table: Table) -> str:
+    """The columns people read, as a `tabular` with the rules of the LaTeX package booktabs, and its notes below.
+
+    An interval stands as `61.2 [58.0, 64.1]` in the cell. The table needs `\\usepackage{booktabs}` and nothing else.
+    """
+    frame = pd.DataFrame([[latex_text(cell) for cell in row] for row in table.texts()],
+                         columns=[latex_text(column.title) for column in table.columns])  # fmt: skip
+    if frame.columns.has_duplicates:
+        raise ValueError(f"columns of a table must have different titles, but {table.name} has {list(frame.columns)}")
+    form = "".join("r" if column.is_number else "l" for column in table.columns)
+    text = frame.style.hide(axis="index").to_latex(hrules=True, column_format=form)
+    return "".join([text, *(f"% {' '.join(note.split())}\n" for note in table.notes)])
+
+
+def latex_text(text: str) -> str:
+    """Text that LaTeX sets as it stands: its own signs are escaped, lines joined."""
+    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+
+
+def rows_of(table: Table) -> list[dict[str, Any]]:
+    """The frame's rows as JSON can hold them: missing and infinite values are null."""
+    return json.loads(table.frame.to_json(orient="records"))

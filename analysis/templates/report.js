@@ -1,0 +1,215 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const kept = (name, value) => {
+    try {
+      if (value !== undefined) sessionStorage.setItem(name, value);
+      return sessionStorage.getItem(name);
+    } catch { return null; }
+  };
+  const text = (tag, words, attributes = {}) => {
+    const made = document.createElement(tag);
+    made.textContent = words;
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    return made;
+  };
+
+  // ------------------------------------------------------------------------------------------------ sortable tables
+  const units = { k: 1e3, M: 1e6, G: 1e9 };
+  const shown = cell => (cell?.firstChild?.nodeType === 1 && cell.firstChild.classList?.contains("sign")
+    ? cell.childNodes[1] : cell?.firstChild)?.textContent.trim() ?? "";
+  const number = words => {
+    const found = /^[<>]?\s*([+−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)\s*([kMG%×]?)$/.exec(words.split(" [")[0]);
+    return found ? parseFloat(found[1].replaceAll(",", "").replace("−", "-")) * (units[found[2]] ?? 1) : NaN;
+  };
+  const isEmpty = words => words === "" || words === "–";
+  const ordered = (rows, column) => {
+    const words = rows.map(row => shown(row.cells[column]));
+    const numbers = words.map(number);
+    const isNumeric = words.every((word, at) => isEmpty(word) || !Number.isNaN(numbers[at]));
+    const places = rows.map((_, at) => at);
+    return (sign) => places.slice().sort((a, b) =>
+      isEmpty(words[a]) - isEmpty(words[b]) ||
+      sign * (isNumeric ? (numbers[a] - numbers[b]) || 0 : words[a].localeCompare(words[b], "en", { numeric: true })) ||
+      a - b).map(at => rows[at]);
+  };
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const body = table.tBodies[0], start = [...body.rows];
+    if (start.length < 2) continue;
+    [...table.tHead.rows[0].cells].forEach((head, column) => {
+      const button = text("button", head.textContent, { type: "button" });
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const next = { none: "ascending", ascending: "descending" }[head.getAttribute("aria-sort") ?? "none"] ?? "none";
+        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        if (next !== "none") head.setAttribute("aria-sort", next);
+        const sort = ordered(start, column);
+        body.replaceChildren(...(next === "none" ? start : sort(next === "ascending" ? 1 : -1)));
+      });
+    });
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- theme
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const theme = () => root.dataset.theme || (dark.matches ? "dark" : "light");
+  const chooser = document.getElementById("theme");
+  const setTheme = value => {
+    if (value === "light" || value === "dark") root.dataset.theme = value;
+    else delete root.dataset.theme;
+  };
+  setTheme(kept("murk-theme"));
+  chooser.value = root.dataset.theme || "";
+  for (const hidden of document.querySelectorAll(".controls")) hidden.hidden = false;
+
+  // -------------------------------------------------------------------------------------------------------- filters
+  const page = JSON.parse(document.getElementById("murk-data").textContent);
+  const state = { method: "", phase: "", over: "all" };
+  const keeps = (row, over) => {
+    if (state.method && row.method && row.method !== state.method) return false;
+    if (state.phase && row.phase && row.phase !== state.phase) return false;
+    if (over !== undefined && row.over !== undefined) return row.over === over;
+    if (state.over === "all" || row.group === undefined || row.group === null) return true;
+    const [kind, ...name] = state.over.split(":");
+    return row.group === "clean" || row[kind] === name.join(":");
+  };
+  const filterTables = () => {
+    for (const row of document.querySelectorAll("tr[data-method], tr[data-phase], tr[data-group], tr[data-over]")) {
+      const scope = row.dataset.over;
+      row.hidden = !keeps(row.dataset) || (scope !== undefined && state.over !== "all" && scope !== state.over);
+    }
+  };
+
+  // --------------------------------------------------------------------------------------------------------- charts
+  const unpacked = columns => {
+    const names = Object.keys(columns), all = {};
+    for (const name of names) {
+      const column = columns[name];
+      all[name] = Array.isArray(column) ? column : column.codes.map(code => (code < 0 ? null : column.values[code]));
+    }
+    return names.length ? all[names[0]].map((_, at) => Object.fromEntries(names.map(name => [name, all[name][at]]))) : [];
+  };
+  const painted = (part, palette) => {
+    if (Array.isArray(part)) return part.map(item => painted(item, palette));
+    if (part && typeof part === "object") {
+      return Object.fromEntries(Object.entries(part).map(([name, item]) =>
+        [name, name === "domain" || name === "sort" ? item : painted(item, palette)]));
+    }
+    return typeof part === "string" && part.startsWith(page.colour) ? palette[part.slice(page.colour.length)] : part;
+  };
+  const noNetwork = { load: () => Promise.reject(new Error("no network")), sanitize: () => Promise.reject(new Error("no links")) };
+
+  const tableOf = (chart, rows) => {
+    const titles = Object.entries(chart.columns), table = document.createElement("table");
+    const head = table.createTHead().insertRow(), body = table.createTBody();
+    for (const [, title] of titles) head.append(text("th", title, { scope: "col" }));
+    for (const row of rows.slice(0, 500)) {
+      const line = body.insertRow();
+      for (const [name] of titles) line.append(text("td", row[name] ?? "–"));
+    }
+    if (rows.length > 500) table.append(text("caption", `The first 500 of ${rows.length} rows; filter to see others.`));
+    return table;
+  };
+
+  const legendColumns = (spec, width) => {  // as many as fit, so that no name runs out of the figure
+    const names = spec.layer.map(layer => layer.encoding?.color?.scale?.domain).find(Array.isArray) ?? [];
+    if (!names.length || typeof names[0] !== "string") return {};
+    const room = 7 * Math.max(...names.map(name => Math.min(name.length, 48))) + 46;
+    return { columns: Math.max(1, Math.min(names.length, Math.floor((width - 40) / room))), labelLimit: Math.min(340, width - 50) };
+  };
+
+  const draw = async chart => {
+    const figure = document.getElementById(`figure-${chart.name}`);
+    const live = figure.querySelector(".live"), empty = figure.querySelector(".empty");
+    const choice = figure.querySelector(".choose select")?.value ?? Object.keys(chart.specs)[0];
+    const rows = chart.rows.filter(row => keeps(row, state.over) && (!chart.choice || row[chart.choice] === choice));
+    const details = figure.querySelector("details.data");
+    const fill = () => details.querySelector(".scroll").replaceChildren(
+      tableOf(chart, rows.filter(row => row.kind !== "tick")));
+    details.ontoggle = () => { if (details.open) fill(); };
+    if (details.open) fill();
+    empty.hidden = rows.length > 0;
+    live.hidden = rows.length === 0;
+    figure.classList.add("is-live");
+    details.hidden = false;
+    if (!rows.length) return;
+    const palette = page.palettes[theme()];
+    const spec = {
+      ...painted(chart.specs[choice], palette), description: chart.alt, data: { name: "rows", values: rows },
+      width: Math.max(figure.clientWidth, chart.least_width), autosize: { type: "fit-x", contains: "padding" },
+    };
+    const config = page.configs[theme()];
+    chart.view?.finalize();
+    const { view } = await vegaEmbed(live, spec, {
+      mode: "vega-lite", logLevel: 1, renderer: "svg", actions: false, defaultStyle: false, ast: true, loader: noNetwork,
+      config: { ...config, legend: { ...config.legend, ...legendColumns(spec, figure.clientWidth) } },
+      tooltip: { theme: "murk", disableDefaultStyle: false },
+    });
+    chart.view = view;
+  };
+  const drawAll = async () => {
+    for (const chart of page.charts) {
+      try {
+        await draw(chart);
+      } catch (error) {  // its still picture stays
+        console.error(`chart ${chart.name}: ${error}`);
+        const figure = document.getElementById(`figure-${chart.name}`);
+        figure.classList.remove("is-live");
+        figure.querySelector(".live").hidden = true;
+      }
+    }
+    root.dataset.drawn = String(Number(root.dataset.drawn ?? 0) + 1);
+  };
+  let queue = Promise.resolve();
+  const redraw = () => { queue = queue.then(drawAll); return queue; };
+
+  for (const chart of page.charts) {
+    chart.rows = unpacked(chart.rows);
+    const figure = document.getElementById(`figure-${chart.name}`);
+    const choose = figure.querySelector(".choose");
+    if (choose) {
+      choose.hidden = false;
+      choose.querySelector("select").addEventListener("change", () => { queue = queue.then(() => draw(chart)); });
+    }
+  }
+  const filters = document.getElementById("filters");
+  if (filters) {
+    filters.hidden = false;
+    const said = filters.querySelector("output");
+    const apply = () => {
+      for (const select of filters.querySelectorAll("select")) state[select.name] = select.value;
+      filterTables();
+      const on = [...filters.querySelectorAll("select")].filter(select => select.selectedIndex > 0);
+      said.textContent = on.length ? `Shown: ${on.map(select => select.selectedOptions[0].textContent).join(", ")}` : "";
+      redraw();
+    };
+    filters.addEventListener("change", apply);
+    filters.addEventListener("reset", () => setTimeout(apply));
+    filters.addEventListener("submit", event => event.preventDefault());
+  }
+  chooser.addEventListener("change", () => {
+    setTheme(chooser.value);
+    kept("murk-theme", chooser.value);
+    redraw();
+  });
+  dark.addEventListener("change", redraw);
+  let width = innerWidth, waiting;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; redraw(); } }, 200);
+  });
+  redraw();
+
+  // ------------------------------------------------------------------------------------------- printing and watching
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open]):not(.data)")];
+    for (const details of opened) details.open = true;
+  });
+  addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
+  const watch = document.getElementById("refresh");
+  if (watch) {
+    watch.checked = kept("murk-refresh") !== "off";
+    watch.addEventListener("change", () => kept("murk-refresh", watch.checked ? "on" : "off"));
+    setInterval(() => { if (watch.checked) location.reload(); }, 1000 * Number(watch.dataset.seconds));
+  }
+})();

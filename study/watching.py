@@ -1,0 +1,56 @@
+"""A report that is written again and again while its study runs, and a last time when it has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from analysis.load import Snapshot, read_study
+from analysis.report import ReportPaths
+
+EVERY_S = 30
+LEAST_S = 5
+
+
+def has_ended(snapshot: Snapshot) -> bool:
+    """Whether every phase of the study has finished, by its record."""
+    config = snapshot.study.get("config") or {}
+    wanted = [phase.get("name") for phase in config.get("phases") or []]
+    status = {phase["name"]: phase.get("status") for phase in snapshot.study.get("phases") or []}
+    return bool(status) and all(status.get(name) == "finished" for name in wanted or status)
+
+
+def state_of(snapshot: Snapshot) -> tuple[Any, ...]:
+    """What changes whenever a trial or the study goes on."""
+    trials = tuple((record.key, len(record.events), record.cells is not None) for record in snapshot.trials)
+    return trials, str(snapshot.study.get("phases")), str(snapshot.study.get("test_reads"))
+
+
+def watch(
+    write: Callable[[int], ReportPaths], place: str, *, tracking_uri: str | None, every_s: int,
+    say: Callable[[str], None], wait: Callable[[float], None] = time.sleep,
+) -> ReportPaths:  # fmt: skip
+    """Write a report whenever something was added, until its study has ended.
+
+    Args:
+        write: writes it; gets the seconds after which an open page loads itself again, 0 at the end.
+        place: the study's folder or URL, or its name where it is read from MLflow.
+        every_s: seconds between two looks.
+        say: tells the person what was done.
+
+    Raises:
+        ValueError: the time between two looks is too short.
+    """
+    if every_s < LEAST_S:
+        raise ValueError(f"--every must be at least {LEAST_S} seconds, but got {every_s}")
+    last: tuple[Any, ...] | None = None
+    while True:
+        snapshot = read_study(place, tracking_uri=tracking_uri)
+        if has_ended(snapshot):
+            return write(0)
+        if (state := state_of(snapshot)) != last:
+            paths, last = write(every_s), state
+            done = sum(record.status == "finished" for record in snapshot.trials)
+            say(f"{time.strftime('%H:%M:%S')}  {done} of {len(snapshot.trials)} trials finished; wrote {paths.html}")
+        wait(every_s)

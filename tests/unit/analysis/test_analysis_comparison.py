@@ -1,0 +1,91 @@
+"""Two studies side by side: a difference only on the same images under the same noise, and never a planned one."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.comparison import compare_studies
+from analysis.comparisonpage import write_comparison
+from analysis.load import read_study
+from analysis.stats import crossed_difference
+
+
+@pytest.fixture
+def two(tmp_path, write_ledger):
+    return [write_ledger(tmp_path / name, name=name, num_images=40) for name in ("one", "two")]
+
+
+def _compared(folders):
+    return compare_studies(*(read_study(folder) for folder in folders))
+
+
+def _change(folder: Path, **fields) -> None:
+    record = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps(record | fields))
+
+
+def test_the_same_images_are_paired(two):
+    made = _compared(two)
+    assert made.reasons == []
+    frame = made.contrasts.frame
+    assert set(frame["endpoint"]) == {"clean", "noise_mean"}
+    first, second = (found.arms[1] for found in made.found)
+    row = frame[(frame["endpoint"] == "noise_mean") & (frame["config_id"] == second.config_id)].iloc[0]
+    by_hand = crossed_difference(second.mean_scores(second.noisy()), first.mean_scores(first.noisy()))
+    assert row["difference"] == pytest.approx(by_hand.estimate)
+    assert row["label"].startswith("two: ")
+    assert row["baseline"].startswith("one: ")
+    assert any("not stated beforehand" in note for note in made.notes)
+    assert made.joined is not None
+    assert len(made.joined.arms) == 6
+
+
+def test_other_data_give_no_difference_and_the_page_says_why(two, tmp_path):
+    _change(two[1], fingerprint="abcd" * 16)
+    made = _compared(two)
+    assert made.contrasts.frame.empty
+    assert made.joined is None
+    assert made.reasons == [
+        "they read different data (fingerprints 5f0c5f0c5f0c and abcdabcdabcd), "
+        "so their figures are of different images"
+    ]
+    paths = write_comparison(*two, out=tmp_path / "out", formats=("html", "csv"))
+    html = Path(paths.html or "").read_text()
+    assert "No difference is stated between these studies: they read different data" in html
+    assert "better" not in html.split("<main>")[1].split("</main>")[0]
+    assert [Path(path).name for path in paths.tables] == ["studies.csv"]
+
+
+def test_other_noise_seeds_or_numerics_give_no_difference(two):
+    path = next(two[1].glob("trials/00000000000c0000/trial.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"numerics": 2}))
+    made = _compared(two)
+    assert made.contrasts.frame.empty
+    assert "noise is of different versions or seeds" in made.reasons[0]
+
+
+def test_strengths_that_differ_leave_their_cells_out(two):
+    for path in two[1].glob("trials/*/cells.parquet"):
+        cells = pd.read_parquet(path)
+        cells.loc[cells["corruption"] == "contrast", "table"] = "small"
+        cells.to_parquet(path, index=False)
+    made = _compared(two)
+    assert "contrast has other strengths in each study and is left out" in made.notes
+    assert made.joined is not None
+    assert "contrast" not in made.joined.corruptions
+    assert not made.contrasts.frame.empty
+
+
+def test_other_test_images_are_not_paired(two):
+    for path in two[1].glob("trials/*/predictions.parquet"):
+        pd.read_parquet(path).assign(image_id=lambda frame: frame["image_id"] + 1).to_parquet(path, index=False)
+    assert _compared(two).reasons == ["they tested different images (40 and 40)"]
+
+
+def test_validation_figures_give_no_difference(two, tmp_path, write_ledger):
+    young = write_ledger(tmp_path / "young", name="young", confirm=False)
+    made = _compared([two[0], young])
+    assert made.contrasts.frame.empty
+    assert "validation figures were chosen by" in made.reasons[0]

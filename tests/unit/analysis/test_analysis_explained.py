@@ -1,0 +1,82 @@
+"""Explanations in the report: of searches with trials enough, and of the chosen configuration's test images."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analysis.explained import explanations, importance_charts
+from analysis.load import read_study
+from analysis.report import write_report
+from analysis.scores import headline
+
+
+def _grown(folder: Path, count: int) -> Path:
+    """Copies of a search's finished trial with other learning rates, of which the larger ones are better."""
+    study = json.loads((folder / "study.json").read_text())
+    source = folder / "trials" / "0000000000000001"
+    study["config"]["search"]["space"] = {
+        "optim.lr": {"log_uniform": [0.001, 1.0]},
+        "method.name": {"choice": ["plain", "pmal"]},
+    }
+    for number in range(count):
+        key = f"{0xD0000 + number:016x}"
+        shutil.copytree(source, folder / "trials" / key)
+        info = json.loads((source / "trial.json").read_text())
+        info |= {
+            "key": key,
+            "number": 100 + number,
+            "params": {"method.name": "plain", "optim.lr": 0.002 * 1.3**number},
+        }
+        (folder / "trials" / key / "trial.json").write_text(json.dumps(info))
+        lines = [json.loads(line) for line in (source / "events.jsonl").read_text().splitlines()]
+        lines[-1]["metrics"]["acc/noise"] = 0.3 + 0.02 * number
+        (folder / "trials" / key / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        study["phases"][0]["trials"].append(key)
+    (folder / "study.json").write_text(json.dumps(study))
+    return folder
+
+
+def test_a_short_search_explains_nothing_but_the_chosen_one_has_its_failures(study_folder):
+    snapshot = read_study(study_folder)
+    found = headline(snapshot)
+    made = explanations(snapshot, found)
+    assert [one.table.name for one in made] == ["calibration", "flips", "confusions"]
+    assert {one.place for one in made} == {"fails"}
+    chosen = found.arms[1]
+    assert all(chosen.label in one.title for one in made)
+    assert set(made[2].table.frame["kind"]) == {"clean", "blur", "digital", "noise", "resolution"}
+    assert made[2].table.texts()[0][1] in {"bus", "estate", "hatchback", "lorry", "pickup", "saloon", "tractor", "van"}
+
+
+def test_a_long_search_has_importance_as_table_and_chart(tmp_path, write_ledger, monkeypatch):
+    folder = _grown(write_ledger(tmp_path, confirm=False), 20)
+    snapshot = read_study(folder)
+    made = explanations(snapshot, headline(snapshot))
+    assert [one.table.name for one in made][:1] == ["importance-search"]
+    assert {one.place for one in made} == {"search"}
+    chart = importance_charts(made)[0]
+    assert chart.rows["parameter"].iloc[0] == "optim.lr"
+    monkeypatch.setattr("analysis.report.draw", lambda *_: [])
+    paths = write_report(folder, formats=("html", "md"))
+    html = Path(paths.html or "").read_text()
+    assert 'id="figure-importance-search"' in html
+    assert "Phase search: importance of each key" in html
+    assert (folder / "tables" / "importance-search.md").exists()
+
+
+def test_validation_figures_have_no_failures_of_test_images(tmp_path, write_ledger):
+    snapshot = read_study(write_ledger(tmp_path, confirm=False))
+    assert explanations(snapshot, headline(snapshot)) == []
+
+
+@pytest.mark.parametrize("files", ["predictions.parquet", "examples.npz"])
+def test_what_was_not_kept_is_left_out(tmp_path, write_ledger, files):
+    folder = write_ledger(tmp_path, num_images=20)
+    for path in folder.glob(f"trials/*/{files}"):
+        path.unlink()
+    snapshot = read_study(folder)
+    made = explanations(snapshot, headline(snapshot))
+    assert len(made) == (0 if files == "predictions.parquet" else 3)
+    assert all(text[0].isdigit() for one in made[1:2] for text in one.table.texts())

@@ -1,0 +1,215 @@
+"""`murk report` and `murk compare`: two studies, formats, watching, colour, JSON, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from analysis.load import read_study
+from analysis.report import ReportPaths
+from study.cli import BAD_INPUT, app
+from study.comparing import compare_runs
+from study.terminal import painted, wants_colour
+from study.watching import has_ended, watch
+from tests.unit.analysis.conftest import write_study
+
+FIRST, THIRD, SEARCHED = "00000000000c0000", "00000000000c0002", "0000000000000001"
+
+
+def _murk(*args: str) -> Result:
+    return CliRunner().invoke(app, list(args))
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("analysis.report.draw", lambda *_: [])
+    monkeypatch.setattr("analysis.report.draw_charts", lambda *_: [])
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    """Where two studies lie."""
+    for name in ("one", "two"):
+        write_study(tmp_path / "results", name=name, num_images=30)
+    return tmp_path / "results"
+
+
+# --------------------------------------------------------------------------------------------------------------- report
+def test_formats_and_json(studies: Path) -> None:
+    made = _murk("report", "one", "--format", "latex", "--format", "csv", "--out", "there", "--json")
+    assert made.exit_code == 0, made.output
+    facts = json.loads(made.stdout)
+    assert facts["study"] == "one"
+    assert facts["reading"][0].startswith("pmal S=3 rho=0.1 got ")
+    assert [row["chosen"] for row in facts["decision"]] == [False, True, False]
+    assert sorted({Path(file).suffix for file in facts["files"]}) == [".csv", ".tex"]
+    assert not (Path("there") / "report.html").exists()
+
+
+def test_two_studies_are_compared(studies: Path) -> None:
+    made = _murk("report", "one", "two", "--format", "md")
+    assert made.exit_code == 0, made.output
+    assert "mean noise: two: pmal S=3 rho=0.1 against one: pmal S=3 rho=0.1" in made.stdout
+    assert "note: These differences were not stated beforehand" in made.stdout
+    assert sorted(path.name for path in Path("one-against-two/tables").iterdir()) == ["contrasts.md", "studies.md"]
+    assert "\x1b" not in made.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("one", "--format", "docx"), "must be of html, md, csv, parquet, latex, but got docx"),
+        (("one", "two", "three"), "is of one study, or compares two, but got 3"),
+        (("one", "two", "--watch"), "--watch is for the report of one study"),
+        (("one", "--watch", "--every", "0"), "--every must be at least 5 seconds, but got 0"),
+        (("one", "nobody"), "nobody"),
+    ],
+)
+def test_what_a_report_cannot_be_is_refused(studies: Path, args: tuple[str, ...], words: str) -> None:
+    made = _murk("report", *args)
+    assert made.exit_code == BAD_INPUT, made.output
+    assert words in made.stderr
+    assert len(made.stderr.strip().splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- watching
+def _set_status(folder: Path, status: str) -> None:
+    record = json.loads((folder / "study.json").read_text())
+    record["config"]["phases"] = [{"name": "search"}, {"name": "confirm"}]
+    record["phases"][1]["status"] = status
+    (folder / "study.json").write_text(json.dumps(record))
+
+
+def test_it_is_written_when_something_is_new_and_a_last_time_at_the_end(studies: Path) -> None:
+    folder = studies / "one"
+    _set_status(folder, "running")
+    written: list[int] = []
+    said: list[str] = []
+    waits = iter(("nothing", "event", "end"))
+
+    def write(seconds: int) -> ReportPaths:
+        written.append(seconds)
+        return ReportPaths("report.html", [], [], "")
+
+    def wait(seconds: float) -> None:
+        assert seconds == 9
+        match next(waits):
+            case "event":
+                with (folder / "trials" / FIRST / "events.jsonl").open("a") as file:
+                    file.write('{"event": "resume", "time": 1.0}\n')
+            case "end":
+                _set_status(folder, "finished")
+
+    watch(write, str(folder), tracking_uri=None, every_s=9, say=said.append, wait=wait)
+    assert written == [9, 9, 0]
+    assert len(said) == 2
+    assert "14 of 17 trials finished" in said[0]
+    assert "13 of 17 trials finished" in said[1]
+
+
+def test_a_study_whose_phases_wait_has_not_ended(studies: Path) -> None:
+    assert has_ended(read_study(studies / "one"))
+    _set_status(studies / "one", "running")
+    assert not has_ended(read_study(studies / "one"))
+    record = json.loads((studies / "two" / "study.json").read_text())
+    record["config"]["phases"] = [{"name": "search"}, {"name": "confirm"}, {"name": "later"}]
+    (studies / "two" / "study.json").write_text(json.dumps(record))
+    assert not has_ended(read_study(studies / "two"))
+
+
+def test_a_watched_study_that_has_ended_is_written_once_without_reloading(studies: Path) -> None:
+    made = _murk("report", "one", "--watch", "--format", "html")
+    assert made.exit_code == 0, made.output
+    assert 'id="refresh"' not in (studies / "one" / "report.html").read_text()
+
+
+# -------------------------------------------------------------------------------------------------------------- compare
+def test_two_runs_are_tested_pair_by_pair(studies: Path) -> None:
+    made = _murk("compare", f"one/{FIRST}", f"one/{THIRD}", "--json")
+    assert made.exit_code == 0, made.output
+    facts = json.loads(made.stdout)
+    assert (facts["first"]["trial"], facts["second"]["trial"]) == (FIRST, THIRD)
+    assert facts["population"] == "these two networks"
+    rows = pd.DataFrame(facts["cells"])
+    assert len(rows) == 32
+    first, third = (pd.read_parquet(studies / "one" / "trials" / key / "predictions.parquet") for key in (FIRST, THIRD))
+    both = first.merge(third, on=["image_id", "corruption", "severity"])
+    clean = both[both["corruption"] == "clean"]
+    row = rows[rows["corruption"] == "clean"].iloc[0]
+    assert row["only_first"] == (clean["correct_x"] & ~clean["correct_y"]).sum()
+    text = _murk("compare", f"one/{FIRST}", f"one/{THIRD}").stdout
+    assert "another seed of the same method may differ as much" in text
+    assert max(map(len, text.splitlines()[:6])) < 200
+
+
+def test_no_cell_is_called_better_that_holm_does_not_bear_out(studies: Path) -> None:
+    rows = pd.DataFrame(compare_runs(f"one/{FIRST}", f"one/{THIRD}", storage=str(studies)).facts["cells"])
+    weak = rows[(rows["p_holm"] >= 0.05)]
+    assert len(weak)
+    assert weak["reading"].str.startswith("not distinguishable").all()
+
+
+def test_digits_are_enough_where_they_mean_one_trial(studies: Path) -> None:
+    path = studies / "one" / "trials" / THIRD
+    info = json.loads((path / "trial.json").read_text()) | {"key": "abc" + THIRD[3:]}
+    (path / "trial.json").write_text(json.dumps(info))
+    path.rename(path.with_name("abc" + THIRD[3:]))
+    made = _murk("compare", "abc", f"one/{FIRST}")
+    assert made.exit_code == 0, made.output
+    assert "(abc00000)" in made.stdout
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ((FIRST, f"one/{THIRD}"), "must mean one trial, but means 2"),
+        (("one/f", f"one/{THIRD}"), "must have a trial that begins with 'f'"),
+        ((f"one/{FIRST}", f"one/{FIRST}"), "two different trials can be compared"),
+        ((f"one/{SEARCHED}", f"one/{FIRST}"), "kept no predictions of test images"),
+        (("one/", f"one/{FIRST}"), "must be STUDY/KEY or the first digits of a key"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(studies: Path, runs: tuple[str, str], words: str) -> None:
+    made = _murk("compare", *runs)
+    assert made.exit_code == BAD_INPUT, made.output
+    assert words in made.stderr
+
+
+def test_runs_of_other_data_or_noise_are_refused(studies: Path) -> None:
+    path = studies / "two" / "trials" / THIRD / "trial.json"
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps(info | {"numerics": 99}))
+    assert "different versions or seeds" in _murk("compare", f"one/{FIRST}", f"two/{THIRD}").stderr
+    path.write_text(json.dumps(info | {"fingerprint": "other"}))
+    assert "read different data" in _murk("compare", f"one/{FIRST}", f"two/{THIRD}").stderr
+
+
+# --------------------------------------------------------------------------------------------------------------- colour
+class _Terminal:
+    def __init__(self, *, is_terminal: bool) -> None:
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "environment", "wanted"),
+    [(True, {}, True), (False, {}, False), (True, {"NO_COLOR": "1"}, False), (True, {"NO_COLOR": ""}, True),
+     (True, {"TERM": "dumb"}, False)],
+)  # fmt: skip
+def test_colour_is_for_terminals_whose_owner_wants_it(is_terminal, environment, wanted) -> None:
+    assert wants_colour(_Terminal(is_terminal=is_terminal), environment) is wanted  # pyright: ignore[reportArgumentType]
+
+
+def test_colour_changes_no_word() -> None:
+    text = "title\nclean: a against b +1.0 points (+0.1 to +2.0): better\nnoise: a against b: worse\nplain: betterment"
+    shown = painted(text)
+    assert re.sub(r"\x1b\[[\d;]*m", "", shown) == text
+    assert shown.splitlines()[1].endswith(": \x1b[1;32mbetter\x1b[0m")
+    assert "\x1b[1;31mworse" in shown
+    assert "\x1b" not in shown.splitlines()[3]
