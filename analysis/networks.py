@@ -21,6 +21,7 @@ from analysis.tables import Column, Table, bounds, interval_text
 from analysis.wording import wording
 
 CELL = ["corruption", "severity"]
+_UNSURE = "not distinguishable among so many cells (these networks only)"
 NETWORK_LEGEND = (
     "Two trained networks on the same images, in per cent [95 % interval by Wilson]. Only first: images that the first "
     "alone got right. p: McNemar's test, by Holm over the cells; a mean over cells is paired by image. It says nothing "
@@ -52,6 +53,8 @@ def network_rows(first: pd.DataFrame, second: pd.DataFrame, *, level: float = 0.
     rows = [_cell_row(name, row, level) for name, row in counts.iterrows()]
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted
+        if adjusted >= 1 - level and not row["reading"].startswith("not distinguishable"):
+            row["reading"] = _UNSURE
     noisy = both[both["corruption"] != CLEAN]
     return pd.DataFrame(rows + ([_mean_row(noisy, level)] if len(noisy) else []))
 

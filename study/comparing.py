@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,6 @@ from study.places import redact, refuse_credentials, resolve_places
 from study.reporting import study_url
 
 _CELL = ["corruption", "severity"]
-_ALPHA = 0.05
 
 
 class Run(NamedTuple):
@@ -64,7 +62,7 @@ def compare_runs(first: str, second: str, *, storage: str | None) -> RunComparis
         )
     _check_comparable(*runs)
     rows, left_out = _common([_predictions(run) for run in runs])
-    table = _by_holm(network_table(rows[0], rows[1], names=("first", "second")))
+    table = network_table(rows[0], rows[1], names=("first", "second"))
     notes = [f"cells that only one of them read are left out: {', '.join(left_out)}"] if left_out else []
     facts = {"first": _named(runs[0]), "second": _named(runs[1]), "population": "these two networks",
              "cells": rows_of(table), "notes": notes}  # fmt: skip
@@ -152,13 +150,6 @@ def _common(rows: list[pd.DataFrame]) -> tuple[list[pd.DataFrame], list[str]]:
         raise ValueError("two networks can be paired in cells that both read, but these have none in common")
     kept = [one[[cell in shared for cell in zip(one["corruption"], one["severity"], strict=True)]] for one in rows]
     return kept, sorted({name for name, _, _ in kinds[0] ^ kinds[1]})
-
-
-def _by_holm(table: Table) -> Table:
-    """The table with no cell called better or worse that Holm's correction over the cells does not bear out."""
-    weak = (table.frame["p_holm"] >= _ALPHA) & ~table.frame["reading"].str.startswith("not distinguishable")
-    frame = table.frame.assign(reading=table.frame["reading"].mask(weak, "not distinguishable among so many cells"))
-    return replace(table, frame=frame)
 
 
 def _lines(table: Table) -> list[str]:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.e2e.studies import ROOT, murk
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 SECRETS = {
     "MLFLOW_TRACKING_PASSWORD": "mlflow/Pa$$+planted-1",
