@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from study.ledger import Ledger, TrialSpec
+from study.ledger import TrialSpec
 
 _FIRST_WAIT_S = 5.0
 _LONGEST_WAIT_S = 60.0
@@ -20,10 +20,9 @@ _MAX_PLACEMENTS = 12  # ten minutes in all: time enough for a node to be replace
 
 @dataclass
 class _Handed:
-    """A trial under way: the processes that it had in earlier launches, and how often no place was found since."""
+    """A trial under way, and how often it had no place."""
 
     spec: TrialSpec
-    starts_before: int
     placements: int = 0
 
 
@@ -31,12 +30,15 @@ class Again:
     """Keeps trials that are to be handed out once more.
 
     Args:
+        begun: How many processes of a trial (by key) have begun in this launch; one in the wrong place never begins.
         retries: Processes that a trial may lose before it counts as failed.
         clock: Seconds.
     """
 
-    def __init__(self, ledger: Ledger, retries: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, begun: Callable[[str], int], retries: int, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._begun = begun
         self._retries = retries
         self._clock = clock
         self._handed: dict[str, _Handed] = {}
@@ -50,7 +52,7 @@ class Again:
 
     def hand_out(self, spec: TrialSpec) -> None:
         """A trial of the source goes out for the first time in this launch."""
-        self._handed[spec.key] = _Handed(spec, self._starts(spec.key))
+        self._handed[spec.key] = _Handed(spec)
 
     def take(self) -> TrialSpec | None:
         """The next trial that has waited long enough."""
@@ -61,8 +63,7 @@ class Again:
     def lose(self, key: str) -> bool:
         """Tune has given up on a trial's process; whether it goes out again."""
         handed = self._handed[key]
-        starts = self._starts(key) - handed.starts_before
-        if starts > self._retries or handed.placements >= _MAX_PLACEMENTS:
+        if self._begun(key) > self._retries or handed.placements >= _MAX_PLACEMENTS:
             return False
         wait_s = min(_FIRST_WAIT_S * 2**handed.placements, _LONGEST_WAIT_S)
         handed.placements += 1
@@ -73,6 +74,3 @@ class Again:
     def end(self, key: str) -> None:
         """A trial has its end."""
         self._handed.pop(key, None)
-
-    def _starts(self, key: str) -> int:
-        return sum(event["event"] in {"start", "resume"} for event in self._ledger.events(key))

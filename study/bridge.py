@@ -24,7 +24,10 @@ from study.storage import StudyLostError
 from study.trialsource import Source
 from study.watchdog import hang_of
 
-_NO_PROCESS = "the trial's process was lost (killed, out of memory, or its machine went away) and all retries are used"
+_NO_PROCESS = (
+    "the trial's process was lost (killed, out of memory, or its machine went away) and all retries are used, or"
+    " no machine took it for ten minutes"
+)
 _NO_END = "the trial ended without its last report"
 
 

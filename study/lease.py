@@ -67,10 +67,14 @@ class Lease:
     def renew(self) -> bool:
         """Write the next entry; False where another has taken the lease."""
         with self._lock:
-            if self._lost_to is None and self._ask():
+            while self._lost_to is None and self._ask():
+                if _now() - self._confirmed > self._trusted_s:
+                    continue  # frozen since the answer: another may have taken it
+                written = _now()
                 self._file.write(_entry(self._mine, self._number))
                 self._number += 1
-                self._confirmed = _now()
+                self._confirmed = written
+                break
             return self._lost_to is None
 
     def give_back(self) -> None:
@@ -92,11 +96,12 @@ class Lease:
         self._number = 1
 
     def _ask(self) -> bool:
+        asked = _now()  # before the answer: a process may be frozen after it
         found = self._file.read()
         if found is None or not found.startswith(self._mine.encode()):
             self._lost_to = _holder(found)
             return False
-        self._confirmed = _now()
+        self._confirmed = asked
         return True
 
 

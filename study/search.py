@@ -232,7 +232,7 @@ def _run(
         }
         if scheduler is not None and capacity.executor == "ray_train":
             scheduler.leave_stopping_to(flag.stop)
-        again = Again(ledger, resources.retries)
+        again = Again(flag.begun, resources.retries)
         searcher = TuneSearcher(
             source, count, ledger=ledger, board=board, stop=stop, job=job, pruned=pruned, again=again
         )
@@ -306,6 +306,12 @@ class _Flag(NamedTuple):
     def stop(self, key: str) -> None:
         """Ask one trial to stop."""
         self.actor.stop.remote(key)
+
+    def begun(self, key: str) -> int:
+        """How many processes of a trial have begun in this launch."""
+        import ray
+
+        return int(ray.get(self.actor.begun.remote(key)))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ It imports nothing but Ray: the flag's process starts with each phase and is to 
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import ray
 from ray.exceptions import RayError
@@ -20,6 +21,7 @@ class StopFlag:
     def __init__(self) -> None:
         self._is_up = False
         self._keys: set[str] = set()
+        self._begun: Counter[str] = Counter()
 
     def up(self) -> None:
         """Ask all trials to stop."""
@@ -28,6 +30,15 @@ class StopFlag:
     def stop(self, key: str) -> None:
         """Ask one trial to stop."""
         self._keys.add(key)
+
+    def begin(self, key: str) -> bool:
+        """A process of a trial has begun; whether it is to stop at once."""
+        self._begun[key] += 1
+        return self.is_up(key)
+
+    def begun(self, key: str) -> int:
+        """How many processes of a trial have begun in this launch."""
+        return self._begun[key]
 
     def is_up(self, key: str) -> bool:
         """Whether this trial is to stop."""
@@ -46,15 +57,21 @@ class StopPoll:
         self._asked = float("-inf")
         self._answer = False
 
+    def begin(self) -> bool:
+        """Say that a process of the trial has begun, which counts when processes are lost; whether to stop at once."""
+        self._answer = self._ask("begin")
+        self._asked = time.monotonic()
+        return self._answer
+
     def __call__(self) -> bool:
         """Whether to stop."""
         if not self._answer and time.monotonic() - self._asked >= _POLL_INTERVAL_S:
-            self._answer = self._ask()
+            self._answer = self._ask("is_up")
             self._asked = time.monotonic()
         return self._answer
 
-    def _ask(self) -> bool:
+    def _ask(self, question: str) -> bool:
         try:
-            return bool(ray.get(ray.get_actor(self._name).is_up.remote(self._key)))
+            return bool(ray.get(getattr(ray.get_actor(self._name), question).remote(self._key)))
         except (RayError, ValueError):  # get_actor knows a dead actor's name no more: ValueError
             return True

@@ -120,7 +120,7 @@ def tune_trial(config: dict[str, Any]) -> None:
     """
     spec = TrialSpec(**config["spec"])
     poll = StopPoll(config["stop_flag"], spec.key)
-    if poll():
+    if poll.begin():
         return
     with RecordFailure(Ledger(spec.storage, spec.study), spec.key):
         if config["executor"] == "inline":

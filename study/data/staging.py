@@ -99,12 +99,15 @@ def staged(place: str, cache_dir: Path | None = None) -> str:
 
 
 def _remember(last: Path, copy: Path) -> None:
-    """Keep which copy of a place is its last."""
+    """Keep which copy of a place is its last; a cache that cannot be written to serves without it."""
     text = str(copy.relative_to(last.parent))
-    if not last.is_file() or last.read_text() != text:
-        temporary = last.with_name(f".{last.name}-{uuid4().hex}")
-        temporary.write_text(text)
-        temporary.replace(last)
+    try:
+        if not last.is_file() or last.read_text() != text:
+            temporary = last.with_name(f".{last.name}-{uuid4().hex}")
+            temporary.write_text(text)
+            temporary.replace(last)
+    except OSError as error:
+        _log.info("which copy is the last of its place cannot be kept: %s", error)
 
 
 def _last_copy(last: Path) -> Path | None:
@@ -112,7 +115,7 @@ def _last_copy(last: Path) -> Path | None:
     if not last.is_file():
         return None
     name = Path(last.read_text())
-    return last.parent / name if _is_whole(last.parent / name.parts[0]) else None
+    return last.parent / name if name.parts and _is_whole(last.parent / name.parts[0]) else None
 
 
 def _look(place: str) -> _Remote:

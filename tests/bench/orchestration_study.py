@@ -144,7 +144,7 @@ def paced(config: dict[str, Any]) -> None:
 def _run(config: dict[str, Any], *, wait_s: float) -> None:
     spec = TrialSpec(**config["spec"])
     poll = StopPoll(config["stop_flag"], spec.key)
-    if poll():
+    if poll.begin():
         return
     ledger, reporter = Ledger(spec.storage, spec.study), TuneReporter()
     with RecordFailure(ledger, spec.key):

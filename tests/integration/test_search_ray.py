@@ -56,7 +56,7 @@ def play(config: dict) -> None:
     """
     spec = TrialSpec(**config["spec"])
     poll = StopPoll(config["stop_flag"], spec.key)
-    if poll():
+    if poll.begin():
         return
     ledger = Ledger(spec.storage, spec.study)
     with RecordFailure(ledger, spec.key):

@@ -325,9 +325,10 @@ class Bench:
         self.stop = StopRequest()
         self.pruned: set[str] = set()
         self.now = 0.0
+        self.begun: dict[str, int] = {}
         self.searcher = TuneSearcher(
             self.source, 8, ledger=ledger, board=self.board, stop=self.stop, job={"executor": "inline"},
-            pruned=self.pruned, again=Again(ledger, 1, clock=lambda: self.now),
+            pruned=self.pruned, again=Again(lambda key: self.begun.get(key, 0), 1, clock=lambda: self.now),
         )  # fmt: skip
 
     def suggest(self, trial_id: str = "t0") -> str:
@@ -407,8 +408,7 @@ def test_a_lost_study_is_a_request_to_stop():
 
 def test_lost_process_is_a_recorded_failure(bench):
     key = bench.suggest()
-    for event in ("start", "resume"):
-        bench.ledger.append(key, event, epoch=0, step=0)
+    bench.begun[key] = 2
     bench.searcher.on_trial_complete("t0", None, error=True)
     assert bench.ledger.status(key) == "failed"
     assert "process was lost" in failure(bench.ledger, key)
@@ -419,7 +419,9 @@ def test_lost_process_is_a_recorded_failure(bench):
 def test_trial_without_a_place_goes_out_again(bench):
     """As after the loss of a node: one process started, the next one found no place, retries are left."""
     key = bench.suggest("t0")
-    bench.ledger.append(key, "start")
+    bench.begun[key] = 1
+    for event in ("start", "out_of_memory", "resume", "out_of_memory", "resume"):
+        bench.ledger.append(key, event)  # a process that halved its micro-batch twice is one process
     bench.searcher.on_trial_complete("t0", None, error=True)
     assert bench.ledger.status(key) == "running"
     assert told(bench.source)[0].state == TrialState.RUNNING
