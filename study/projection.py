@@ -238,7 +238,7 @@ class Projection:
         found = {f"ledger/{name}": read(trial.key, name) for name in names}
         if trial.shown == "finished":
             found |= {f"model/{name}": read(trial.key, name) for name in MODEL_FILES}
-            found[GRID] = None if cells is None else (cells.to_json(orient="split", index=False) or "").encode()
+            found[GRID] = None if cells is None else _grid(cells)
         return found
 
     # ------------------------------------------------------------------------------------------------------- one phase
@@ -320,6 +320,13 @@ class Projection:
         phases = {name: asdict(record) for name, record in self._phases.items()}
         self._ledger.write_json(STATE_FILE, {"uri": self._runs.uri, "phases": phases, "reports": self._reports,
                                              "registered": self._registered})  # fmt: skip
+
+
+def _grid(cells: pd.DataFrame) -> bytes:
+    """The grid as MLflow's pages show a table; what is looked for comes first, as they cut off what is wide."""
+    first = [name for name in ("split", "corruption", "severity", "accuracy", "n") if name in cells]
+    ordered = cells[[*first, *(name for name in cells if name not in first)]]
+    return (ordered.to_json(orient="split", index=False) or "").encode()
 
 
 def _report_artifact(place: str) -> str:
