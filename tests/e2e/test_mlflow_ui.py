@@ -43,7 +43,7 @@ class Study:
         runs = list(client.search_runs([self.id], max_results=1000))
         self.parent = next(run for run in runs if run.data.tags.get("murk.phase") == "confirm")
         trials = [run for run in runs if "murk.trial" in run.data.tags]
-        self.trials = sorted(trials, key=lambda run: run.info.run_name)
+        self.trials = sorted(trials, key=lambda run: run.info.run_name or "")
         self.confirmed = [run for run in self.trials if run.data.tags["phase"] == "confirm"]
 
     def open(self, address: str) -> None:
