@@ -91,6 +91,7 @@ def sam_step(
     clip_norm: float | None = None,
     update: int = 0,
     direction: Direction | None = None,
+    on_climb: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Make one update of `parameters`; nothing else moves, not by momentum or weight decay either.
 
@@ -109,6 +110,8 @@ def sam_step(
             ascent is not clipped: it has a norm of its own.
         update: number of this objective's update, from 0; decides with `sam.every` whether it climbs.
         direction: this objective's own list, which LookSAM fills and reads; part of a run's state.
+        on_climb: called in an update that climbs with the loss at w_adv less that at w, as float64 on the loss's
+            device, of the same examples; with several workers each one's own. It must not change the network.
 
     Returns:
         The loss at w, detached; with several workers each one's own.
@@ -136,9 +139,11 @@ def sam_step(
     first = [parameter.grad for parameter in trainable] if looks else []
     if climbing:
         with _climbed(own if is_local else _by_parameter(climbers), sam, modules):
-            _gradients(optimizer, closure, trainable)
+            above = _gradients(optimizer, closure, trainable)
             if reduce is not None:
                 reduce(trainable)
+        if on_climb is not None:
+            on_climb(above.double() - loss.double())
     if looks and direction is not None:
         if climbing:
             direction[:] = _across(first, [parameter.grad for parameter in trainable])

@@ -37,7 +37,8 @@ class Progress:
     Args:
         epoch: Epochs done.
         step: Batches done in the epoch that is under way.
-        loss_sum: Sum over this epoch's updates of the objective sums, one entry for each objective name.
+        loss_sum: Sum over this epoch's updates of the objective sums, one entry for each objective name, and of what
+            SAM's ascents added with the images behind it.
         count: Examples behind `loss_sum`.
         passes: Gradient passes so far (forward + backward of one image through the deployed backbone = 1).
         seconds: Training time so far.

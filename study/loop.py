@@ -30,6 +30,11 @@ from study.data.loader import RawBatch, batches, steps_per_epoch
 from study.memory import telling_out_of_memory
 from study.ranks import Ranks
 
+SHARPNESS = "sharpness/m"
+"""An epoch's m-sharpness: what SAM's ascents added to the loss, in nats, a mean over its images and updates."""
+_CLIMBED = "sharpness/images"
+"""How many images stand behind the sum of that name; no objective is called so."""
+
 
 class Diverged(ValueError):
     """The loss is no longer finite."""
@@ -291,6 +296,7 @@ def _train_batch(
             seed = hash64("dropout", settings.seed, place.epoch, place.step, ranks.rank, objective.name)
             direction = directions.setdefault(objective.name, []) if settings.sam.variant == "looksam" else None
             passes.append(2 if climbs(settings.sam, update=place.update, direction=direction) else 1)
+            rises: list[Tensor] = []
             loss = sam_step(
                 optimizer,
                 _mean_loss(objective, settings, count, device, weight=weight, seed=seed),
@@ -301,12 +307,18 @@ def _train_batch(
                 clip_norm=settings.clip_norm,
                 update=place.update,
                 direction=direction,
+                on_climb=rises.append,
             )
-            value = loss.detach().double().cpu() if device.type == "cpu" else loss.detach().double()
-            sums[objective.name] = (
-                sums.get(objective.name, torch.zeros((), dtype=torch.float64)).to(value.device) + value * weight
-            )
+            _add(sums, objective.name, loss.detach().double() * weight)
+            for rise in rises:
+                _add(sums, SHARPNESS, rise * weight)
+                _add(sums, _CLIMBED, torch.tensor(weight, dtype=torch.float64))
     return sum(passes) / len(passes)
+
+
+def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
+    """Add to a sum, which stays on the value's device: nothing waits for it within an epoch."""
+    sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)).to(value.device) + value
 
 
 def _weight(method: Method, count: int, ranks: Ranks) -> float:
@@ -375,10 +387,13 @@ def _epoch_metrics(sums: dict[str, Tensor], progress: Progress, lr: float, ranks
     count = torch.tensor(progress.count, dtype=torch.float64)
     packed = torch.stack([value.to(ranks.torch_device()) for value in (*(sums[name] for name in names), count)])
     packed = ranks.sum(packed).cpu()
-    means = {f"loss/{name}": float(value / packed[-1]) for name, value in zip(names, packed[:-1], strict=True)}
+    totals = dict(zip(names, packed[:-1], strict=True))
+    rise, climbed = totals.pop(SHARPNESS, None), totals.pop(_CLIMBED, None)
+    means = {f"loss/{name}": float(value / packed[-1]) for name, value in totals.items()}
     total = sum(means.values())
     if not math.isfinite(total):
         raise Diverged(
             f"the training loss is not finite in epoch {progress.epoch + 1} ({means}); lower optim.lr or optim.sam.rho"
         )
-    return {"loss/train": total, **means, "lr": lr}
+    sharpness = {} if rise is None or climbed is None else {SHARPNESS: float(rise / climbed)}
+    return {"loss/train": total, **means, **sharpness, "lr": lr}

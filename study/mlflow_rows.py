@@ -139,7 +139,7 @@ def params(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: _param(value) for key, value in flatten(config).items()}
 
 
-_OF_THE_LAST_EPOCH = ("loss/", "lr", "cost/passes", "cost/seconds")
+_OF_THE_LAST_EPOCH = ("loss/", "sharpness/", "lr", "cost/passes", "cost/seconds")
 """What a final event repeats of the epoch before it, whose point stands in MLflow already."""
 
 

@@ -74,6 +74,43 @@ def test_step_is_the_formula(network: nn.Module, inputs: Tensor, adaptive: bool)
     torch.testing.assert_close(values(network), expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("terms", [1, 2])
+def test_a_climb_tells_what_it_added_to_the_loss(network: nn.Module, inputs: Tensor, terms: int) -> None:
+    first, climbed = gradients(network, inputs), copy.deepcopy(network)
+    norm = sum(g.square().sum() for g in first) ** 0.5
+    with torch.no_grad():
+        for parameter, g in zip(climbed.parameters(), first, strict=True):
+            parameter += RHO * g / norm
+    expected = (mean_loss(climbed, inputs) - mean_loss(network, inputs)).detach()
+    plain, heard = copy.deepcopy(network), []
+    for net, on_climb in ((plain, None), (network, heard.append)):
+        sam_step(
+            torch.optim.SGD(net.parameters(), lr=LEARNING_RATE),
+            lambda net=net: (mean_loss(net, part) / terms for part in inputs.chunk(terms)),
+            parameters=list(net.parameters()),
+            sam=SamSettings(rho=RHO),
+            on_climb=on_climb,
+        )
+    torch.testing.assert_close(heard, [expected])
+    assert heard[0] > 0
+    assert not heard[0].requires_grad
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(values(network), values(plain), strict=True))
+
+
+@pytest.mark.parametrize("sam", [SamSettings(rho=0), SamSettings(rho=RHO, every=2)])
+def test_what_does_not_climb_tells_nothing(network: nn.Module, inputs: Tensor, sam: SamSettings) -> None:
+    heard: list[Tensor] = []
+    sam_step(
+        torch.optim.SGD(network.parameters(), lr=LEARNING_RATE),
+        lambda: mean_loss(network, inputs),
+        parameters=list(network.parameters()),
+        sam=sam,
+        update=1,
+        on_climb=heard.append,
+    )
+    assert heard == []
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_rho_zero_is_the_base_optimiser(network: nn.Module, inputs: Tensor, name: str) -> None:
     plain = copy.deepcopy(network)
