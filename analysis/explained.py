@@ -20,6 +20,8 @@ from analysis.load import Snapshot, iter_predictions, read_examples
 from analysis.scores import CLEAN, Headline
 from analysis.searchcharts import importance_chart
 from analysis.searches import objectives_of
+from analysis.sharpness import sharpness_table
+from analysis.similarity import study_similarity_table
 from analysis.tables import Table
 from analysis.trialframe import RHO, STAGES, trial_frame
 from analysis.vegalite import Chart
@@ -40,6 +42,8 @@ def explanations(snapshot: Snapshot, found: Headline) -> list[Explanation]:
     """The tables that there are rows for: of each search, then of the chosen configuration's test images."""
     made = [one for phase in _searches(snapshot) for one in _of_search(snapshot, phase)]
     made += _of_chosen(snapshot, found)
+    made.append(Explanation("Features of noisy images beside those of clean ones, by stage", "fails",
+                            study_similarity_table(snapshot, found)))  # fmt: skip
     return [one for one in made if len(one.table.frame)]
 
 
@@ -65,6 +69,8 @@ def _of_search(snapshot: Snapshot, phase: str) -> list[Explanation]:
     made = [Explanation(f"Phase {phase}: importance of each key", "search", importance_table(snapshot, phase)),
             Explanation(f"Phase {phase}: the objective by setting", "search",
                         _named(effect_table(trials, metric), f"effects-{phase}"))]  # fmt: skip
+    made.append(Explanation(f"Phase {phase}: sharpness and the objective", "search",
+                            _named(sharpness_table(trials, metric), f"sharpness-{phase}")))  # fmt: skip
     if all(trials[name].nunique() > 1 for name in (STAGES, RHO)):
         table = _named(interaction_table(trials, metric), f"interaction-{phase}")
         made.append(Explanation(f"Phase {phase}: stages and rho together", "search", table))

@@ -176,6 +176,8 @@ def _as_older(config: Mapping[str, Any]) -> dict[str, Any]:
         bare.pop("resolution", None)
     if not bare.get("train", {}).get("adapt_bn"):
         bare.get("train", {}).pop("adapt_bn", None)
+    if not bare.get("noise", {}).get("similarity"):
+        bare.get("noise", {}).pop("similarity", None)
     if bare.get("optim", {}).get("schedule") != "step":
         for name in ("step_at", "step_factor"):
             bare.get("optim", {}).pop(name, None)

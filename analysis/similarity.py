@@ -3,20 +3,26 @@
 Source: linear CKA, Kornblith et al. 2019, arXiv 1905.00414, section 3. Both are 1 for equal features. The cosine is of
 each image's own two vectors; CKA compares how images lie to each other, whatever rotation and scale. With few images
 and many features CKA is biased upwards, so figures are compared only over equally many images.
+A trial that was asked for it (`noise.similarity`) writes `similarity.parquet`, over its test images.
 Shapes: N images, D features.
 """
 # pandas ships no stubs:
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportReturnType=false
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
+from analysis.load import Snapshot, read_study
+from analysis.scores import Headline
 from analysis.tables import Column, Table, interval_text
 
 SIMILARITY_COLUMNS: dict[str, str] = {
@@ -24,11 +30,54 @@ SIMILARITY_COLUMNS: dict[str, str] = {
     "cosine": "float64", "cka": "float64",
 }  # fmt: skip
 """What a table of features' likeness must have: one row for each trial x stage x noisy cell, over n images."""
+SIMILARITY_FILE = "similarity.parquet"
+STUDY_SIMILARITY_COLUMNS: dict[str, str] = {
+    "study": "str", "phase": "str", "config_id": "str", "label": "str", "seed": "Int64", **SIMILARITY_COLUMNS,
+}  # fmt: skip
+"""Columns of `load_similarity`; stages count from 1, the backbone's shallowest."""
+_OF_THE_TRIAL = ("study", "phase", "config_id", "label", "seed", "method")
 MEASURES = ("cosine", "cka")
 SIMILARITY_LEGEND = (
     "Likeness of the features of noisy images to those of the same images clean, 1 where they are equal: mean cosine "
     "of each image's vectors, and linear CKA [95 % t interval over training seeds]. Mean over the noisy cells."
 )
+
+
+def load_similarity(study: str | Path, *, tracking_uri: str | None = None) -> pd.DataFrame:
+    """One row per stage x noisy test cell of each trial that measured it.
+
+    Args:
+        study: The study's folder `<storage>/<study>` (a path or any fsspec URL); with `tracking_uri`, its name.
+        tracking_uri: MLflow server or database to read from in place of the folder.
+
+    Returns:
+        `STUDY_SIMILARITY_COLUMNS`, for `similarity_by_stage`; empty where no trial measured it.
+
+    Raises:
+        FileNotFoundError: There is no such study.
+    """
+    return read_similarity(read_study(study, tracking_uri=tracking_uri))
+
+
+def read_similarity(snapshot: Snapshot, *, trials: Sequence[str] | None = None) -> pd.DataFrame:
+    """The same of a snapshot, of the chosen trials or of all, in the order of its frame."""
+    own = snapshot.frame().drop_duplicates("trial").set_index("trial")
+    parts = []
+    for key in own.index if trials is None else trials:
+        content = snapshot.places[key].read(SIMILARITY_FILE) if own.loc[key, "role"] != "search" else None
+        if content is not None:
+            rows = pd.read_parquet(io.BytesIO(content))
+            parts.append(rows.assign(trial=key, **{name: own.loc[key, name] for name in _OF_THE_TRIAL}))
+    if not parts:
+        return pd.DataFrame(columns=list(STUDY_SIMILARITY_COLUMNS)).astype(STUDY_SIMILARITY_COLUMNS)
+    return pd.concat(parts, ignore_index=True)[list(STUDY_SIMILARITY_COLUMNS)].astype(STUDY_SIMILARITY_COLUMNS)
+
+
+def study_similarity_table(snapshot: Snapshot, found: Headline) -> Table:
+    """Each tested configuration's likeness by stage; empty where none was measured."""
+    arms = found.arms if found.split == "test" else []
+    rows = read_similarity(snapshot, trials=[str(t) for arm in arms for t in arm.rows["trial"].unique()])
+    return similarity_table(rows, by="label")
 
 
 def mean_cosine(clean_ND: np.ndarray, noisy_ND: np.ndarray) -> float:
@@ -71,29 +120,32 @@ def _pair(clean_ND: np.ndarray, noisy_ND: np.ndarray, *, same_width: bool = True
     return first, second
 
 
-def similarity_by_stage(rows: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+def similarity_by_stage(rows: pd.DataFrame, *, by: str = "method", level: float = 0.95) -> pd.DataFrame:
     """Mean likeness of each method at each stage over its noisy cells, with a t interval over its trials.
 
     Args:
         rows: With `SIMILARITY_COLUMNS`.
+        by: Column to group by in place of the method, such as `label`: a configuration.
 
     Returns:
-        `method`, `stage`, `n_trials`, and `cosine`, `cka` with `_low` and `_high` (missing for one trial).
+        `method` (or what `by` names), `stage`, `n_trials`, and `cosine`, `cka` with `_low` and `_high` (missing
+        for one trial).
 
     Raises:
         ValueError: A column is missing, or methods were measured over different numbers of images.
     """
-    lacking = [name for name in SIMILARITY_COLUMNS if name not in rows]
+    needed = dict.fromkeys([*SIMILARITY_COLUMNS, by])
+    lacking = [name for name in needed if name not in rows]
     if lacking:
-        raise ValueError(f"rows must have the columns {', '.join(SIMILARITY_COLUMNS)}, but lack {', '.join(lacking)}")
+        raise ValueError(f"rows must have the columns {', '.join(needed)}, but lack {', '.join(lacking)}")
     if rows["n"].nunique() > 1:
         counts = sorted(rows["n"].unique().tolist())
         raise ValueError(
             f"likeness depends on how many images it is over, but rows are over {counts}; measure all alike"
         )
     noisy = rows[rows["corruption"] != "clean"]
-    by_trial = noisy.groupby(["method", "stage", "trial"], observed=True)[list(MEASURES)].mean()
-    groups = by_trial.groupby(["method", "stage"], observed=True)
+    by_trial = noisy.groupby([by, "stage", "trial"], observed=True)[list(MEASURES)].mean()
+    groups = by_trial.groupby([by, "stage"], observed=True)
     found = groups.size().rename("n_trials").to_frame()
     count = found["n_trials"].to_numpy(dtype=float)
     border = np.where(count > 1, sps.t.ppf(0.5 + level / 2, np.maximum(count - 1, 1)) / np.sqrt(count), math.nan)
@@ -103,11 +155,11 @@ def similarity_by_stage(rows: pd.DataFrame, *, level: float = 0.95) -> pd.DataFr
     return found.reset_index()
 
 
-def similarity_table(rows: pd.DataFrame) -> Table:
+def similarity_table(rows: pd.DataFrame, *, by: str = "method") -> Table:
     """The same as a table for people."""
-    frame = similarity_by_stage(rows)
+    frame = similarity_by_stage(rows, by=by)
     columns = [
-        Column("method", lambda row: str(row["method"]), is_number=False),
+        Column("configuration" if by == "label" else by, lambda row: str(row[by]), is_number=False),
         Column("stage", lambda row: str(row["stage"])),
         Column("cosine", interval_text("cosine", scale=1.0, digits=3)),
         Column("linear CKA", interval_text("cka", scale=1.0, digits=3)),

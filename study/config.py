@@ -92,6 +92,11 @@ class TrialConfig(Section):
         if self.train.adapt_bn and (self.model.batch_norm == "frozen" or self.task.name != "classification"):
             what = "model.batch_norm: frozen" if self.model.batch_norm == "frozen" else f"task.name: {self.task.name}"
             raise ValueError(f"train.adapt_bn must be left out with {what}, but got true; take one of them out")
+        if self.noise.similarity and self.task.name == "verification":
+            raise ValueError(
+                "noise.similarity must be left out with task.name: verification, which is tested on pairs, but got "
+                "true; take it out"
+            )
         if self.model.batch_norm == "sync" and self.train.micro_batch is not None:
             raise ValueError(
                 "train.micro_batch must be left out with model.batch_norm: sync, as uneven workers would have other "

@@ -140,6 +140,11 @@ class NoiseConfig(Section):
         description="Real noisy test images: name -> class folder or parquet file of the study's classes; relative "
         "paths count from the study file. Read where test is read, in figures of their own (no clean image pairs).",
     )
+    similarity: bool = Field(
+        default=False,
+        description="Where test is read, also measure how alike clean and noisy features are, stage by stage (cosine, "
+        "linear CKA; one severity, at most 512 images).",
+    )
     allow_overlap: bool = Field(
         default=False, description="Let a corruption stand in two lists; the report marks it seen."
     )

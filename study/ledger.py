@@ -116,6 +116,8 @@ def trial_key(
     for name, default in _LATER.items():  # keys are older than these settings, which say nothing by default
         if tree.get(name) == default:
             tree.pop(name)
+    if role == "search" or not tree["noise"].get("similarity"):
+        tree["noise"].pop("similarity", None)
     if not tree["train"].get("adapt_bn"):
         tree["train"].pop("adapt_bn", None)
     if tree["optim"].get("schedule") != "step":

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 STATE_FILE = "mlflow.json"
 LEDGER_FILES = (
     "trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "heads.parquet", "examples.npz",
-    "retrieval.parquet", "verification.parquet", "cells-full.parquet", "validation.parquet",
+    "retrieval.parquet", "verification.parquet", "cells-full.parquet", "validation.parquet", "similarity.parquet",
 )  # fmt: skip
 GRID = "grid.json"
 MODEL_FILES = ("model.safetensors", "model.json")

@@ -13,7 +13,8 @@ from study.storage import Storage, atomic_file
 
 RECORDS = (
     "trial.json", "events.jsonl", "cells.parquet", "cells-full.parquet", "validation.parquet", "predictions.parquet",
-    "heads.parquet", "examples.npz", "retrieval.parquet", "verification.parquet", "model.json", "model.safetensors",
+    "heads.parquet", "similarity.parquet", "examples.npz", "retrieval.parquet", "verification.parquet", "model.json",
+    "model.safetensors",
 )  # fmt: skip
 """What is fetched of a trial; checkpoints for resuming stay where they are."""
 

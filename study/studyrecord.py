@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from noise.families import CORRUPTIONS
 from study.codestate import code_state
+from study.config_noise import NoiseConfig
 from study.config_phases import DEFAULT_ENDPOINTS, Phase
 from study.config_resolution import ResolutionConfig
 from study.config_search import SearchConfig
@@ -22,7 +23,10 @@ from study.ledger import Ledger
 from study.studyfile import LoadedStudy
 from study.trial import versions
 
-_GROWN = {"task": Classification(), "resolution": ResolutionConfig(), "train": TrainConfig(), "optim": OptimConfig()}
+_GROWN = {
+    "task": Classification(), "resolution": ResolutionConfig(), "train": TrainConfig(), "optim": OptimConfig(),
+    "noise": NoiseConfig(),
+}  # fmt: skip
 """Sections that older records lack, or lack settings of."""
 _GROWN_WHOLE: dict[str, TypeAdapter[Any]] = {
     "search": TypeAdapter(SearchConfig),

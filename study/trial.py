@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from analysis.metrics import as_test, headline
 from models.batchnorm import synchronise
-from models.methods.method import Headed, Method
+from models.methods.method import Headed, Method, Viewed
 from noise.keyed import image_keys
 from study import checkpoint
 from study.adapt import adapted_cells
@@ -35,6 +35,7 @@ from study.halving import micro_batch_of
 from study.ledger import Ledger, TrialSpec
 from study.loop import LoopSettings, device_images, make_optimizer, train_epochs
 from study.ranks import Ranks
+from study.similarity import similarity_cells, similarity_rows
 from study.tasks import evaluate_task, fingerprint_of, prepare_task
 from study.teachers import load_teacher
 from study.usage import SAMPLE_S, Usage
@@ -305,19 +306,19 @@ def _finish(run: Run, progress: checkpoint.Progress) -> dict[str, float]:
     metrics = before | headline(validation.cells) | _deployed_cost(run)
     if done:
         metrics |= {f"{name}_trained_bn": before[name] for name in ("acc/clean", "acc/noise") if name in before}
-    whole, adapted = validation, []
+    whole, adapted, alike = validation, [], []
     if run.spec.role != "search":
         test = _test(run, heads=heads)
         whole = Evaluation(validation.cells + test.cells, test.predictions, [*validation.heads, *test.heads],
                            [*validation.extra, *test.extra])  # fmt: skip
         metrics |= as_test(headline(test.cells))
-        adapted = _adapted(run)
+        adapted, alike = _adapted(run), _similarity(run)
     used = run.usage.measure()
     if run.ranks.is_first:
         bn = "reestimated" if done else "trained"
         own = {"bn": bn, **({"grid": "small"} if run.spec.fidelity else {})}
         whole = whole._replace(cells=[*({**row, **own} for row in whole.cells), *adapted])
-        _write(run, metrics, whole, bn=bn, epoch=progress.epoch, used=used)
+        _write(run, metrics, whole, bn=bn, epoch=progress.epoch, used=used, alike=alike)
     run.ranks.barrier()
     run.reporter.report(metrics, epoch=progress.epoch, final=True)
     return metrics
@@ -345,6 +346,18 @@ def _adapted(run: Run) -> list[dict[str, Any]]:
     )  # fmt: skip
 
 
+def _similarity(run: Run) -> list[dict[str, Any]]:
+    """How alike the features of clean and noisy test images are, where asked."""
+    noise = run.config.noise
+    if not noise.similarity:
+        return []
+    assert isinstance(run.method, Viewed)
+    return similarity_rows(
+        run.method, run.data.test, similarity_cells(run.config), seed=noise.seed, scale=noise.scale, ranks=run.ranks,
+        lens=run.config.resolution.evaluation_lens, batch_size=run.config.train.eval_batch_size,
+    )  # fmt: skip
+
+
 def _clean_batches(run: Run) -> list[torch.Tensor]:
     """Training images without noise, of the resolution that training has."""
     images, device, seed = run.data.train, run.ranks.torch_device(), run.config.data.split_seed
@@ -363,8 +376,9 @@ def _clean_batches(run: Run) -> list[torch.Tensor]:
 
 
 def _write(
-    run: Run, metrics: dict[str, float], found: Evaluation, *, bn: str, epoch: int, used: Mapping[str, Any]
-) -> None:
+    run: Run, metrics: dict[str, float], found: Evaluation, *, bn: str, epoch: int, used: Mapping[str, Any],
+    alike: Sequence[Mapping[str, Any]],
+) -> None:  # fmt: skip
     """Write a finished trial's files; the final event comes last, so a trial is finished only when all are there."""
     key = run.spec.key
     exported = export_files(
@@ -381,6 +395,8 @@ def _write(
         run.ledger.write_bytes(key, f"{run.config.task.name}.parquet", table)
     if found.heads:
         run.ledger.write_bytes(key, "heads.parquet", parquet_bytes(head_table(run.method, found.heads).assign(bn=bn)))
+    if alike:
+        run.ledger.write_bytes(key, "similarity.parquet", parquet_bytes(pd.DataFrame(alike)))
     run.ledger.write_bytes(key, "cells.parquet", parquet_bytes(pd.DataFrame(found.cells)))
     run.ledger.append(key, "final", epoch=epoch, step=0, metrics=metrics, final=True, **used)
     checkpoint.remove(run.ledger, key)

@@ -32,7 +32,7 @@ _MEASURED = ("noise.validation", "noise.seed", "noise.scale", "resolution.valida
              "resolution.kernel", "resolution.view", "task")  # fmt: skip
 """What decides how a figure is measured: keys that begin so must be equal (`noise.validation_images` among them)."""
 _ASIDE = ("data.path", "train.seed", "noise.test", "noise.held_out", "noise.real", "resolution.test", "task.pairs",
-          "task.images", "train.adapt_bn")  # fmt: skip
+          "task.images", "train.adapt_bn", "noise.similarity")  # fmt: skip
 """What no search trial's figures depend on, or only by chance."""
 _SHOWN = 4
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.explained import explanations, importance_charts
@@ -31,7 +32,7 @@ def _grown(folder: Path, count: int) -> Path:
         }
         (folder / "trials" / key / "trial.json").write_text(json.dumps(info))
         lines = [json.loads(line) for line in (source / "events.jsonl").read_text().splitlines()]
-        lines[-1]["metrics"]["acc/noise"] = 0.3 + 0.02 * number
+        lines[-1]["metrics"] |= {"acc/noise": 0.3 + 0.02 * number, "sharpness/m": 0.5 - 0.01 * number}
         (folder / "trials" / key / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         study["phases"][0]["trials"].append(key)
     (folder / "study.json").write_text(json.dumps(study))
@@ -56,6 +57,9 @@ def test_a_long_search_has_importance_as_table_and_chart(tmp_path, write_ledger,
     made = explanations(snapshot, headline(snapshot))
     assert [one.table.name for one in made][:1] == ["importance-search"]
     assert {one.place for one in made} == {"search"}
+    (sharpness,) = (one.table for one in made if one.table.name == "sharpness-search")
+    assert sharpness.texts()[0][0] == "all trials"
+    assert sharpness.frame["rho"].iloc[0] == pytest.approx(-1.0)
     chart = importance_charts(made)[0]
     assert chart.rows["parameter"].iloc[0] == "optim.lr"
     monkeypatch.setattr("analysis.report.draw", lambda *_: [])
@@ -69,6 +73,20 @@ def test_a_long_search_has_importance_as_table_and_chart(tmp_path, write_ledger,
 def test_validation_figures_have_no_failures_of_test_images(tmp_path, write_ledger):
     snapshot = read_study(write_ledger(tmp_path, confirm=False))
     assert explanations(snapshot, headline(snapshot)) == []
+
+
+def test_likeness_of_features_stands_beside_each_tested_configuration(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    for path in sorted(folder.glob("trials/*/predictions.parquet")):
+        rows = [{"stage": stage, "corruption": "fog", "severity": 3, "n": 20, "cosine": 0.9, "cka": 0.1 * stage}
+                for stage in (1, 2)]  # fmt: skip
+        pd.DataFrame(rows).to_parquet(path.with_name("similarity.parquet"))
+    snapshot = read_study(folder)
+    found = headline(snapshot)
+    (table,) = (one.table for one in explanations(snapshot, found) if one.table.name == "similarity")
+    assert set(table.frame["label"]) == {arm.label for arm in found.arms}
+    assert table.frame.groupby("label")["cka"].agg(list).map(lambda cka: cka == pytest.approx([0.1, 0.2])).all()
+    assert table.columns[0].title == "configuration"
 
 
 @pytest.mark.parametrize("files", ["predictions.parquet", "examples.npz"])

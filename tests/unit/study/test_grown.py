@@ -9,10 +9,11 @@ from study.studyrecord import _GROWN, _searches_of_today, changed_keys
 
 
 def older() -> dict[str, Any]:
-    """A record of before lower resolutions, tasks, rates that fall in steps and adapted statistics."""
+    """A record of before lower resolutions, tasks, rates that fall in steps, adapted statistics and likenesses."""
     tree = TrialConfig().model_dump(mode="json")
     del tree["resolution"], tree["task"], tree["train"]["adapt_bn"]
     del tree["optim"]["step_at"], tree["optim"]["step_factor"]
+    del tree["noise"]["similarity"]
     return tree
 
 
@@ -52,4 +53,5 @@ def test_what_only_the_test_reads_voids_no_search() -> None:
 
     assert key() == key(resolution={"test": [8]}) == key(resolution={"test": [8], "with_noise": True})
     assert key() == key(train={"adapt_bn": True})
+    assert key() == key(noise={"similarity": True})
     assert key() != key(resolution={"validation": [16]})
