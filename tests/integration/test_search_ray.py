@@ -166,7 +166,7 @@ def test_stop_lets_trials_save_and_a_relaunch_goes_on(ledger, runtime_of, monkey
     runtime = runtime_of(max_concurrent=2)
 
     def stop_soon(stop: StopRequest) -> None:
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + 400.0
         while time.monotonic() < deadline and len(_with_epochs(ledger)) < 2:
             time.sleep(0.05)
         stop.request()
