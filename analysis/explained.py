@@ -14,7 +14,7 @@ from analysis import facts
 from analysis.calibration import calibration_table
 from analysis.effects import effect_table
 from analysis.flips import confusion_table, flip_table
-from analysis.importance import IMPORTANCE_LEGEND, LEAST_TRIALS, importance_table
+from analysis.importance import LEAST_TRIALS, importance_table
 from analysis.interactions import interaction_table
 from analysis.load import Snapshot, iter_predictions, read_examples
 from analysis.scores import CLEAN, Headline
@@ -50,7 +50,9 @@ def explanations(snapshot: Snapshot, found: Headline) -> list[Explanation]:
 def importance_charts(explained: Sequence[Explanation]) -> list[Chart]:
     """The importance of each search's keys as bars."""
     charts = [
-        importance_chart(one.table.frame, phase=one.table.name.removeprefix("importance-"), caption=IMPORTANCE_LEGEND)
+        importance_chart(
+            one.table.frame, phase=one.table.name.removeprefix("importance-"), caption=" ".join(one.table.notes)
+        )
         for one in explained if one.table.name.startswith("importance-")
     ]  # fmt: skip
     return [chart for chart in charts if chart is not None]

@@ -26,7 +26,8 @@ import pandas as pd
 from scipy import special
 
 from analysis.load import Snapshot
-from analysis.searches import current, figures_of, objectives_of, search_of
+from analysis.records import final_metrics
+from analysis.searches import current, objectives_of, search_of
 from analysis.selection import Goal
 from analysis.tables import Column, Table
 
@@ -34,15 +35,18 @@ IMPORTANCE_COLUMNS = (
     "key", "importance", "share", "share_low", "share_high", "when_active", "n_trials", "n_active", "is_conditional"
 )  # fmt: skip
 IMPORTANCE_LEGEND = (
-    "Importance (PED-ANOVA): how far the best tenth of the trials are from all trials in one key, as a share of all "
-    "keys [95 % of resampled trials]. A conditional key counts where it is active only; the last column is "
-    "its importance among those trials alone. It speaks of this search and its ranges; interactions are not in it."
+    "Importance (PED-ANOVA): how far the best tenth of the trials are from all finished trials in one key, as a "
+    "share of all keys [95 % of resampled trials]; trials stopped early are not in it. A conditional key counts where "
+    "it is active only; the last column is its importance among those trials alone. It speaks of this search and its "
+    "ranges; interactions are not in it."
 )
 QUANTILE = 0.1
 LEAST_TRIALS = 10
 _STEPS = 50
 _SIGMA_LEAST = 0.5 / 1.64
 _TINY = 1e-12
+_SLACK = 1e-6
+"""How far beyond a range its end may come by rounding, as a share of the range."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,26 @@ class Domain:
     items: tuple[str, ...] = ()
 
     def places(self, values: Sequence[Any]) -> np.ndarray:
-        """Each value's place on the grid, halves to the lower one."""
+        """Each value's place on the grid, halves to the lower one; every value must be one that it holds."""
         if self.kind == "choice":
             return np.array([self.items.index(value) for value in values], dtype=int)
-        low, high = (math.log(end) if self.is_log else end for end in (self.low, self.high))
-        found = np.asarray(values, dtype=float)
-        found = np.log(found) if self.is_log else found
-        place = np.ceil((found - low) / ((high - low) / (self.steps - 1)) - 0.5)
+        place = np.ceil(np.array([self._share(value) for value in values]) * (self.steps - 1) - 0.5)
         return np.clip(place, 0, self.steps - 1).astype(int)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value may still be drawn; of a range what is between its ends, up to rounding."""
+        if self.kind == "choice":
+            return value in self.items
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or (self.is_log and value <= 0):
+            return False
+        return -_SLACK <= self._share(value) <= 1 + _SLACK
+
+    def _share(self, value: float) -> float:
+        """Where in the range a number is: 0 at its low end, 1 at its high one."""
+        if self.is_log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
 
     @property
     def size(self) -> int:
@@ -120,7 +136,8 @@ def importance(
     Args:
         params: A row for each trial, a column for each key, missing where the key was not active; choices as JSON.
         values: The objective of each trial; trials without a finite one are left out.
-        domains: Key -> domain. A key without one is left out.
+        domains: Key -> domain. A key without one is left out, and so is a trial with a value that its key's domain
+            does not hold (`outside`).
         resamples: Of trials, for the interval; 0 for none.
 
     Returns:
@@ -133,7 +150,7 @@ def importance(
     if len(loss_N) != len(params) or not 0 < quantile < 1:
         raise ValueError(f"each of {len(params)} trials must have a value, and quantile be in (0, 1), but got "
                          f"{len(loss_N)} values and quantile={quantile}")  # fmt: skip
-    known = np.isfinite(loss_N)
+    known = np.isfinite(loss_N) & ~outside(params, domains)
     params, loss_N = params.loc[known], loss_N[known]
     keys = [key for key in domains if key in params and params[key].notna().any()]
     if len(loss_N) < LEAST_TRIALS or not keys:
@@ -156,6 +173,16 @@ def importance(
                      int(active_N.sum()), not active_N.all()))  # fmt: skip
     frame = pd.DataFrame(rows, columns=list(IMPORTANCE_COLUMNS))
     return frame.sort_values(["importance", "key"], ascending=[False, True]).reset_index(drop=True)
+
+
+def outside(params: pd.DataFrame, domains: Mapping[str, Domain]) -> np.ndarray:
+    """Which trials have a value that its key may not have (any more), such as a choice taken out of the space."""
+    found_N = np.zeros(len(params), dtype=bool)
+    for key in domains:
+        if key in params:
+            is_active = params[key].notna()
+            found_N |= [bool(a) and not domains[key].holds(v) for a, v in zip(is_active, params[key], strict=True)]
+    return found_N
 
 
 def _places(column: pd.Series, domain: Domain) -> np.ndarray:
@@ -220,7 +247,10 @@ def _bandwidth(count_G: np.ndarray, seen: np.ndarray) -> float:
 
 # ---------------------------------------------------------------------------------------------------------- of studies
 def search_params(snapshot: Snapshot, phase: str) -> tuple[pd.DataFrame, list[float], dict[str, Domain]]:
-    """A search's finished trials: their drawn parameters (choices as JSON), first objective, and the keys' domains."""
+    """A search's finished trials: their drawn parameters (choices as JSON), first objective, and the keys' domains.
+
+    All figures are of the grid that the search was scored by, those of finalists too.
+    """
     metric = next(iter(objectives_of(snapshot.study, phase)))
     space = search_of(snapshot.study, phase).get("space") or {}
     domains = {key: domain for key, entry in space.items() if (domain := domain_of(entry)) is not None}
@@ -229,7 +259,7 @@ def search_params(snapshot: Snapshot, phase: str) -> tuple[pd.DataFrame, list[fl
         if record.info["phase"] == phase and record.status == "finished":
             drawn = record.info.get("params") or {}
             rows.append({key: _stored(drawn[key], domain) for key, domain in domains.items() if key in drawn})
-            values.append(figures_of(record).get(metric, math.nan))
+            values.append(final_metrics(record.events).get(metric, math.nan))
     return pd.DataFrame(rows, columns=list(domains), dtype=object), values, domains
 
 
@@ -249,4 +279,18 @@ def importance_table(snapshot: Snapshot, phase: str) -> Table:
         Column("trials where active", lambda row: f"{row['n_active']} of {row['n_trials']}"),
         Column("among these alone", lambda row: f"{row['when_active']:.3g}" if bool(row["is_conditional"]) else "–"),
     ]
-    return Table(f"importance-{phase}", frame, columns, [IMPORTANCE_LEGEND] if len(frame) else [])
+    notes = [IMPORTANCE_LEGEND, *_left_out(snapshot, phase, int(outside(params, domains).sum()))]
+    return Table(f"importance-{phase}", frame, columns, notes if len(frame) else [])
+
+
+def _left_out(snapshot: Snapshot, phase: str, num_outside: int) -> list[str]:
+    """How many trials of a phase are not in its importance, and why."""
+    mine = [record for record in current(snapshot.trials, snapshot.study) if record.info["phase"] == phase]
+    num_stopped, notes = sum(record.status == "pruned" for record in mine), []
+    if num_stopped:
+        notes.append(f"Stopped early, so not in it: {num_stopped} of {len(mine)} trials.")
+    if num_outside:
+        notes.append(
+            f"Left out, as they have values that the space does not hold now: {num_outside} of {len(mine)} trials."
+        )
+    return notes

@@ -14,7 +14,8 @@ import pandas as pd
 
 from analysis.labels import flatten
 from analysis.load import Snapshot
-from analysis.searches import current, figures_of
+from analysis.records import final_metrics
+from analysis.searches import current
 
 RHO, STAGES, STRENGTH = "rho", "stages", "noise_strength"
 """Settings that every frame has, missing where a trial has none."""
@@ -24,8 +25,9 @@ def trial_frame(snapshot: Snapshot, *, phase: str | None = None) -> pd.DataFrame
     """Finished search trials of the study's present settings (of one phase).
 
     Returns:
-        `trial`, `phase`, `number`, `method`, `rho`, `stages`, `noise_strength`, the final metrics by their names (those
-        of a finalist on the whole grid), and the drawn parameters as `param/<dotted key>`.
+        `trial`, `phase`, `number`, `method`, `rho`, `stages`, `noise_strength`, the final metrics by their names (of
+        the grid that the search was scored by, those of finalists too), and the drawn parameters as
+        `param/<dotted key>`.
     """
     rows = []
     for record in current(snapshot.trials, snapshot.study):
@@ -33,7 +35,8 @@ def trial_frame(snapshot: Snapshot, *, phase: str | None = None) -> pd.DataFrame
         if mine and record.info["role"] == "search" and record.status == "finished":
             config = record.info["config"]
             rows.append(
-                figures_of(record) | {f"param/{k}": v for k, v in flatten(record.info.get("params") or {}).items()}
+                final_metrics(record.events)
+                | {f"param/{k}": v for k, v in flatten(record.info.get("params") or {}).items()}
                 | settings_of(config)
                 | {"trial": record.key, "phase": record.info["phase"], "number": record.info.get("number", 0)}
             )  # fmt: skip
