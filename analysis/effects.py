@@ -50,7 +50,8 @@ def effect_curve(
     h is :math:`1.06 \, min(s, IQR / 1.34) \, N^{-1/5}` on the scale of x (its logarithm with `is_log`).
 
     Returns:
-        `x`, `value`, `value_low`, `value_high`, `n_trials` (within one bandwidth); empty for fewer than `LEAST_TRIALS`.
+        `x`, `value`, `value_low`, `value_high`, `n_trials` (within one bandwidth), without points that have no two
+        places near; empty for fewer than `LEAST_TRIALS`.
 
     Raises:
         ValueError: Lengths differ, or a value of x is not positive with `is_log`.
@@ -72,9 +73,10 @@ def effect_curve(
     kernel_PN = np.exp(-((offset_PN / width) ** 2) / 2)
     count_BN = np.random.default_rng(seed).multinomial(len(x_N), np.full(len(x_N), 1 / len(x_N)), size=resamples)
     value_P = _fitted(np.ones((1, len(x_N))), kernel_PN, offset_PN, y_N)[0]
-    low_P, high_P = np.nanquantile(
-        _fitted(count_BN, kernel_PN, offset_PN, y_N), [(1 - level) / 2, (1 + level) / 2], axis=0
-    )
+    value_BP = _fitted(count_BN, kernel_PN, offset_PN, y_N)
+    is_known_P = np.isfinite(value_P) & np.isfinite(value_BP).any(axis=0)  # none in a wide gap between trials
+    value_P, points_P, offset_PN = value_P[is_known_P], points_P[is_known_P], offset_PN[is_known_P]
+    low_P, high_P = np.nanquantile(value_BP[:, is_known_P], [(1 - level) / 2, (1 + level) / 2], axis=0)
     near_P = (np.abs(offset_PN) <= width).sum(axis=1)
     shown_P = np.exp(points_P) if is_log else points_P
     return pd.DataFrame(dict(zip(columns, (shown_P, value_P, low_P, high_P, near_P), strict=True)))

@@ -35,18 +35,24 @@ class Agreement(NamedTuple):
         return f"Spearman rank correlation {self.rho:+.2f}{bounds} over {self.n} trials"
 
 
-def rank_agreement(small: Sequence[float], full: Sequence[float], *, level: float = 0.95) -> Agreement:
+def rank_agreement(
+    small: Sequence[float], full: Sequence[float], *, level: float = 0.95, num_controlled: int = 0
+) -> Agreement:
     """Rank correlation of the small grid's figures with the whole one's, one pair for each trial.
 
     Below four trials there is no interval; with all of one figure equal there is no correlation either.
+
+    Args:
+        num_controlled: Of a partial correlation, how many variables were taken out of both figures, such as one less
+            than the groups that trials were ranked within; so many trials fewer carry the interval (Fisher 1924).
     """
     small_N, full_N = np.asarray(small, dtype=float), np.asarray(full, dtype=float)
     if small_N.shape != full_N.shape:
         raise ValueError(f"every trial must have both figures, but got {len(small_N)} and {len(full_N)}")
     rho, n = _spearman(small_N, full_N), len(small_N)
-    if math.isnan(rho) or n < LEAST_TRIALS:
+    if math.isnan(rho) or n - num_controlled < LEAST_TRIALS:
         return Agreement(rho, math.nan, math.nan, n)
-    half = float(sps.norm.ppf(0.5 + level / 2)) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    half = float(sps.norm.ppf(0.5 + level / 2)) * math.sqrt((1 + rho**2 / 2) / (n - 3 - num_controlled))
     z = math.atanh(min(max(rho, -1 + 1e-12), 1 - 1e-12))
     return Agreement(rho, math.tanh(z - half), math.tanh(z + half), n)
 

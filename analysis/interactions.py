@@ -10,7 +10,7 @@ second setting changes with the first; 0 where effects add up.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -101,11 +101,24 @@ def _levels(column: pd.Series, bins: int) -> pd.Series:
     """Ordered levels as text."""
     is_number = pd.api.types.is_numeric_dtype(column)
     if column.nunique() <= bins + 3 or not is_number:
-        names = {value: f"{value:g}" if is_number else str(value) for value in sorted(column.unique())}
+        values = sorted(column.unique())
+        names = dict(
+            zip(values, _named([(value,) for value in values]) if is_number else map(str, values), strict=True)
+        )
         kind = pd.CategoricalDtype(list(dict.fromkeys(names.values())), ordered=True)
         return column.map(names).astype(kind)
     cut = pd.qcut(column, bins, duplicates="drop")
-    return cut.cat.rename_categories([f"{part.left:.3g} to {part.right:.3g}" for part in cut.cat.categories])
+    return cut.cat.rename_categories(_named([(part.left, part.right) for part in cut.cat.categories]))
+
+
+def _named(levels: Sequence[tuple[float, ...]]) -> list[str]:
+    """Numbers or ranges of numbers as text, with no more digits than tell them apart."""
+    first = 6 if all(len(level) == 1 for level in levels) else 3
+    for digits in range(first, 18):
+        names = [" to ".join(f"{end:.{digits}g}" for end in level) for level in levels]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def arm_interaction(scores: Mapping[tuple[float, float], np.ndarray], *, level: float = LEVEL) -> Interval:

@@ -25,6 +25,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 
+from analysis.fidelity import FULL_EVENT
 from analysis.recordfile import RecordError, parse_event, parse_study, parse_trial
 from analysis.records import TrialRecord, sort_rows, to_frame
 
@@ -282,7 +283,10 @@ def _read_trial(place: Place) -> tuple[TrialRecord | None, int]:
         return None, 0
     events, num_torn = parse_events(place.read("events.jsonl") or b"")
     facts = parse_trial(info, f"trial.json of {place.key}")
-    whole = _cells(place, "cells-full.parquet") if facts.get("fidelity") else None
+    is_finalist = bool(facts.get("fidelity")) and any(event["event"] == FULL_EVENT for event in events)
+    whole = (
+        _cells(place, "cells-full.parquet") if is_finalist else None
+    )  # asking a server takes time, and most have none
     return TrialRecord(info=facts, events=events, cells=_cells(place, "cells.parquet"), whole_cells=whole), num_torn
 
 

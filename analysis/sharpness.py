@@ -22,9 +22,11 @@ from analysis.tables import Column, Table
 SHARPNESS = "sharpness/m"
 """Metric of a trial's last event: mean over the last epoch's steps of loss at perturbed weights less loss, in nats."""
 SHARPNESS_COLUMNS = ("within", "rho", "rho_low", "rho_high", "n_trials")
+LEAST_OF_METHOD = 3
 SHARPNESS_LEGEND = (
     "Spearman rank correlation of m-sharpness and the figure over trials [95 % interval]; below 0: flatter networks "
-    "are better. Sharpness depends on scale, so methods are told apart; 'within all' ranks trials within their method."
+    "are better. Sharpness depends on scale, so methods are told apart; 'within all' ranks trials within their "
+    "method and is of the methods that have 3 trials or more."
 )
 
 
@@ -33,7 +35,9 @@ def sharpness_ranks(
 ) -> pd.DataFrame:
     """Rank correlation of sharpness and a figure, for all trials, within each method, and within all methods at once.
 
-    The last takes each trial's rank within its method as a share of it (a partial rank correlation given the method).
+    The last takes each trial's rank within its method, (rank - 1/2) / trials, so that every method has the mean 1/2 (a
+    partial rank correlation given the method). Methods of fewer than `LEAST_OF_METHOD` trials are not in it: they say
+    nothing, or nothing but a sign.
 
     Args:
         trials: A row for each trial; rows without both figures are left out.
@@ -56,9 +60,17 @@ def sharpness_ranks(
     groups = known.groupby(within, sort=True)
     rows += [(str(name), *rank_agreement(part[sharpness], part[metric])) for name, part in groups]
     if groups.ngroups > 1:
-        shares = groups[[sharpness, metric]].rank(pct=True)
-        rows.append(("within all", *rank_agreement(shares[sharpness], shares[metric])))
+        shares, num_methods = _shares(known, sharpness, metric, within)
+        rest = rank_agreement(shares[sharpness], shares[metric], num_controlled=max(num_methods - 1, 0))
+        rows.append(("within all", *rest))
     return pd.DataFrame(rows, columns=list(SHARPNESS_COLUMNS))
+
+
+def _shares(known: pd.DataFrame, sharpness: str, metric: str, within: str) -> tuple[pd.DataFrame, int]:
+    """Ranks within methods as shares in (0, 1), and of how many methods."""
+    kept = known[known.groupby(within)[metric].transform("size") >= LEAST_OF_METHOD]
+    groups = kept.groupby(within)[[sharpness, metric]]
+    return (groups.rank() - 0.5) / groups.transform("size").to_numpy()[:, None], kept[within].nunique()
 
 
 def sharpness_table(trials: pd.DataFrame, metric: str = "acc/noise", *, sharpness: str = SHARPNESS) -> Table:

@@ -71,6 +71,14 @@ def test_each_setting_gets_what_fits_it() -> None:
         effects(trials, "acc/best")
 
 
+def test_points_in_a_gap_between_trials_are_left_out() -> None:
+    x = np.concatenate([np.linspace(0, 0.01, 20), [1.0, 1.0]])
+    found = effect_curve(x, np.sin(x), bandwidth=0.005)
+    assert 1 <= len(found) < 25
+    assert found.notna().all().all()
+    assert found["x"].max() < 0.5, "at the far end there is one place only, and no line"
+
+
 # --------------------------------------------------------------------------------------------------------- interactions
 def test_the_double_difference_is_that_of_a_linear_model() -> None:
     trials = made_trials(np.random.default_rng(3), extra=0.04)
@@ -112,6 +120,17 @@ def test_levels_stand_in_the_order_of_their_numbers() -> None:
     assert interaction(trials, "width", "dose", "acc/noise") == interaction(trials, "stages", "dose", "acc/noise")
 
 
+def test_levels_that_are_close_have_names_of_their_own() -> None:
+    rng = np.random.default_rng(20)
+    trials = made_trials(rng).assign(rho=0.5 + rng.uniform(0, 3e-4, 120))
+    cells = two_way(trials, "stages", "rho", "acc/noise")
+    names = list(cells["second"].cat.categories)
+    assert len(set(names)) == 3
+    assert all(" to " in name for name in names)
+    few = trials.assign(rho=rng.choice([0.50000001, 0.50000002], 120))
+    assert len(two_way(few, "stages", "rho", "acc/noise")) == 6, "two values are two levels"
+
+
 def test_four_arms_interact_by_image() -> None:
     rng = np.random.default_rng(8)
     scores = {place: rng.random((3, 40)) for place in ((1, 0.1), (1, 0.5), (3, 0.1), (3, 0.5))}
@@ -138,6 +157,28 @@ def test_sharpness_is_ranked_within_methods_too() -> None:
     own = trials[trials["method"] == "pmal"]
     assert found.loc["pmal", "rho"] == rank_agreement(own["sharpness/m"], own["acc/noise"]).rho
     assert "| within all | -" in sharpness_table(trials).markdown()
+
+
+@pytest.mark.parametrize("sizes", [[1] * 6 + [2] * 4 + [12], [3] * 4 + [4] * 2 + [12]])
+def test_noise_in_methods_of_few_trials_is_no_correlation(sizes: list[int]) -> None:
+    rng, runs = np.random.default_rng(21), 100
+    method = np.repeat([f"m{n}" for n in range(len(sizes))], sizes)
+    found = []
+    for _ in range(runs):
+        trials = pd.DataFrame({"method": method, "sharpness/m": rng.random(len(method)),
+                               "acc/noise": rng.random(len(method))})  # fmt: skip
+        found.append(sharpness_ranks(trials, "acc/noise").set_index("within").loc["within all"])
+    frame = pd.DataFrame(found)
+    assert (frame["n_trials"] == sum(size for size in sizes if size >= 3)).all()
+    assert abs(frame["rho"].mean()) < 3 * frame["rho"].std() / math.sqrt(runs)
+    assert ((frame["rho_low"] > 0) | (frame["rho_high"] < 0)).mean() <= 0.12
+
+
+def test_no_method_of_three_trials_leaves_nothing_within_all() -> None:
+    trials = pd.DataFrame({"method": list("aabb"), "sharpness/m": [1.0, 2, 3, 4], "acc/noise": [1.0, 2, 3, 4]})
+    row = sharpness_ranks(trials, "acc/noise").set_index("within").loc["within all"]
+    assert math.isnan(row["rho"])
+    assert row["n_trials"] == 0
 
 
 def test_trials_without_sharpness_have_no_table() -> None:

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from analysis import facts
+from analysis import facts, load
 from analysis.fronts import fronts
 from analysis.load import read_study
 from analysis.records import final_metrics
@@ -100,7 +100,20 @@ def test_of_two_searches_the_one_by_a_small_grid_is_named(tmp_path, write_ledger
     by_small_grid(folder, by_accuracy(folder, "pmal"))
     assert headline(read_study(folder)).small_grid.startswith("Figures of pmal")
     by_small_grid(folder, by_accuracy(folder, "pmal"), measured=by_accuracy(folder))
+    finish(folder, dict.fromkeys(by_accuracy(folder, "pmal"), 0.75))
     assert not headline(read_study(folder)).small_grid
+
+
+def test_the_whole_grids_cells_are_asked_of_finalists_alone(tmp_path, write_ledger, monkeypatch):
+    folder = write_ledger(tmp_path, confirm=False)
+    keys, asked = by_accuracy(folder), []
+    by_small_grid(folder, keys, measured=keys[:1])
+    finish(folder, {keys[0]: 0.75})
+    read = load._cells
+    monkeypatch.setattr(load, "_cells", lambda place, name: asked.append((place.key, name)) or read(place, name))
+    found = {record.key for record in read_study(folder).trials if record.whole_cells is not None}
+    assert found == {keys[0]}
+    assert [key for key, name in asked if name == "cells-full.parquet"] == [keys[0]]
 
 
 def test_a_search_without_finalists_counts_beside_one_with_them(tmp_path, write_ledger):
