@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.bootstrap import crossed_bootstrap
+from analysis.bootstrap import crossed_bootstraps
 from analysis.repeats import ADAPTIVE_ERROR
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline
 from analysis.sides import LOWER, Word, noise_word
@@ -48,12 +48,7 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
         families = [(_ALL_NOISE, against), (CLEAN, [c._replace(margin=KEEPS_MARGIN) for c in against])]
     error = family_error(found, study or {})
     rows = [row for endpoint, contrasts in families for row in family(endpoint, contrasts, error)]
-    note = "Paired by image and noise; seeds and images random (for one seed: images only)."
-    if error < 1 - LEVEL:
-        note += (
-            f" Validation decided how many seeds there are, so simultaneous intervals are drawn at {1 - error:.0%} to "
-            f"hold what {LEVEL:.0%} says (by simulation)."
-        )
+    note = f"Paired by image and noise; seeds and images random (for one seed: images only).{error_note(error)}"
     columns = contrast_columns(noise_word(found))
     return Table("contrasts", pd.DataFrame(rows), columns, [*([note] if rows else []), *notes])
 
@@ -169,11 +164,23 @@ def family_error(found: Headline, study: Mapping[str, Any]) -> float:
     return ADAPTIVE_ERROR if looked & phases else 1 - LEVEL
 
 
+def error_note(error: float) -> str:
+    """What is said where a family may err less than 5 %, to follow another sentence; else nothing."""
+    if error >= 1 - LEVEL:
+        return ""
+    return (
+        f" Validation decided how many seeds there are, so simultaneous intervals are drawn at {1 - error:.0%} to hold "
+        f"what {LEVEL:.0%} says (by simulation), and p (Holm) is multiplied by {(1 - LEVEL) / error:.2f}, so that it "
+        f"too is read against {1 - LEVEL:.2f}."
+    )
+
+
 def family(endpoint: str, contrasts: Sequence[Contrast], error: float) -> list[dict]:
     """The rows of one endpoint: each contrast with the interval that holds for all of them at once.
 
     Args:
-        error: what the family may err.
+        error: what the family may err. `p_holm` is multiplied by 0.05 / error, so that 0.05 is its border as it is that
+            of the simultaneous intervals.
     """
     # By identity: two phases of the same settings are two arms.
     arms = {id(arm): arm for contrast in contrasts for arm in (contrast.arm, contrast.against)}
@@ -184,14 +191,19 @@ def family(endpoint: str, contrasts: Sequence[Contrast], error: float) -> list[d
     terms: list[list[Term]] = [[(1.0, scores[id(c.arm)]), (-1.0, scores[id(c.against)])] for c in contrasts]
     joint = [pair[1] for pair in simultaneous(terms, level=1 - error)]
     pairs = [(crossed(term), interval) for term, interval in zip(terms, joint, strict=True)]
-    adjusted = holm([p_value(single) for single, _ in pairs])
-    return [
-        _row(endpoint, *found, p_holm=p_holm) for *found, p_holm in zip(contrasts, terms, pairs, adjusted, strict=True)
-    ]
+    adjusted = [min(1.0, p * (1 - LEVEL) / error) for p in holm([p_value(single) for single, _ in pairs])]
+    rows = zip(contrasts, pairs, terms, crossed_bootstraps(terms), adjusted, strict=True)
+    return [_row(endpoint, *found, check, p_holm=p_holm) for *found, check, p_holm in rows]
 
 
 def _row(
-    endpoint: str, contrast: Contrast, terms: Sequence[Term], pair: tuple[Interval, Interval], *, p_holm: float
+    endpoint: str,
+    contrast: Contrast,
+    pair: tuple[Interval, Interval],
+    terms: Sequence[Term],
+    check: Interval,
+    *,
+    p_holm: float,
 ) -> dict:
     single, joint = pair
     margin = KEEPS_MARGIN if contrast.margin is None else contrast.margin
@@ -199,7 +211,7 @@ def _row(
            "label": contrast.label, "baseline": contrast.against_label}  # fmt: skip
     row |= bounds("difference", single)
     row |= {"joint_low": joint.low, "joint_high": joint.high, "p": p_value(single), "p_holm": p_holm}
-    within, check = tost(single, margin=margin), crossed_bootstrap(terms)
+    within = tost(single, margin=margin)
     row |= {"p_not_worse": within.not_worse, "p_equivalent": within.equivalent, "p_mcnemar": math.nan, "margin": margin}
     row |= {"bootstrap_low": check.low, "bootstrap_high": check.high}
     row |= {"n_seeds": single.n_seeds, "n_images": single.n_images, "population": single.population}

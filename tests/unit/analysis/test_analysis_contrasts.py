@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from analysis.contrasts import contrast_table, endpoint_cells, endpoint_phrase, endpoint_title
 from analysis.labels import label_configs
 from analysis.load import read_study
+from analysis.repeats import ADAPTIVE_ERROR
 from analysis.report import write_report
 from analysis.scores import headline
 from analysis.stats import crossed_difference
@@ -169,4 +170,8 @@ def test_seeds_that_validation_chose_make_the_family_stricter(tmp_path, write_le
     assert (width[1] > width[0]).all()
     assert looked.frame["difference_low"].tolist() == plain.frame["difference_low"].tolist()
     assert "drawn at 97%" in looked.markdown()
+    assert "p (Holm) is multiplied by 1.67" in looked.markdown()
+    expected = np.minimum(1.0, plain.frame["p_holm"].to_numpy() * 0.05 / ADAPTIVE_ERROR)
+    assert looked.frame["p_holm"].to_numpy() == pytest.approx(expected)
+    assert looked.frame["p"].tolist() == plain.frame["p"].tolist()
     assert "drawn at" not in plain.markdown()
