@@ -189,7 +189,8 @@ def crossed_difference(scores_SI: np.ndarray, other_SI: np.ndarray, *, level: fl
 def from_counts(accuracies_S: Sequence[float], n_images: int, *, level: float = LEVEL) -> Interval:
     """An arm's mean when only its cells were kept, not its predictions: wider than `crossed_mean`, never narrower.
 
-    An image's score lies in [0, 1], so its variance is at most p (1 - p) with p the mean.
+    An image's score lies in [0, 1], so its variance is at most p (1 - p) with p the mean; at 0 % and 100 % the interval
+    is Wilson's.
     """
     means_S = np.asarray(accuracies_S, dtype=float)
     mean, num_seeds = float(means_S.mean()), len(means_S)
@@ -197,7 +198,11 @@ def from_counts(accuracies_S: Sequence[float], n_images: int, *, level: float = 
         return wilson(mean * n_images, n_images, level=level)
     seeds = _Part(float(means_S.var(ddof=1)) / num_seeds, num_seeds - 1)
     images = _Part(mean * (1 - mean) / n_images, max(n_images - 1, 1))
-    return _interval(_Pieces(mean, images, seeds, n_images, num_seeds, seeds.variance), level).clipped()
+    found = _interval(_Pieces(mean, images, seeds, n_images, num_seeds, seeds.variance), level)
+    if found.se == 0.0:
+        exact = wilson(round(mean * n_images), n_images, level=level)
+        return replace(found, low=exact.low, high=exact.high, se=exact.se)
+    return found.clipped()
 
 
 def wilson(correct: float, n: int, *, level: float = LEVEL) -> Interval:
@@ -273,13 +278,16 @@ def simultaneous(
 
     Contrasts that share an arm (recognised as the same array) or images are correlated; the joint distribution is
     simulated as correlated t with each contrast's own degrees of freedom, on the scale of p-values. Never wider than
-    Bonferroni's, never narrower than the single interval.
+    Bonferroni's, never narrower than the single interval. The order of the contrasts changes nothing.
     """
     pieces = [_pieces(terms) for terms in contrasts]
     singles = [_interval(found, level) for found in pieces]
     if len(singles) < 2:
         return [(single, single) for single in singles]
-    alpha = _joint_alpha(singles, _correlation(contrasts, singles), level=level, seed=seed, draws=draws)
+    order = sorted(range(len(singles)), key=lambda k: (singles[k].estimate, singles[k].se, singles[k].df))
+    sorted_K = [singles[k] for k in order]
+    correlation_KK = _correlation([contrasts[k] for k in order], sorted_K)
+    alpha = _joint_alpha(sorted_K, correlation_KK, level=level, seed=seed, draws=draws)
     return [(single, _interval(found, 1 - alpha)) for single, found in zip(singles, pieces, strict=True)]
 
 
@@ -303,12 +311,13 @@ def _joint_alpha(
 def _correlation(contrasts: Sequence[Sequence[Term]], singles: Sequence[Interval]) -> np.ndarray:
     by_image_KI = np.stack([_by_image(terms) for terms in contrasts])
     covariance_KK = np.atleast_2d(np.cov(by_image_KI)) / by_image_KI.shape[1]
-    if singles[0].population == "method":
+    of_method_K = [single.population == "method" for single in singles]
+    if any(of_method_K):
         arms = {id(scores_SI): scores_SI for terms in contrasts for _, scores_SI in terms}
         own = {name: _pieces([(1.0, arm)]).seeds.variance for name, arm in arms.items()}
         weight_KA = np.zeros((len(contrasts), len(arms)))  # of each arm in each contrast
-        for row_A, terms in zip(weight_KA, contrasts, strict=True):
-            for weight, scores_SI in terms:
+        for row_A, terms, is_of_method in zip(weight_KA, contrasts, of_method_K, strict=True):
+            for weight, scores_SI in terms if is_of_method else ():
                 row_A[list(arms).index(id(scores_SI))] += weight
         covariance_KK += (weight_KA * np.array(list(own.values()))) @ weight_KA.T
     scale_K = np.sqrt(np.maximum(np.diag(covariance_KK), 1e-300))

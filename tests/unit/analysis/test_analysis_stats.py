@@ -14,6 +14,8 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from analysis.stats import (
     Interval,
+    _correlation,
+    _pieces,
     crossed,
     crossed_difference,
     crossed_mean,
@@ -111,6 +113,13 @@ def test_counts_alone_give_a_wider_interval():
     kept, counted = crossed_mean(scores), from_counts(scores.mean(1).tolist(), 80)
     assert counted.estimate == pytest.approx(kept.estimate)
     assert counted.high - counted.low > kept.high - kept.low
+
+
+@pytest.mark.parametrize("correct", [0.0, 1.0])
+def test_counts_at_the_ends_have_a_width(correct):
+    found, expected = from_counts([correct] * 3, 40), wilson(40 * correct, 40)
+    assert (found.low, found.high) == (expected.low, expected.high)
+    assert found.high - found.low > 0.05
 
 
 def test_arms_must_share_images():
@@ -215,6 +224,32 @@ def test_simultaneous_lies_between_single_and_bonferroni():
     for (single, joint), terms in zip(pairs, contrasts, strict=True):
         assert single.high <= joint.high <= crossed(terms, level=1 - 0.05 / 3).high + 1e-12
     assert pairs == simultaneous([[(1.0, arm), (-1.0, arms[0])] for arm in arms[1:]])
+
+
+def test_the_order_of_contrasts_changes_no_interval() -> None:
+    """Also where the first is of single networks, which say nothing of seeds, and the others of methods."""
+    rng = np.random.default_rng(12)
+    shared_I = rng.normal(0, 1, 120)
+    arms = [simulated(rng, seeds=n, images=120, seed_sd=0.4, shared_I=shared_I) for n in (3, 1, 3, 4, 3)]
+    contrasts = [[(1.0, arm), (-1.0, arms[0])] for arm in arms[1:]]
+    given = simultaneous(contrasts, draws=4000)
+    assert [single.population for single, _ in given] == ["networks", "method", "method", "method"]
+    for order in ((1, 0, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1)):
+        assert simultaneous([contrasts[k] for k in order], draws=4000) == [given[k] for k in order]
+
+
+def test_contrasts_of_methods_are_correlated_by_the_seeds_of_the_arm_that_they_share() -> None:
+    rng = np.random.default_rng(13)
+    arms = [simulated(rng, seeds=n, images=400, seed_sd=1.0, shared_I=np.zeros(400)) for n in (3, 1, 3, 3)]
+    contrasts = [[(1.0, arm), (-1.0, arms[0])] for arm in arms[1:]]
+    singles = [crossed(terms) for terms in contrasts]
+    own = [_pieces([(1.0, arm)]).seeds.variance for arm in arms]
+    found = _correlation(contrasts, singles)
+    expected = own[0] / math.sqrt((own[0] + own[2]) * (own[0] + own[3]))
+    assert found[1, 2] == pytest.approx(expected, abs=0.05)
+    by_image = np.corrcoef([arm.mean(0) - arms[0].mean(0) for arm in arms[1:]])
+    assert abs(found[0, 1]) < by_image[0, 1], "of single networks the seeds are no part"
+    assert np.diag(found) == pytest.approx(1.0)
 
 
 def test_arms_that_are_nearly_the_same_network_have_an_interval_that_says_something() -> None:
