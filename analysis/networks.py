@@ -24,8 +24,9 @@ CELL = ["corruption", "severity"]
 _UNSURE = "not distinguishable among so many cells (these networks only)"
 NETWORK_LEGEND = (
     "Two trained networks on the same images, in per cent [95 % interval by Wilson]. Only first: images that the first "
-    "alone got right. p: McNemar's test, by Holm over the cells; a mean over cells is paired by image. It says nothing "
-    "of the methods: another seed of the same method may differ as much."
+    "alone got right. Intervals are for each cell by itself: of many cells some leave out what is true. p: McNemar's "
+    "test, by Holm over the cells; the mean is over the noise made on the clean images and paired by image. It says "
+    "nothing of the methods: another seed of the same method may differ as much."
 )
 
 
@@ -37,7 +38,8 @@ def network_rows(first: pd.DataFrame, second: pd.DataFrame, *, level: float = 0.
         second: The other trial's.
 
     Returns:
-        One row for each cell, in the order of the first, and a last one `noise_mean`: `corruption`, `severity`, `n`,
+        One row for each cell, in the order of the first, and a last one `noise_mean` over the noisy cells of images
+        that have a clean row (none without such): `corruption`, `severity`, `n`,
         `first` and `second` with `_low` and `_high` (Wilson; of the mean none), `only_first`, `only_second`, `p`
         (McNemar; of the mean the paired t test over images), `p_holm` over the cells, and `difference` with its bounds.
 
@@ -55,8 +57,14 @@ def network_rows(first: pd.DataFrame, second: pd.DataFrame, *, level: float = 0.
         row["p_holm"] = adjusted
         if adjusted >= 1 - level and not row["reading"].startswith("not distinguishable"):
             row["reading"] = _UNSURE
-    noisy = both[both["corruption"] != CLEAN]
+    noisy = _noise_of_the_study(both)
     return pd.DataFrame(rows + ([_mean_row(noisy, level)] if len(noisy) else []))
+
+
+def _noise_of_the_study(both: pd.DataFrame) -> pd.DataFrame:
+    """Rows of images that have a clean row, with a severity: without the folders of real images, each its own."""
+    clean = both.loc[both["corruption"] == CLEAN, "image_id"]
+    return both[(both["corruption"] != CLEAN) & (both["severity"] > 0) & both["image_id"].isin(clean)]
 
 
 def network_table(first: pd.DataFrame, second: pd.DataFrame, *, names: tuple[str, str] = ("first", "second")) -> Table:
