@@ -109,9 +109,9 @@ class TuneSearcher(Searcher):
             error: The trial's process was lost, once more than `resources.retries` or with no place for the next one.
         """
         key = self._keys.pop(trial_id)
-        if error and self._goes_out_again(key):
+        if self._goes_out_again(key):  # also one that ended itself, as it could not reach the flag that stops it
             self._board.end(key, "running", number=self._numbers[key])
-            self._board.note(f"trial {self._numbers[key]} ({key}) lost its process and its place; it goes on elsewhere")
+            self._board.note(f"trial {self._numbers[key]} ({key}) lost its process or its place; it goes on elsewhere")
             return
         self._again.end(key)
         if result and key in self._pruned and "epoch" in result:

@@ -327,7 +327,7 @@ def _stop_flag(stop: StopRequest) -> Iterator[_Flag]:
     from study.stopflag import StopFlag
 
     name = f"murk-stop-{uuid.uuid4().hex}"
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     flag: Any = StopFlag.options(name=name, scheduling_strategy=here).remote()
     ended = threading.Event()
 

@@ -385,6 +385,7 @@ def test_a_study_that_another_driver_took_gets_no_event_and_no_trial(bench, monk
     if is_pruned:
         bench.pruned.add(key)
     files, before = bench.ledger.files, bench.ledger.keys()
+    bench.begun[key] = 2
 
     def refuse() -> None:
         raise StudyLostError("taken over")
@@ -467,8 +468,14 @@ def test_failure_that_the_trial_recorded_is_kept(bench):
     assert told(bench.source)[0].state == TrialState.FAIL
 
 
-def test_trial_that_just_ends_is_a_failure(bench):
+def test_trial_that_just_ends_again_and_again_is_a_failure(bench):
     key = bench.suggest()
+    bench.begun[key] = 1
+    bench.searcher.on_trial_complete("t0", {"epoch": 1, "acc/noise": 0.3})
+    assert bench.ledger.status(key) == "running"
+    bench.now = 6.0
+    assert bench.suggest() == key
+    bench.begun[key] = 2
     bench.searcher.on_trial_complete("t0", {"epoch": 1, "acc/noise": 0.3})
     assert "without its last report" in failure(bench.ledger, key)
 
