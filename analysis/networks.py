@@ -64,7 +64,8 @@ def network_rows(first: pd.DataFrame, second: pd.DataFrame, *, level: float = 0.
 def _noise_of_the_study(both: pd.DataFrame) -> pd.DataFrame:
     """Rows of images that have a clean row, with a severity: without the folders of real images, each its own."""
     clean = both.loc[both["corruption"] == CLEAN, "image_id"]
-    return both[(both["corruption"] != CLEAN) & (both["severity"] > 0) & both["image_id"].isin(clean)]
+    wanted = (both["corruption"] != CLEAN) & (both["severity"] > 0) & both["image_id"].isin(clean)
+    return pd.DataFrame(both.loc[wanted])
 
 
 def network_table(first: pd.DataFrame, second: pd.DataFrame, *, names: tuple[str, str] = ("first", "second")) -> Table:

@@ -68,9 +68,11 @@ def sharpness_ranks(
 
 def _shares(known: pd.DataFrame, sharpness: str, metric: str, within: str) -> tuple[pd.DataFrame, int]:
     """Ranks within methods as shares in (0, 1), and of how many methods."""
-    kept = known[known.groupby(within)[metric].transform("size") >= LEAST_OF_METHOD]
-    groups = kept.groupby(within)[[sharpness, metric]]
-    return (groups.rank() - 0.5) / groups.transform("size").to_numpy()[:, None], kept[within].nunique()
+    sizes = known[within].map(known[within].value_counts()).to_numpy()
+    is_kept = sizes >= LEAST_OF_METHOD
+    kept = pd.DataFrame(known.loc[is_kept])
+    ranks = pd.DataFrame(kept.groupby(within)[[sharpness, metric]].rank())
+    return (ranks - 0.5) / sizes[is_kept][:, None], len(set(kept[within]))
 
 
 def sharpness_table(trials: pd.DataFrame, metric: str = "acc/noise", *, sharpness: str = SHARPNESS) -> Table:
