@@ -92,7 +92,7 @@ def test_other_commands_end_in_one_line_too(tmp_path: Path, monkeypatch: pytest.
     def full(*_: Any, **__: Any) -> str:
         raise FULL
 
-    monkeypatch.setattr("study.reporting.report_study", full)
+    monkeypatch.setattr("study.reporting.report", full)
     found = CliRunner().invoke(app, ["report", "a"])
     assert found.exit_code == 2
     assert found.stderr.startswith("murk: [Errno 28] No space left on device: '/records/a/study.json'; free some space")
