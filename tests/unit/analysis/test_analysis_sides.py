@@ -162,7 +162,7 @@ def test_a_report_without_noise_speaks_of_lower_sides(bare, tmp_path, without_pi
     (folder / "study.json").write_text(json.dumps(study))
     paths = write_report(folder)
     html = paths.html.read_text()
-    assert "<h2>Accuracy at lower sides</h2>" in html
+    assert ">Accuracy at lower sides</h2>" in html
     assert "Mean lower sides: over all sides below full size." in html
     assert "the mean over 3 lower sides (8, 16, 32 px), and" in html
     assert "At lower sides it is" in html
@@ -183,7 +183,7 @@ def test_a_report_of_both_says_what_the_mean_is_over(mixed, without_pictures):
 def test_the_page_shows_the_side_figure_with_its_alt_text(bare, tmp_path):
     folder = add_sides(write_study(tmp_path, num_images=64, confirm=False), sides=(16,), only=True)
     paths = write_report(folder)
-    assert 'alt="Accuracy against side"' in paths.html.read_text()
+    assert 'alt="Lines of accuracy against the side of the images' in paths.html.read_text()
     assert {"sides.png"} <= {path.name for path in paths.figures}
     assert "severity.png" not in {path.name for path in paths.figures}
 
