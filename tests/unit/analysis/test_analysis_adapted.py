@@ -113,7 +113,7 @@ def test_the_report_has_the_table_only_where_there_are_such_rows(
     assert not [path for path in paths.tables if path.stem == "adapted"]
     paths = write_report(with_adapted(folder, dict.fromkeys(KEYS[:3], 1)))
     html = paths.html.read_text()
-    assert ">Batch norms adapted to the test images</h2>" in html
+    assert '<h2 id="adapted">Batch norms adapted to the test images</h2>' in html
     assert "depends on the other images of the test" in html
     assert sorted(path.suffix for path in paths.tables if path.stem == "adapted") == [".csv", ".md", ".parquet"]
     lines = paths.summary.splitlines()

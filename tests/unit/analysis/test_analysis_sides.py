@@ -162,7 +162,7 @@ def test_a_report_without_noise_speaks_of_lower_sides(bare, tmp_path, without_pi
     (folder / "study.json").write_text(json.dumps(study))
     paths = write_report(folder)
     html = paths.html.read_text()
-    assert ">Accuracy at lower sides</h2>" in html
+    assert '<h2 id="accuracy">Accuracy at lower sides</h2>' in html
     assert "Mean lower sides: over all sides below full size." in html
     assert "the mean over 3 lower sides (8, 16, 32 px), and" in html
     assert "At lower sides it is" in html

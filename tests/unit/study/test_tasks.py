@@ -143,7 +143,7 @@ def test_a_verification_trial_is_tested_on_its_pairs(tmp_path: Path, faces: Face
     folder = _with_study(spec, config)
     assert load_embeddings(folder, task="verification")["trial"].tolist() == [spec.key] * 5
     html = write_report(folder).html.read_text()
-    assert ">Verification</h2>" in html
+    assert '<h2 id="embeddings">Verification</h2>' in html
     table = pd.read_parquet(folder / "tables" / "verification.parquet").iloc[0]
     assert (table["n"], table["clean"]) == (24, pytest.approx(metrics["test/clean"]))
     assert table["noise_mean_auc"] == pytest.approx(curves["auc"].iloc[3:].mean())
