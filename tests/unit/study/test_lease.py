@@ -80,6 +80,27 @@ def test_one_that_was_frozen_asks_before_it_writes(file: LeaseFile, monkeypatch:
         assert held.look() == "process 7 on elsewhere"
 
 
+def test_one_that_was_frozen_after_the_answer_asks_again(file: LeaseFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, frozen_s, asked = [100.0], [0.0], [0]
+    monkeypatch.setattr("study.lease._now", lambda: now[0])
+
+    def read_and_freeze() -> bytes | None:
+        found = file.read()
+        if frozen_s[0]:
+            asked[0] += 1
+            now[0] += frozen_s.pop()
+            frozen_s.append(0.0)
+            file.write(b"somebody 1 process 7 on elsewhere\n")
+        return found
+
+    with lease(file._replace(read=read_and_freeze), renew_s=1000.0, dead_s=60.0) as held:
+        frozen_s[0] = 40.0
+        assert not held.renew()
+        assert asked == [1]
+        assert held.lost_to == "process 7 on elsewhere"
+    assert file.read() == b"somebody 1 process 7 on elsewhere\n", "it was written over"
+
+
 def _wait_for(is_so: Callable[[], bool]) -> None:
     end = time.monotonic() + 30
     while not is_so():

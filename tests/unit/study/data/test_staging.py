@@ -1,6 +1,7 @@
 """Images at a URL come to each machine once, whole, and by one process; what goes wrong is said."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -239,6 +240,30 @@ def test_of_two_copies_the_last_serves(server, tmp_path):
     server.away = 1000
     assert len(set(copies)) == 2
     assert staged(f"{server.url}/cars", tmp_path) == copies[1]
+
+
+def test_a_cache_that_cannot_be_written_to_serves(server, tmp_path, monkeypatch):
+    server.files["/cars"] = CONTENT
+    copy = staged(f"{server.url}/cars", tmp_path)
+    (last,) = (tmp_path / "staged").glob("*.last")
+    last.unlink()
+
+    def refuse(path: Path, *_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert staged(f"{server.url}/cars", tmp_path) == copy
+    assert not last.exists()
+
+
+def test_an_empty_note_of_the_last_copy_names_none(server, tmp_path):
+    server.files["/cars"] = CONTENT
+    staged(f"{server.url}/cars", tmp_path)
+    (last,) = (tmp_path / "staged").glob("*.last")
+    last.write_text("")  # of a machine that lost its power
+    server.away = 1000
+    with pytest.raises(ValueError, match="cannot be reached"):
+        staged(f"{server.url}/cars", tmp_path)
 
 
 def test_a_damaged_copy_serves_nobody(server, tmp_path):
