@@ -11,6 +11,8 @@ from analysis.report import ReportPaths
 
 EVERY_S = 30
 LEAST_S = 5
+QUIET_S = 600.0
+"""Without anything new for so long, a person is told once that nobody may run the study."""
 
 
 def has_ended(snapshot: Snapshot) -> bool:
@@ -31,7 +33,9 @@ def watch(
     write: Callable[[int], ReportPaths], place: str, *, tracking_uri: str | None, every_s: int,
     say: Callable[[str], None], wait: Callable[[float], None] = time.sleep,
 ) -> ReportPaths:  # fmt: skip
-    """Write a report whenever something was added, until its study has ended.
+    """Write a report whenever something was added, until its study has ended or the person stops it (Ctrl-C).
+
+    A page that is left behind by Ctrl-C does not load itself again.
 
     Args:
         write: writes it; gets the seconds after which an open page loads itself again, 0 at the end.
@@ -45,12 +49,23 @@ def watch(
     if every_s < LEAST_S:
         raise ValueError(f"--every must be at least {LEAST_S} seconds, but got {every_s}")
     last: tuple[Any, ...] | None = None
-    while True:
-        snapshot = read_study(place, tracking_uri=tracking_uri)
-        if has_ended(snapshot):
-            return write(0)
-        if (state := state_of(snapshot)) != last:
-            paths, last = write(every_s), state
-            done = sum(record.status == "finished" for record in snapshot.trials)
-            say(f"{time.strftime('%H:%M:%S')}  {done} of {len(snapshot.trials)} trials finished; wrote {paths.html}")
-        wait(every_s)
+    quiet_s = 0.0
+    try:
+        while True:
+            snapshot = read_study(place, tracking_uri=tracking_uri)
+            if has_ended(snapshot):
+                return write(0)
+            if (state := state_of(snapshot)) != last:
+                paths, last, quiet_s = write(every_s), state, 0.0
+                done = sum(record.status == "finished" for record in snapshot.trials)
+                where = paths.html or f"{len(paths.tables)} table{'s' * (len(paths.tables) != 1)}"
+                say(f"{time.strftime('%H:%M:%S')}  {done} of {len(snapshot.trials)} trials finished; wrote {where}")
+            wait(every_s)
+            if quiet_s < QUIET_S <= quiet_s + every_s:
+                say(f"{time.strftime('%H:%M:%S')}  nothing new for {QUIET_S / 60:.0f} minutes. If nobody runs the "
+                    f"study any more, `murk resume {snapshot.name}` goes on with it; Ctrl-C ends this")  # fmt: skip
+            quiet_s += every_s
+    except KeyboardInterrupt:
+        if last is not None:
+            write(0)
+        raise

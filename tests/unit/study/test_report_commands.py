@@ -111,6 +111,30 @@ def test_it_is_written_when_something_is_new_and_a_last_time_at_the_end(studies:
     assert "13 of 17 trials finished" in said[1]
 
 
+def test_of_a_study_that_nobody_runs_a_person_is_told_once_and_may_stop(studies: Path) -> None:
+    folder = studies / "one"
+    _set_status(folder, "running")
+    written: list[int] = []
+    said: list[str] = []
+    waits = iter(range(14))
+
+    def write(seconds: int) -> ReportPaths:
+        written.append(seconds)
+        return ReportPaths(None, [Path("accuracy.csv")], [], "")
+
+    def wait(seconds: float) -> None:
+        if next(waits, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(write, str(folder), tracking_uri=None, every_s=100, say=said.append, wait=wait)
+    assert written == [100, 0], "the last page loads itself again"
+    assert len(said) == 2
+    assert said[0].endswith("14 of 17 trials finished; wrote 1 table")
+    assert "nothing new for 10 minutes" in said[1]
+    assert "`murk resume one`" in said[1]
+
+
 def test_a_study_whose_phases_wait_has_not_ended(studies: Path) -> None:
     assert has_ended(read_study(studies / "one"))
     _set_status(studies / "one", "running")
