@@ -98,6 +98,7 @@ def test_bfloat16_passes_leave_finite_float32_gradients(name: str, batch: Batch)
             assert gradient is None or (gradient.dtype == torch.float32 and bool(gradient.isfinite().all()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_few_updates_lower_the_loss(name: str, batch: Batch) -> None:
     method = build(name)

@@ -8,6 +8,7 @@ import pytest
 from tests.golden.renew_losses import STORE, losses
 
 
+@pytest.mark.slow
 def test_losses_are_those_stored() -> None:
     stored = json.loads(Path(STORE).read_text())
     found = losses()

@@ -49,6 +49,7 @@ def test_one_module_each_stands_around_ray_tune_and_optuna() -> None:
     assert len(users["optuna"]) <= 3, users
 
 
+@pytest.mark.slow
 def test_an_init_is_one_docstring() -> None:
     for path in ROOT.glob("*/**/__init__.py"):
         if path.relative_to(ROOT).parts[0] in ROOMS:

@@ -65,6 +65,7 @@ def test_each_contrast_is_the_paired_difference_of_its_endpoints_cells(tmp_path,
     assert not frame[frame["baseline"] == "B"]["verdict"].str.startswith("keeps").any()
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_stated_and_what_is_not_there_yet(tmp_path, write_ledger, without_pictures):
     folder = write_ledger(tmp_path, num_images=30)
     stated(folder, [{"arm": "A", "against": "B"}, {"arm": "A", "against": "later"}], ["group:blur"])
@@ -77,6 +78,7 @@ def test_the_report_says_what_was_stated_and_what_is_not_there_yet(tmp_path, wri
     assert "mean blur: A against B" in paths.summary
 
 
+@pytest.mark.slow
 def test_contrasts_that_were_changed_after_a_look_are_said_to_be(tmp_path, write_ledger, without_pictures):
     folder = write_ledger(tmp_path, num_images=30)
     stated(folder, [{"arm": "A", "against": "B"}], ["clean"])
@@ -87,6 +89,7 @@ def test_contrasts_that_were_changed_after_a_look_are_said_to_be(tmp_path, write
     assert "before any was measured" not in html
 
 
+@pytest.mark.slow
 def test_all_contrasts_that_are_not_there_yet_are_named(tmp_path, write_ledger, without_pictures):
     folder = write_ledger(tmp_path, num_images=30)
     stated(folder, [{"arm": "A", "against": "later"}, {"arm": "B", "against": "never"}], ["clean"])

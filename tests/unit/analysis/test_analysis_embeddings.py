@@ -79,6 +79,7 @@ def test_files_that_contradict_each_other_are_an_error(judged):
         embedding_table(snapshot, headline(snapshot))
 
 
+@pytest.mark.slow
 def test_the_report_says_what_accuracy_is(judged, monkeypatch):
     monkeypatch.setattr("analysis.report.draw", lambda *_: [])
     folder, task = judged

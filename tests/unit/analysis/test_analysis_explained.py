@@ -51,6 +51,7 @@ def test_a_short_search_explains_nothing_but_the_chosen_one_has_its_failures(stu
     assert made[2].table.texts()[0][1] in {"bus", "estate", "hatchback", "lorry", "pickup", "saloon", "tractor", "van"}
 
 
+@pytest.mark.slow
 def test_a_long_search_has_importance_as_table_and_chart(tmp_path, write_ledger, monkeypatch):
     folder = _grown(write_ledger(tmp_path, confirm=False), 20)
     snapshot = read_study(folder)

@@ -159,6 +159,7 @@ def test_sharpness_is_ranked_within_methods_too() -> None:
     assert "| within all | -" in sharpness_table(trials).markdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[1] * 6 + [2] * 4 + [12], [3] * 4 + [4] * 2 + [12]])
 def test_noise_in_methods_of_few_trials_is_no_correlation(sizes: list[int]) -> None:
     rng, runs = np.random.default_rng(21), 100

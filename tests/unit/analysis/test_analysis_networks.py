@@ -75,6 +75,7 @@ def test_folders_of_real_images_are_cells_of_their_own_and_not_in_the_mean(pair)
     assert "noise_mean" not in set(network_rows(*noisy_only)["corruption"])
 
 
+@pytest.mark.slow
 def test_alike_networks_are_seldom_told_apart_over_many_cells() -> None:
     rng, images, runs, called = np.random.default_rng(6), 100, 25, 0
     cells = [("clean", 0), *((f"noise{n}", level) for n in range(13) for level in (1, 2, 3))]

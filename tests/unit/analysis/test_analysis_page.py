@@ -17,6 +17,8 @@ from analysis.scores import headline
 from analysis.tablefiles import latex, latex_text, rows_of
 from analysis.tables import Column, Table, accuracy_table
 
+pytestmark = pytest.mark.slow  # whole reports with their charts
+
 
 @pytest.fixture(scope="module")
 def study(study_folder):

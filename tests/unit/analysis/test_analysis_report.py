@@ -146,6 +146,7 @@ def test_test_reads_again_are_said(tmp_path, write_ledger, without_pictures):
     assert "no longer a first look" in html
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text(tmp_path, write_ledger):
     classes = ("<script>alert(1)</script>", "$x^2$", "a|b", "50 $", "狗", "f", "g", "h")
     error = "<img src=http://evil/x onerror=alert(1)>"
@@ -357,6 +358,7 @@ def test_real_images_of_other_trials_get_intervals_from_counts(tmp_path, write_l
     assert not contrast_table(found).frame.empty
 
 
+@pytest.mark.slow
 def test_alexnet_is_shown_for_imagenet_only_and_under_a_name_of_its_own(tmp_path, write_ledger, without_pictures):
     folder = write_ledger(tmp_path, num_images=20)
     study = json.loads((folder / "study.json").read_text())

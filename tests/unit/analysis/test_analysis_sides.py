@@ -87,6 +87,7 @@ def test_the_side_figure_has_octaves_with_plain_labels_and_a_panel_with_noise(mi
     assert figures.render(figure, "png").startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_study_without_noise_has_one_panel_and_no_figure_by_severity(bare):
     assert len(figures.side_figure(headline(bare), 64).axes) == 1
     found = pictures(bare)

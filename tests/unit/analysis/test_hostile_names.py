@@ -15,7 +15,10 @@ import pytest
 
 from analysis.report import write_report
 
-pytestmark = pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # such names are long
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:constrained_layout not applied"),  # such names are long
+]
 MARK = "planted"
 PAYLOADS = (
     f"<script>{MARK}()</script>", f'"><img src=x onerror={MARK}()>', f"'><svg/onload={MARK}()>",

@@ -12,6 +12,8 @@ import yaml
 
 from tests.unit.docs.blocks import ROOT
 
+pytestmark = pytest.mark.slow
+
 LOADED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("audio", "src"),
           ("object", "data"), ("embed", "src"), ("img", "srcset"), ("link", "href"), ("use", "href"),
           ("image", "href")}  # fmt: skip

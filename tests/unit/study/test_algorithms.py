@@ -270,6 +270,7 @@ def test_a_pruned_trial_is_not_infeasible_for_an_accuracy_it_had_no_time_to_reac
     assert (set(first.constraints), set(second.constraints)) == ({"params <= 5"}, {"params <= 5", "passes <= 10"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "more", "gain"), [("tpe", {}, 0.3), ("nsga2", {"population": 8}, 0.2)])
 def test_constraints_steer_the_search_also_when_resumed(tmp_path, algorithm, more, gain):
     """Accuracy rises with x, but only x + y below 0.5 is allowed: an eighth of the square."""

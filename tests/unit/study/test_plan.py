@@ -196,6 +196,7 @@ def test_seconds_of_a_trial_by_hand():
 SMALL_GRID = ["noise.validation_images=40", "search.fidelity={images: 5, severities: [4], finalists: 2}"]
 
 
+@pytest.mark.slow
 def test_a_search_by_a_small_grid_is_estimated_by_it_and_finalists_by_the_whole(fixed_cost):
     whole, small = (make_plan(quickstart(*sets)).phases for sets in (SMALL_GRID[:1], SMALL_GRID))
     config, sizes = quickstart(*SMALL_GRID).config, make_plan(quickstart()).sizes
@@ -260,6 +261,7 @@ ASHA = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("train", "most"),
     [("train.epochs=3", 6), ("train={batch_size: 8, budget: {passes: 320}}", 10)],

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -30,12 +31,18 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("analysis.report.draw_charts", lambda *_: [])
 
 
-@pytest.fixture
-def studies(tmp_path: Path) -> Path:
-    """Where two studies lie."""
+@pytest.fixture(scope="module")
+def _written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("studies")
     for name in ("one", "two"):
-        write_study(tmp_path / "results", name=name, num_images=30)
-    return tmp_path / "results"
+        write_study(place, name=name, num_images=30)
+    return place
+
+
+@pytest.fixture
+def studies(tmp_path: Path, _written: Path) -> Path:
+    """Where two studies lie, which the test may change."""
+    return Path(shutil.copytree(_written, tmp_path / "results"))
 
 
 # --------------------------------------------------------------------------------------------------------------- report

@@ -244,6 +244,7 @@ TREES = st.recursive(
 FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass"))))
 @example(b"? a\n? b\n")
@@ -281,6 +282,7 @@ DOMAINS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.dictionaries(st.sampled_from(DOTTED), DOMAINS, max_size=3), st.dictionaries(st.sampled_from(DOTTED), TREES))
 def test_random_spaces_give_a_config_or_a_clear_error(space, overrides):

@@ -82,6 +82,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.report.draw", lambda *_: [])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_a_retrieval_trial_counts_recall_and_the_report_shows_it(tmp_path: Path) -> None:
     config = tiny_config(task=RETRIEVAL, train=ONE_EPOCH)

@@ -301,6 +301,7 @@ def train_pmal(run: studyrun.StudyRun, number: int, *, phase: int = 0, **changes
     return spec
 
 
+@pytest.mark.slow
 def test_a_pmal_teacher_and_its_pmd_student_as_a_two_phase_study(run: studyrun.StudyRun) -> None:
     low, best = (train_pmal(run, number, seed=number) for number in (0, 1))
     for spec, accuracy in ((low, 0.1), (best, 0.9)):
@@ -322,6 +323,7 @@ def test_a_pmal_teacher_and_its_pmd_student_as_a_two_phase_study(run: studyrun.S
         student_of(dataclasses.replace(run, teachers={}))
 
 
+@pytest.mark.slow
 def test_a_student_can_learn_from_the_teacher_of_its_own_seed(run: studyrun.StudyRun) -> None:
     specs = {seed: train_pmal(run, seed, seed=seed) for seed in (0, 1)}
     for spec, accuracy in zip(specs.values(), (0.1, 0.9), strict=True):

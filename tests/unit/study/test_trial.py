@@ -118,6 +118,7 @@ def _with_camera(spec: TrialSpec, config: Any) -> TrialSpec:
     return TrialSpec(**{**spec.as_dict(), "key": key, "real": real})
 
 
+@pytest.mark.slow
 def test_real_images_are_cells_of_their_own_in_no_mean(tmp_path: Path) -> None:
     config = tiny_config(noise={"real": {"camera": _camera(tmp_path / "shots")}})
     spec = _with_camera(tiny_spec(tmp_path, config, role="train"), config)
@@ -144,6 +145,7 @@ def test_real_images_are_cells_of_their_own_in_no_mean(tmp_path: Path) -> None:
     assert metrics["test/noise"] == pytest.approx(own["accuracy"].mean())
 
 
+@pytest.mark.slow
 def test_the_report_shows_real_images_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.report.draw", lambda *_: [])
     config = tiny_config(noise={"real": {"camera": _camera(tmp_path / "shots")}})
@@ -258,6 +260,7 @@ def test_a_finished_trial_keeps_its_model_and_no_checkpoint(tmp_path: Path) -> N
     assert not {name for name in kept if name.startswith((".", "checkpoint"))}
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = tiny_config()
     spec, whole = tiny_spec(tmp_path, config), tiny_spec(tmp_path, config, study="whole")

@@ -173,6 +173,7 @@ def test_the_number_of_a_batch_goes_on_over_epochs() -> None:
     assert train(built, config).passes == (21 + 8 + 5) + (21 + 8)  # batches 0, 2 and 4 of 6
 
 
+@pytest.mark.slow
 def test_every_objective_of_pmal_climbs_and_keeps_a_direction_of_its_own() -> None:
     config = config_of(PMAL, sam={"rho": 0.05, "every": 2, "variant": "looksam"})
     built = build_method(config, num_classes=3)
@@ -201,6 +202,7 @@ def test_a_gradient_is_clipped_in_training() -> None:
     assert (after - before).norm() == pytest.approx(0.02 * 1e-3, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double_images")
 @pytest.mark.parametrize("micro_batch", [None, 3])
 @pytest.mark.parametrize("method", [{"name": "plain"}, PMAL], ids=["plain", "pmal"])

@@ -180,6 +180,7 @@ def shared_norm(norm: nn.SyncBatchNorm, x: Tensor) -> Tensor:
     return (x - mean.view(shape)) / deviation.view(shape) * norm.weight.view(shape) + norm.bias.view(shape)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double_images")
 @pytest.mark.parametrize("method", [{"name": "plain"}, {**PMAL, "stages": 1}], ids=["plain", "pmal"])
 def test_with_shared_statistics_uneven_workers_train_as_one(

@@ -194,6 +194,7 @@ def open_optuna(url: str, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=url)
 
 
+@pytest.mark.slow
 def test_a_search_is_written_once_under_a_name_of_its_own_and_a_lost_database_anew(tmp_path: Path) -> None:
     run = earlier(tmp_path)
     url = f"sqlite:///{tmp_path}/optuna/all.db"

@@ -242,6 +242,7 @@ def test_a_csv_or_parquet_file_that_does_not_fit_is_refused(tmp_path, csv, chang
         prepared(*write_table(tmp_path, csv, **changed), cache=tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_the_published_pairs(tmp_path):
     folder = Path(os.environ.get("MURK_TEST_DATA", ""))
     table, listed = folder / "lfw-pairs-gray64.parquet", folder / "lfw-pairs.csv"

@@ -177,6 +177,7 @@ def test_a_damaged_copy_is_made_anew(server, tmp_path, caplog):
     assert "was damaged" in caplog.text
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_copies_and_the_other_waits(server, tmp_path):
     server.files["/cars"], server.pause_s = CONTENT, 3.0
     both = [_start(f"{server.url}/cars", tmp_path) for _ in range(2)]
