@@ -88,7 +88,7 @@ def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
     trials = sorted(str(trial) for trial in chosen.rows["trial"].unique())
     parts = [rows[~rows["corruption"].isin(list(real))] for _, rows in iter_predictions(snapshot, trials=trials)]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    if rows.empty or CLEAN not in set(rows["corruption"]):
+    if rows.empty or not (rows["corruption"] == CLEAN).any():
         return []
     kinds = {name: group for name, group in found.groups().items() if name not in real and name != CLEAN}
     classes = _classes(snapshot, trials[0])

@@ -245,10 +245,11 @@ def ungrouped(train_types: Iterable[str], groups: Mapping[str, frozenset[str]]) 
 def known_groups(records: Iterable[TrialRecord], study: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     """Name -> groups: the table above, what `study.json` declares under `groups`, and what any trial evaluated."""
     found = {name: frozenset({group}) for name, group in (study.get("groups") or {}).items()}
+    pairs: set[tuple[str, str]] = set()
     for record in records:
         if record.cells is not None:
-            pairs = record.cells[["corruption", "group"]].drop_duplicates()
-            found |= {c: frozenset({"noise" if g == "pmal" else g}) for c, g in pairs.itertuples(index=False)}
+            pairs |= set(zip(record.cells["corruption"].tolist(), record.cells["group"].tolist(), strict=True))
+    found |= {c: frozenset({"noise" if g == "pmal" else g}) for c, g in sorted(pairs)}
     return found | TRAIN_GROUPS
 
 
