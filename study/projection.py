@@ -17,7 +17,7 @@ import fsspec
 import pandas as pd
 
 from analysis.fidelity import FULL_EVENT
-from analysis.records import TrialRecord, trial_status
+from analysis.records import CELL_COLUMNS, LATER_COLUMNS, TrialRecord, trial_status
 from analysis.searches import finalists_of
 from study import mlflow_rows
 from study.champion import Finished, champion_of, metrics_of
@@ -162,7 +162,12 @@ class Projection:
             return None
         events = self._ledger.events(key)
         status = trial_status(events)
-        return Trial(key, json.loads(content), events, "interrupted" if status == "running" and ending else status)
+        shown = "interrupted" if status == "running" and ending else status
+        try:
+            return Trial(key, dict(json.loads(content)), events, shown)
+        except ValueError as error:
+            self._runs.counts.problems[key] = f"its trial.json cannot be read ({error})"
+            return None
 
     def _guarded(self, trial: Trial) -> None:
         """Project a trial; one that MLflow refuses does not hold up the others."""
@@ -291,8 +296,19 @@ class Projection:
 
     # ---------------------------------------------------------------------------------------------------------- ledger
     def _cells(self, key: str) -> pd.DataFrame | None:
+        """A trial's cells; None where there are none, or of a damaged file, which is a problem to tell."""
         content = self._ledger.read_bytes(key, "cells.parquet")
-        return None if content is None else pd.read_parquet(io.BytesIO(content))
+        if content is None:
+            return None
+        try:
+            cells = pd.read_parquet(io.BytesIO(content))
+            if missing := set(CELL_COLUMNS) - set(LATER_COLUMNS) - set(cells):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+            return cells
+        except (ValueError, OSError) as error:  # pyarrow's own are of these
+            what = " ".join(str(error).split())[:200]
+            self._runs.counts.problems[key] = f"its cells.parquet cannot be read ({what})"
+            return None
 
     def _report(self, place: str) -> bytes | None:
         is_whole = place.startswith("/") or "://" in place

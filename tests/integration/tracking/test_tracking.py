@@ -209,6 +209,21 @@ def test_a_refused_trial_does_not_hold_up_the_others(ledger, uri, client, caplog
     assert runs_of(client, ledger.study)["t1"].info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("content", [b"no parquet", b""])
+def test_damaged_records_of_a_trial_do_not_hold_up_the_others(ledger, uri, client, content):
+    for number in range(3):
+        add_trial(ledger, f"t{number}", "p", config("plain"), number=number)
+        finish(ledger, f"t{number}")
+    ledger.write_bytes("t0", "cells.parquet", content)
+    ledger.write_bytes("t1", "trial.json", b'{"key": ')
+    report = sync(ledger, uri)
+    assert sorted(report.problems) == ["t0", "t1"]
+    assert "its cells.parquet cannot be read" in report.problems["t0"]
+    assert "its trial.json cannot be read" in report.problems["t1"]
+    runs = runs_of(client, ledger.study)
+    assert {name: runs[name].info.status for name in ("t0", "t2")} == {"t0": "FINISHED", "t2": "FINISHED"}
+
+
 def test_a_deleted_experiment_is_named_with_the_way_out(ledger, uri, client):
     add_trial(ledger, "t0", "p", config("plain"))
     sync(ledger, uri)
