@@ -1,6 +1,6 @@
 """What Murk costs besides training: each trial, the driver, MLflow, a resume, and how all that grows with the trials.
 
-python tests/bench/bench_orchestration.py [--parts resume,loop,load,mlflow,growth] [--trials N ...]
+python tests/bench/bench_orchestration.py [--parts resume,loop,load,mlflow,growth] [--trials N ...] [--at-once N]
 
 Trials only play at training: they wait, write what a trial of a search writes and report 20 times. Wall time and the
 driver's processor time stand side by side, since other work on the machine delays the first. `loop` compares with the
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help="which to run, with commas")
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 300], help="trials for `resume` and `growth`")
     parser.add_argument("--algorithm", default="tpe", help="the search's, for `growth`")
+    parser.add_argument("--at-once", type=int, default=NUM_CPUS, help="trials at once, whatever the cores")
     parser.add_argument("--address", help="a Ray that is up, in place of one of its own")
     given = parser.parse_args()
     parts = given.parts.split(",")
@@ -78,7 +79,7 @@ def main() -> None:
     if "resume" in parts:
         resume(given.trials)
     if {"loop", "load", "mlflow", "growth"} & set(parts):
-        with ray_of(given.address) as runtime:
+        with ray_of(given.address, given.at_once) as runtime:
             if "loop" in parts:
                 loop(runtime)
             if "load" in parts:
@@ -188,7 +189,7 @@ def mlflow_beside(runtime: Runtime) -> None:
 
 def growth(runtime: Runtime, number: int, algorithm: str) -> None:
     """Trials that report at once: how wall time, the driver's time and its memory grow with their number."""
-    print(f"{number} trials, {algorithm}, no MLflow:\n\n"
+    print(f"{number} trials, {runtime.capacity.max_concurrent} at once, {algorithm}, no MLflow:\n\n"
           "| trials so far | wall ms a trial | driver's CPU ms a trial | driver's memory, MB |\n"
           "|---:|---:|---:|---:|", flush=True)  # fmt: skip
     marks: list[Mark] = []
@@ -252,10 +253,10 @@ def database_of(ledger: Ledger) -> str:
 
 
 @contextmanager
-def ray_of(address: str | None) -> Iterator[Runtime]:
-    ray.init(**(cluster_settings(address) if address else {"num_cpus": NUM_CPUS, **local_settings()}))
+def ray_of(address: str | None, at_once: int) -> Iterator[Runtime]:
+    ray.init(**(cluster_settings(address) if address else {"num_cpus": at_once, **local_settings()}))
     try:
-        yield Runtime(ResourcesConfig(), check_fit(ResourcesConfig(), [{"CPU": float(NUM_CPUS)}]), is_ours=False)
+        yield Runtime(ResourcesConfig(), check_fit(ResourcesConfig(), [{"CPU": float(at_once)}]), is_ours=False)
     finally:
         ray.shutdown()
 
