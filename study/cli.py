@@ -243,15 +243,19 @@ def report(
         list[str] | None, typer.Option("--format", help="html, md, csv, parquet or latex; repeat it [all but latex].")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Write it again while the study runs.")] = False,
-    every: Annotated[int, typer.Option(help="Seconds between two looks, with --watch.")] = 30,
+    every: Annotated[int | None, typer.Option(help="Seconds between two looks, with --watch [30].")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a study's report again (page, tables, figures), or compare two studies."""
     with _plain_errors():
         from study.reporting import report as write
+        from study.watching import EVERY_S
 
-        made = write(names, storage=storage, tracking=tracking, out=out, formats=formats or (),
-                     every_s=every if watch else None, say=lambda line: _say(line, err=True))  # fmt: skip
+        if every is not None and not watch:
+            raise ValueError("--every is for --watch; give both or neither")
+        every_s = (EVERY_S if every is None else every) if watch else None
+        made = write(names, storage=storage, tracking=tracking, out=out, formats=formats or (), every_s=every_s,
+                     say=lambda line: _say(line, err=True))  # fmt: skip
         _answer(made.text, made.facts, as_json=as_json)
 
 

@@ -84,7 +84,7 @@ def report(
             paths = watch(lambda seconds: write(refresh_s=seconds), places[0], tracking_uri=uri, every_s=every_s,
                           say=say) if every_s is not None else write()  # fmt: skip
     written = [place for place in (paths.html, *paths.tables) if place is not None]
-    where = paths.html or (Path(paths.tables[0]).parent if paths.tables else "nothing to write")
+    where = paths.html or (str(paths.tables[0]).rpartition("/")[0] if paths.tables else "nothing to write")
     return Written(f"{paths.summary}\n\nreport  {where}", {**paths.facts, "files": [str(place) for place in written]})
 
 

@@ -13,6 +13,8 @@ EVERY_S = 30
 LEAST_S = 5
 QUIET_S = 600.0
 """Without anything new for so long, a person is told once that nobody may run the study."""
+FAILURES = 5
+"""After so many failed looks in a row the watch ends with the reason."""
 
 
 def has_ended(snapshot: Snapshot) -> bool:
@@ -44,28 +46,42 @@ def watch(
         say: tells the person what was done.
 
     Raises:
-        ValueError: the time between two looks is too short.
+        ValueError: the time between two looks is too short, or the study cannot be read.
     """
     if every_s < LEAST_S:
         raise ValueError(f"--every must be at least {LEAST_S} seconds, but got {every_s}")
     last: tuple[Any, ...] | None = None
-    quiet_s = 0.0
+    quiet_s, failures = 0.0, 0
     try:
         while True:
-            snapshot = read_study(place, tracking_uri=tracking_uri)
-            if has_ended(snapshot):
-                return write(0)
-            if (state := state_of(snapshot)) != last:
-                paths, last, quiet_s = write(every_s), state, 0.0
-                done = sum(record.status == "finished" for record in snapshot.trials)
-                where = paths.html or f"{len(paths.tables)} table{'s' * (len(paths.tables) != 1)}"
-                say(f"{time.strftime('%H:%M:%S')}  {done} of {len(snapshot.trials)} trials finished; wrote {where}")
+            try:
+                snapshot = read_study(place, tracking_uri=tracking_uri)
+                if has_ended(snapshot):
+                    return write(0)
+                if (state := state_of(snapshot)) != last:
+                    paths, last, quiet_s = write(every_s), state, 0.0
+                    say(f"{time.strftime('%H:%M:%S')}  {_progress(snapshot)}; wrote {_where(paths)}")
+                elif quiet_s < QUIET_S <= quiet_s + every_s:
+                    say(f"{time.strftime('%H:%M:%S')}  nothing new for {QUIET_S / 60:.0f} minutes. If nobody runs the "
+                        f"study any more, `murk resume {snapshot.name}` goes on with it; Ctrl-C ends this")  # fmt: skip
+                quiet_s += every_s
+                failures = 0
+            except Exception as error:  # each store has its own: a file half there, a server away for a moment
+                failures += 1
+                if last is None or failures >= FAILURES:
+                    raise
+                say(f"{time.strftime('%H:%M:%S')}  could not be read, trying again: {error}")
             wait(every_s)
-            if quiet_s < QUIET_S <= quiet_s + every_s:
-                say(f"{time.strftime('%H:%M:%S')}  nothing new for {QUIET_S / 60:.0f} minutes. If nobody runs the "
-                    f"study any more, `murk resume {snapshot.name}` goes on with it; Ctrl-C ends this")  # fmt: skip
-            quiet_s += every_s
     except KeyboardInterrupt:
         if last is not None:
             write(0)
         raise
+
+
+def _progress(snapshot: Snapshot) -> str:
+    done = sum(record.status == "finished" for record in snapshot.trials)
+    return f"{done} of {len(snapshot.trials)} trials finished"
+
+
+def _where(paths: ReportPaths) -> str:
+    return str(paths.html or f"{len(paths.tables)} table{'s' * (len(paths.tables) != 1)}")

@@ -19,7 +19,7 @@
   const shown = cell => (cell?.firstChild?.nodeType === 1 && cell.firstChild.classList?.contains("sign")
     ? cell.childNodes[1] : cell?.firstChild)?.textContent.trim() ?? "";
   const number = words => {
-    const found = /^[<>]?\s*([+−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)\s*([kMG%×]?)$/.exec(words.split(" [")[0]);
+    const found = /^[<>]?\s*([+−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)\s*([kMG%×]?)$/.exec(words.split(/ \[| to /)[0]);
     return found ? parseFloat(found[1].replaceAll(",", "").replace("−", "-")) * (units[found[2]] ?? 1) : NaN;
   };
   const isEmpty = words => words === "" || words === "–";
@@ -33,19 +33,23 @@
       sign * (isNumeric ? (numbers[a] - numbers[b]) || 0 : words[a].localeCompare(words[b], "en", { numeric: true })) ||
       a - b).map(at => rows[at]);
   };
+  const sorts = [];  // of each table: sorts it as it was sorted before the page was loaded again
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0], start = [...body.rows];
     if (start.length < 2) continue;
+    const sort = (column, next) => {
+      const heads = table.tHead.rows[0].cells;
+      if (!heads[column]) return;
+      for (const other of heads) other.removeAttribute("aria-sort");
+      if (next !== "none") heads[column].setAttribute("aria-sort", next);
+      body.replaceChildren(...(next === "none" ? start : ordered(start, column)(next === "ascending" ? 1 : -1)));
+    };
+    sorts.push({ table, sort });
     [...table.tHead.rows[0].cells].forEach((head, column) => {
       const button = text("button", head.textContent, { type: "button" });
       head.replaceChildren(button);
-      button.addEventListener("click", () => {
-        const next = { none: "ascending", ascending: "descending" }[head.getAttribute("aria-sort") ?? "none"] ?? "none";
-        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-        if (next !== "none") head.setAttribute("aria-sort", next);
-        const sort = ordered(start, column);
-        body.replaceChildren(...(next === "none" ? start : sort(next === "ascending" ? 1 : -1)));
-      });
+      button.addEventListener("click", () => sort(column,
+        { none: "ascending", ascending: "descending" }[head.getAttribute("aria-sort") ?? "none"] ?? "none"));
     });
   }
 
@@ -146,17 +150,18 @@
     });
     chart.view = view;
   };
-  const drawAll = async () => {
-    for (const chart of page.charts) {
-      try {
-        await draw(chart);
-      } catch (error) {  // its still picture stays
-        console.error(`chart ${chart.name}: ${error}`);
-        const figure = document.getElementById(`figure-${chart.name}`);
-        figure.classList.remove("is-live");
-        figure.querySelector(".live").hidden = true;
-      }
+  const drawn = async chart => {
+    try {
+      await draw(chart);
+    } catch (error) {  // its still picture stays
+      console.error(`chart ${chart.name}: ${error}`);
+      const figure = document.getElementById(`figure-${chart.name}`);
+      figure.classList.remove("is-live");
+      figure.querySelector(".live").hidden = true;
     }
+  };
+  const drawAll = async () => {
+    for (const chart of page.charts) await drawn(chart);
     root.dataset.drawn = String(Number(root.dataset.drawn ?? 0) + 1);
   };
   let queue = Promise.resolve();
@@ -168,10 +173,11 @@
     const choose = figure.querySelector(".choose");
     if (choose) {
       choose.hidden = false;
-      choose.querySelector("select").addEventListener("change", () => { queue = queue.then(() => draw(chart)); });
+      choose.querySelector("select").addEventListener("change", () => { queue = queue.then(() => drawn(chart)); });
     }
   }
   const filters = document.getElementById("filters");
+  const before = JSON.parse(kept(`murk-view ${document.title}`) ?? "{}");  // of the same page, loaded again while it is watched
   if (filters) {
     filters.hidden = false;
     const said = filters.querySelector("output");
@@ -182,6 +188,12 @@
       said.textContent = on.length ? `Shown: ${on.map(select => select.selectedOptions[0].textContent).join(", ")}` : "";
       redraw();
     };
+    for (const select of filters.querySelectorAll("select")) {
+      if ([...select.options].some(option => option.value === before.filters?.[select.name])) {
+        select.value = before.filters[select.name];
+      }
+    }
+    apply();
     filters.addEventListener("change", apply);
     filters.addEventListener("reset", () => setTimeout(apply));
     filters.addEventListener("submit", event => event.preventDefault());
@@ -197,19 +209,40 @@
     clearTimeout(waiting);
     waiting = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; redraw(); } }, 200);
   });
-  redraw();
+  if (!filters) redraw();
 
   // ------------------------------------------------------------------------------------------- printing and watching
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details:not([open]):not(.data)")];
     for (const details of opened) details.open = true;
+    for (const row of document.querySelectorAll("tr[hidden]")) row.hidden = false;  // still pictures show all too
   });
-  addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
+  addEventListener("afterprint", () => {
+    for (const details of opened) details.open = false;
+    filterTables();
+  });
   const watch = document.getElementById("refresh");
   if (watch) {
     watch.checked = kept("murk-refresh") !== "off";
     watch.addEventListener("change", () => kept("murk-refresh", watch.checked ? "on" : "off"));
-    setInterval(() => { if (watch.checked) location.reload(); }, 1000 * Number(watch.dataset.seconds));
+    const folds = [...document.querySelectorAll("main details")];
+    const nameOf = (part, at) => part.querySelector("summary")?.textContent ?? part.parentElement.getAttribute("aria-label") ?? at;
+    if (before.open) folds.forEach((part, at) => { part.open = before.open.includes(nameOf(part, at)); });
+    sorts.forEach(({ table, sort }, at) => {
+      const [column, how] = before.sorted?.[nameOf(table, at)] ?? [];
+      if (how) sort(column, how);
+    });
+    const again = () => {
+      const sorted = sorts.map(({ table }, at) => {
+        const heads = [...table.tHead.rows[0].cells], column = heads.findIndex(head => head.hasAttribute("aria-sort"));
+        return [nameOf(table, at), column < 0 ? [] : [column, heads[column].getAttribute("aria-sort")]];
+      });
+      const open = folds.filter(part => part.open).map(nameOf);
+      const view = { filters: { ...state }, open, sorted: Object.fromEntries(sorted) };
+      kept(`murk-view ${document.title}`, JSON.stringify(view));
+      location.reload();
+    };
+    setInterval(() => { if (watch.checked) again(); }, 1000 * Number(watch.dataset.seconds));
   }
 })();

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -41,8 +41,11 @@ class NoRuns:
     def log(self, run_id: str, **_: Any) -> None:
         """Nothing to log."""
 
-    def upload(self, record: RunRecord, artifact: str, content: bytes | None) -> None:
-        """Nothing to upload."""
+    def log_datasets(self, record: RunRecord, rows: Sequence[Any]) -> bool:
+        return False
+
+    def upload(self, record: RunRecord, contents: Mapping[str, bytes | None]) -> None:
+        record.files |= {name: "kept" for name, content in contents.items() if content is not None}
 
     def set_status(self, record: RunRecord, status: str, end_ms: int | None) -> None:
         record.status = status

@@ -72,6 +72,7 @@ def test_two_studies_are_compared(studies: Path) -> None:
         (("one", "--format", "docx"), "must be of html, md, csv, parquet, latex, but got docx"),
         (("one", "two", "three"), "is of one study, or compares two, but got 3"),
         (("one", "two", "--watch"), "--watch is for the report of one study"),
+        (("one", "--every", "9"), "--every is for --watch"),
         (("one", "--watch", "--every", "0"), "--every must be at least 5 seconds, but got 0"),
         (("one", "nobody"), "nobody"),
     ],
@@ -140,6 +141,25 @@ def test_of_a_study_that_nobody_runs_a_person_is_told_once_and_may_stop(studies:
     assert said[0].endswith("14 of 17 trials finished; wrote 1 table")
     assert "nothing new for 10 minutes" in said[1]
     assert "`murk resume one`" in said[1]
+
+
+def test_a_moment_in_which_nothing_can_be_read_does_not_end_a_watch(studies: Path) -> None:
+    place = studies / "one"
+    _set_status(place, "running")
+    cells = place / "trials" / FIRST / "cells.parquet"
+    whole = cells.read_bytes()
+    said: list[str] = []
+    waits = iter(("torn", "mended", "torn", *["still"] * 9))
+
+    def wait(seconds: float) -> None:
+        cells.write_bytes(whole if next(waits) == "mended" else whole[:50])
+
+    with pytest.raises(ValueError, match=r"cells\.parquet"):
+        watch(lambda _: ReportPaths("report.html", [], [], ""), str(place), tracking_uri=None, every_s=9,
+              say=said.append, wait=wait)  # fmt: skip
+    tried = [line for line in said if "could not be read, trying again" in line]
+    assert len(tried) == 1 + 4
+    assert "cells.parquet" in tried[0]
 
 
 def test_a_study_whose_phases_wait_has_not_ended(studies: Path) -> None:
