@@ -227,6 +227,38 @@ def test_print_shows_the_still_pictures_in_light(opened, tmp_path):
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_print_shows_every_row_whatever_was_filtered(opened):
+    page = opened()
+    _redrawn(page, lambda: page.select_option("select[name=method]", "pmal"))
+    hidden = page.locator("tr[data-method=plain][hidden]")
+    before = hidden.count()
+    assert before > 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert hidden.count() == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert hidden.count() == before
+
+
+def test_a_watched_page_keeps_what_was_chosen_when_it_loads_itself_again(opened, tmp_path):
+    folder = write_study(tmp_path, num_images=40)
+    page = opened(Path(write_report(folder, formats=("html",), refresh_s=6).html or ""))
+    table = page.locator("section[aria-labelledby=accuracy] table.sortable").first
+    fold = page.locator("main details", has_text="The same with intervals")
+    with page.expect_navigation(timeout=120_000):
+        page.select_option("select[name=method]", "pmal")
+        table.locator("thead th").nth(1).locator("button").click()
+        fold.locator("summary").click()
+        page.evaluate("window.isOld = true")
+    page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
+    page.locator("#refresh").uncheck()
+    assert page.evaluate("window.isOld") is None
+    assert page.locator("select[name=method]").input_value() == "pmal"
+    assert page.locator("tr[data-method=plain]:visible").count() == 0
+    assert page.locator("#filters output").inner_text() == "Shown: pmal"
+    assert table.locator("thead th").nth(1).get_attribute("aria-sort") == "ascending"
+    assert fold.evaluate("node => node.open")
+
+
 def test_without_scripts_all_is_there_but_what_needs_them(browser, page_path):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
