@@ -10,8 +10,8 @@ from analysis import figures, vegalite
 from analysis.pictures import Picture
 from analysis.vegalite import Chart
 
-_MOST_SVG = 120_000
-"""Bytes of a drawing above which it is kept as pixels."""
+_MOST_SVG = 600_000
+"""Bytes of a drawing above which it is kept as pixels, which of many lines are no fewer bytes and slower made."""
 
 
 @dataclass(frozen=True)
