@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analysis.labels import label_configs
+from analysis.labels import label_configs, short
 from analysis.load import load, load_history, load_predictions, load_study, parse_events, read_study
 from analysis.records import (
     COLUMNS,
@@ -145,6 +145,15 @@ def test_config_id_ignores_the_training_seed_only():
     assert config_id(config) == config_id({"train": {"seed": 2, "epochs": 3}, "data": {"seed": 0}})
     assert config_id(config) != config_id({"train": {"seed": 1, "epochs": 4}, "data": {"seed": 0}})
     assert config_id(config) != config_id({"train": {"seed": 1, "epochs": 3}, "data": {"seed": 5}})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("results/cars/trials/teacher-a", "teacher-a"), ("mine/", "mine"), ("/", "/"),
+     ("a" * 20 + "b" * 20, "aaaaaaaaaaa…bbbbbbbbbbbb"), (["a/b", 0.12345], "b+0.123"), ({"name": "fog"}, "fog"), (True, "true")],
+)  # fmt: skip
+def test_values_in_labels_are_short(value, text):
+    assert short(value) == text
 
 
 def test_labels_are_short_and_apart_within_a_phase():
