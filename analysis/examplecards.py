@@ -16,8 +16,16 @@ MOST_PIXELS = 128
 KINDS = ("clean", "noisy", "restored")
 
 
+class Said(NamedTuple):
+    """What one head alone predicts."""
+
+    head: str
+    name: str
+    is_right: bool
+
+
 class Example(NamedTuple):
-    """One picture of a card; `said` is the predicted class, empty where nothing was predicted."""
+    """One picture of a card; `said` is the predicted class, empty where nothing was predicted; `heads` of each head."""
 
     kind: str
     uri: str
@@ -25,6 +33,7 @@ class Example(NamedTuple):
     said: str
     is_right: bool
     side: int
+    heads: tuple[Said, ...] = ()
 
 
 class Card(NamedTuple):
@@ -40,7 +49,8 @@ def cards(examples: Mapping[str, np.ndarray]) -> list[Card]:
 
     Args:
         examples: the arrays of `examples.npz`: `clean`, `noisy` and perhaps `restored` (n, H, W, 3) uint8, `labels`,
-            `predicted_clean`, `predicted_noisy`, `corruption`, `severity` and `class_names`.
+            `predicted_clean`, `predicted_noisy`, `corruption`, `severity`, `class_names` and, of several heads,
+            `head_names` (H,) and `predicted_heads` (n, H).
     """
     classes, corruption = [str(name) for name in examples["class_names"]], examples["corruption"]
     found = []
@@ -61,7 +71,17 @@ def _example(
     said = "" if predicted is None else classes[int(predicted[place])]
     alt = f"{label}, {kind}" + (f" under {title}" if kind != "clean" else "") + (f": predicted {said}" if said else "")
     uri, side = _uri(examples[kind][place])
-    return Example(kind, uri, alt, said, said == label, side)
+    heads = _said_by_heads(examples, place, label, classes) if kind == "noisy" else ()
+    return Example(kind, uri, alt, said, said == label, side, heads)
+
+
+def _said_by_heads(
+    examples: Mapping[str, np.ndarray], place: int, label: str, classes: Sequence[str]
+) -> tuple[Said, ...]:
+    if "predicted_heads" not in examples or "head_names" not in examples:
+        return ()
+    said = [classes[int(number)] for number in examples["predicted_heads"][place]]
+    return tuple(Said(str(head), name, name == label) for head, name in zip(examples["head_names"], said, strict=True))
 
 
 def _uri(pixels_HWC: np.ndarray) -> tuple[str, int]:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from models.methods.method import Headed, Method
+from models.methods.method import SUM, Headed, Method
 from noise.low_resolution import enlarge
 from study.config import TrialConfig
 from study.data.image_set import ImageSet
@@ -50,7 +50,8 @@ def example_images(method: Method, config: TrialConfig, images: ImageSet, count:
     """A few test images clean, noisy and, where the method can, restored, with its predictions, as `.npz`.
 
     Arrays: `clean`, `noisy`, `restored` uint8 (n, H, W, 3), one row for each corruption x image; `labels`,
-    `predicted_clean`, `predicted_noisy` int64; `corruption` str; `severity` int64; `class_names` str.
+    `predicted_clean`, `predicted_noisy` int64; `corruption` str; `severity` int64; `class_names` str. Of a method with
+    several heads also `head_names` str (H,) and `predicted_heads` int64 (n, H): what each alone says of `noisy`.
     """
     noise, lens = config.noise, config.resolution.evaluation_lens
     level = _EXAMPLE_SEVERITY if _EXAMPLE_SEVERITY in noise.test_severities else noise.test_severities[0]
@@ -63,10 +64,12 @@ def example_images(method: Method, config: TrialConfig, images: ImageSet, count:
     ids_B = torch.from_numpy(np.asarray(images.ids[take]))
     predicted_clean = method.predict(clean_BCHW).argmax(1).cpu().numpy()
     rows: dict[str, list[np.ndarray]] = {}
+    names = {"class_names": np.asarray(images.class_names)}
     for cell in cells:
         noisy_BCHW = noisy(clean_BCHW, cell, ids_B=ids_B, seed=noise.seed, scale=noise.scale, lens=lens)
         restored_BCHW = method.restore(noisy_BCHW)
-        predicted_B = method.predict(noisy_BCHW).argmax(1)
+        heads = {name: logits_BN.argmax(1).cpu().numpy() for name, logits_BN in _heads(method, noisy_BCHW).items()}
+        predicted_B = heads.pop(SUM) if heads else method.predict(noisy_BCHW).argmax(1).cpu().numpy()
         if noisy_BCHW.shape != clean_BCHW.shape:  # pictures of one array have one size
             noisy_BCHW = enlarge(noisy_BCHW, clean_BCHW.shape[-1])
         found = {
@@ -74,18 +77,25 @@ def example_images(method: Method, config: TrialConfig, images: ImageSet, count:
             "noisy": _pixels(noisy_BCHW),
             "labels": np.asarray(images.labels[take]),
             "predicted_clean": predicted_clean,
-            "predicted_noisy": predicted_B.cpu().numpy(),
+            "predicted_noisy": predicted_B,
             "corruption": np.full(len(take), cell.name),
             "severity": np.full(len(take), level_of(cell)),
         }
         if restored_BCHW is not None and restored_BCHW.shape == clean_BCHW.shape:
             found["restored"] = _pixels(restored_BCHW)
+        if heads:
+            names["head_names"] = np.asarray(list(heads))
+            found["predicted_heads"] = np.stack(list(heads.values()), axis=1)
         for column, values in found.items():
             rows.setdefault(column, []).append(values)
     buffer = io.BytesIO()
     arrays = {column: np.concatenate(values) for column, values in rows.items()}
-    np.savez_compressed(buffer, class_names=np.asarray(images.class_names), **arrays)  # pyright: ignore[reportArgumentType]
+    np.savez_compressed(buffer, **names, **arrays)  # pyright: ignore[reportArgumentType]
     return buffer.getvalue()
+
+
+def _heads(method: Method, images_BCHW: Tensor) -> dict[str, Tensor]:
+    return method.heads(images_BCHW) if isinstance(method, Headed) else {}
 
 
 def _pixels(images_BCHW: Tensor) -> np.ndarray:

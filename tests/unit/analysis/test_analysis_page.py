@@ -115,6 +115,13 @@ def test_cards_say_what_was_seen_and_predicted(study):
     assert [image.kind for image in cards[0].images] == ["clean", "noisy", "restored"]
     assert cards[1].images[1].alt.startswith(f"{cards[1].label}, noisy under impulse_noise 3: predicted ")
     assert cards[0].images[2].said == ""
+    assert cards[0].images[1].heads == ()
+    heads = np.stack([examples["labels"], (examples["labels"] + 1) % len(examples["class_names"])], axis=1)
+    several = {**examples, "head_names": np.array(["stage1", "backbone"]), "predicted_heads": heads}
+    clean, noisy, restored = examplecards.cards(several)[0].images
+    assert [(one.head, one.is_right) for one in noisy.heads] == [("stage1", True), ("backbone", False)]
+    assert noisy.heads[0].name == cards[0].label
+    assert clean.heads == restored.heads == ()
     large = {**examples, "clean": np.zeros((len(examples["labels"]), 300, 300, 3), np.uint8)}
     assert len(examplecards.cards(large)[0].images[0].uri) < 2000
 

@@ -92,7 +92,10 @@ def test_a_train_trial_reads_the_test_split_and_keeps_a_row_for_each_image_and_c
     assert len(rows) == 12 * len(test) == 12 * 3
     counted = rows.groupby(["corruption", "severity"])["correct"].sum()
     assert [counted[c, s] for c, s in zip(test["corruption"], test["severity"], strict=True)] == list(test["correct"])
-    assert (ledger.read_bytes(spec.key, "examples.npz") or b"")[:2] == b"PK"
+    with np.load(io.BytesIO(ledger.read_bytes(spec.key, "examples.npz") or b"")) as examples:
+        assert list(examples["head_names"]) == ["stage1", "stage2", "backbone"]
+        assert examples["predicted_heads"].shape == (len(examples["labels"]), 3)
+        assert set(np.unique(examples["predicted_heads"])) <= set(range(len(examples["class_names"])))
     weights = load_safetensors(ledger.read_bytes(spec.key, "model.safetensors") or b"")
     assert weights
     assert json.loads(ledger.read_bytes(spec.key, "model.json") or b"")["class_names"]
