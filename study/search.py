@@ -214,6 +214,7 @@ def _run(
     with (
         tempfile.TemporaryDirectory(prefix="murk-ray-") as scratch,
         _environment(_TUNE_SETTINGS | ({} if runtime.verbose else _QUIET_OUTPUT)),
+        _credentials_stay(),
         catch_signals(ledger.is_lost) as stop,
         _stop_flag(stop) as flag,
         _quiet_log(is_quiet=not runtime.verbose),
@@ -282,6 +283,22 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _credentials_stay() -> Iterator[None]:
+    """Keep Tune from copying AWS's credentials into each actor's runtime environment, which Ray writes into its logs.
+
+    Processes on this machine have the driver's environment anyway; other machines have credentials of their own.
+    """
+    from ray.tune.execution import class_cache
+
+    before = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in before if not name.startswith("AWS_")}
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 @contextmanager

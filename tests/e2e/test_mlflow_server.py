@@ -1,5 +1,6 @@
 """The projection into a real `mlflow server` on PostgreSQL; server and database go away in the middle and come back."""
 
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,8 @@ def test_what_goes_away_and_comes_back_has_everything_once(tmp_path, database):
         assert len(runs) == 10
         assert "RUNNING" not in {run.info.status for run in runs.values()}
         for key in ledger.keys():
-            assert_metrics_once(client, runs[key], ledger.events(key))
+            cells = ledger.read_bytes(key, "cells.parquet") if ledger.status(key) == "finished" else None
+            assert_metrics_once(client, runs[key], ledger.events(key), cells)
         assert [step for step, *_ in history(client, runs["early"], "acc/noise")] == [1, 2]
         assert {"grid.json", "model/model.safetensors"} <= set(files_of(client, runs["confirm0"]))
         stored = {place.name for place in (server / "artifacts").rglob("*") if place.is_file()}
@@ -113,12 +115,16 @@ def check_champion(uri: str, name: str) -> list[float]:
     return list(loaded.predict(loaded.input_example)["confidence"])
 
 
-def assert_metrics_once(client, run, events) -> None:
-    """Each metric value of each event stands in the run once; `mce` is computed of several trials."""
-    from study.mlflow_rows import metric_rows
+def assert_metrics_once(client, run, events, cells) -> None:
+    """Each metric value of each event and each cell stands in the run once; `mce` is computed of several trials."""
+    from study.mlflow_rows import cell_rows, metric_rows
 
+    rows = metric_rows(events)
+    if cells is not None:
+        end = events[-1]
+        rows += cell_rows(pd.read_parquet(io.BytesIO(cells)), int(end["time"] * 1000), int(end["epoch"]))
     wanted: dict[str, list[tuple[int, float, int]]] = {}
-    for row in metric_rows(events):
+    for row in rows:
         wanted.setdefault(row.key, []).append((row.step, row.value, row.timestamp_ms))
     found = {name: history(client, run, name) for name in run.data.metrics if name != "mce"}
     assert found == {name: sorted(rows) for name, rows in wanted.items()}

@@ -735,3 +735,22 @@ def test_signals_are_left_alone_outside_the_main_thread():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_credentials_stay_out_of_what_ray_writes_down(monkeypatch):
+    from ray.tune.execution.class_cache import _ActorClassCache
+
+    class Trainable:
+        pass
+
+    def passed_on() -> dict[str, str]:
+        return _ActorClassCache().get(Trainable)._default_options["runtime_env"]["env_vars"]
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    assert passed_on()["AWS_SECRET_ACCESS_KEY"] == "hidden", "Ray does not do that any more: the guard may go"
+    with search._credentials_stay():
+        kept = passed_on()
+    assert kept["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
+    assert "AWS_SECRET_ACCESS_KEY" not in kept
+    assert "AWS_SECRET_ACCESS_KEY" in passed_on()
