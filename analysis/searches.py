@@ -48,10 +48,32 @@ def finalists_of(study: Mapping[str, Any], phase: str) -> tuple[str, ...]:
 
 
 def current(records: Sequence[TrialRecord], study: Mapping[str, Any]) -> list[TrialRecord]:
-    """Trials the study counts as its own now; earlier ones of a changed study (`--again`) stay in the trial list."""
+    """Trials the study counts as its own now; earlier ones of a changed study (`--again`) stay in the trial list.
+
+    A phase names its trials when it ends. Until then its own are those that are not of earlier settings: an earlier
+    trial that the phase takes over counts again once it is named.
+    """
     named = {key for phase in study.get("phases") or [] for key in phase.get("trials") or []}
     listed = {phase["name"] for phase in study.get("phases") or [] if phase.get("trials")}
-    return [record for record in records if record.key in named or record.info["phase"] not in listed]
+    earlier = _read_earlier(study)
+    return [
+        record for record in records
+        if record.key in named
+        or not (record.info["phase"] in listed or record.key in earlier or _is_older(record, study))
+    ]  # fmt: skip
+
+
+def _read_earlier(study: Mapping[str, Any]) -> set[str]:
+    """Keys of the trials that read the test split before `--again` began the present generation of settings."""
+    now = study.get("generation", 0)
+    reads = study.get("test_reads") or []
+    return {key for read in reads if read.get("generation", 0) < now for key in read.get("trials") or []}
+
+
+def _is_older(record: TrialRecord, study: Mapping[str, Any]) -> bool:
+    """Whether a trial is there from before the present generation of settings; times are UTC in one form."""
+    created, begun = record.info.get("created"), study.get("created")
+    return bool(study.get("generation", 0) and created and begun and created < begun)
 
 
 def searched(records: Sequence[TrialRecord], study: Mapping[str, Any], *, metric: str) -> list[Candidate]:

@@ -10,7 +10,7 @@ from analysis.fronts import fronts
 from analysis.load import read_study
 from analysis.records import final_metrics
 from analysis.scores import headline
-from analysis.searches import searched
+from analysis.searches import current, searched
 from analysis.tables import accuracy_table
 
 GOALS = [{"metric": "acc/noise", "goal": "maximise"}, {"metric": "cost/passes", "goal": "minimise"}]
@@ -161,3 +161,39 @@ def test_with_adaptive_seeds_the_last_looks_leader_is_chosen(tmp_path, write_led
     record, _ = facts.chosen_record(read_study(folder), headline(read_study(folder)))
     assert record is not None
     assert record.key == second
+
+
+def begin_again(folder, phases: list[dict]) -> dict:
+    """Make the study one that `--again` has just begun anew, its test split read before."""
+    study = json.loads((folder / "study.json").read_text())
+    study |= {"generation": 1, "created": "2026-02-01T00:00:00Z", "phases": phases}
+    (folder / "study.json").write_text(json.dumps(study))
+    return study
+
+
+RUNNING = {"name": "search", "kind": "search", "status": "running", "trials": [], "selected": []}
+
+
+@pytest.mark.parametrize("phases", [[], [RUNNING]])
+def test_trials_of_earlier_settings_are_not_current_from_the_start(tmp_path, write_ledger, phases):
+    folder = write_ledger(tmp_path, num_images=20)
+    begin_again(folder, phases)
+    snapshot = read_study(folder)
+    assert current(snapshot.trials, snapshot.study) == []
+    assert headline(snapshot).arms == []
+
+
+def test_a_running_phase_has_its_new_trials_and_the_older_ones_it_names(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    study = begin_again(folder, [RUNNING])
+    new = folder / "trials" / f"{3:016x}" / "trial.json"
+    new.write_text(json.dumps(json.loads(new.read_text()) | {"created": "2026-02-01T00:00:00Z"}))
+    assert [record.key for record in current(read_study(folder).trials, study)] == [f"{3:016x}"]
+    named = study | {"phases": [RUNNING | {"status": "finished", "trials": [f"{1:016x}"]}]}
+    assert [record.key for record in current(read_study(folder).trials, named)] == [f"{1:016x}"]
+
+
+def test_records_without_generations_count_all_trials(tmp_path, write_ledger):
+    snapshot = read_study(write_ledger(tmp_path, num_images=20))
+    older = {name: value for name, value in snapshot.study.items() if name != "created"} | {"phases": []}
+    assert len(current(snapshot.trials, older)) == len(snapshot.trials)
