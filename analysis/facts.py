@@ -234,7 +234,7 @@ def _run(snapshot: Snapshot, found: Headline) -> list[tuple[str, str]]:
         ("Real noisy images", _real(study)),
         ("Held-out noise", ", ".join(noise.get("held_out") or [])),
         ("Corruption tables", ", ".join(sorted({str(t) for a in found.arms for t in a.rows["table"] if t}))),
-        ("Test split", _test_reads(study)),
+        ("Test split", _test_reads(snapshot)),
         ("Hardware", "; ".join(dict.fromkeys(str(e["hardware"]) for e in starts if e.get("hardware")))),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
         ("Started", study.get("created")),
@@ -282,28 +282,41 @@ def _skipped(study: Mapping[str, Any]) -> str:
     return "not recorded" if "skipped" not in study else str(len(study["skipped"]))
 
 
-def _test_reads(study: Mapping[str, Any]) -> str:
-    reads = study.get("test_reads") or []
-    if not reads:
+def _test_reads(snapshot: Snapshot) -> str:
+    reads, open_reads = snapshot.study.get("test_reads") or [], _open_reads(snapshot)
+    times = [f"{read['phase']} {read['time']}" for read in reads]
+    times += [f"{phase} by {_count(count, 'trial')} so far" for phase, count in open_reads.items()]
+    if not times:
         return "not read"
-    times = ", ".join(f"{read['phase']} {read['time']}" for read in reads)
-    again = _times_read(study)
+    again = _times_read(snapshot)
     if again > 1:
-        return f"READ {again} TIMES (--again): {times}"
-    return f"read once{' by each phase' if len(reads) > 1 else ''}: {times}"
+        return f"READ {again} TIMES (--again): {', '.join(times)}"
+    return f"read once{' by each phase' if len(times) > 1 else ''}: {', '.join(times)}"
 
 
-def _times_read(study: Mapping[str, Any]) -> int:
+def _open_reads(snapshot: Snapshot) -> dict[str, int]:
+    """Phase -> its finished trials that no read names: a read is written down when its phase ends."""
+    named = {key for read in snapshot.study.get("test_reads") or [] for key in read.get("trials") or ()}
+    return dict(Counter(
+        record.info["phase"] for record in snapshot.trials
+        if record.info["role"] != "search" and record.status == "finished" and record.key not in named
+    ))  # fmt: skip
+
+
+def _times_read(snapshot: Snapshot) -> int:
     """Reads of one phase, or of generations of settings (`--again` begins one), whichever are more."""
-    reads = study.get("test_reads") or []
+    study = snapshot.study
+    reads, open_reads = study.get("test_reads") or [], _open_reads(snapshot)
     generations = {read.get("generation", 0) for read in reads}
+    if open_reads:
+        generations |= {study.get("generation", 0)}
     return max(len(generations), max(Counter(read["phase"] for read in reads).values(), default=0))
 
 
 # ------------------------------------------------------------------------------------------------ what limits it
 def _remarks(snapshot: Snapshot, found: Headline) -> list[str]:
     said = []
-    if (again := _times_read(snapshot.study)) > 1:
+    if (again := _times_read(snapshot)) > 1:
         said.append(
             f"The test split was read {again} times (--again). Choices made in between may have seen test figures, so "
             "these are no longer a first look."
