@@ -28,7 +28,7 @@ from analysis.metrics import (
     own_images,
 )
 from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, to_frame, ungrouped
-from analysis.searches import current, searched
+from analysis.searches import current, objective_of, searched
 from analysis.selection import Goal, top_per
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
 
@@ -221,11 +221,13 @@ def _normaliser(study: Mapping[str, Any], notes: list[str]) -> Literal["baseline
 
 
 def _best(snapshot: Snapshot) -> list[str]:
-    metric, goal = objective(snapshot.study)
-    found = searched(snapshot.trials, snapshot.study, metric=metric)
-    if not any(np.isfinite(c.value) for c in found):
-        return []
-    return [chosen.key for chosen in top_per(found, 1, key="method.name", goal=goal)]
+    """The best trial of each method, of each search by its own objective."""
+    keys = []
+    for phase, found in searched(snapshot.trials, snapshot.study).items():
+        if any(np.isfinite(candidate.value) for candidate in found):
+            goal = objective_of(snapshot.study, phase)[1]
+            keys += [chosen.key for chosen in top_per(found, 1, key="method.name", goal=goal)]
+    return keys
 
 
 def _whole_grid(snapshot: Snapshot, frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -179,7 +179,7 @@ def test_csv_parquet_and_markdown_agree(report):
 
 
 def test_every_trial_is_in_the_table(study_folder):
-    frame = trial_table(read_study(study_folder), metric="acc/noise").frame
+    frame = trial_table(read_study(study_folder)).frame
     assert frame["status"].value_counts().to_dict() == {"finished": 14, "pruned": 2, "failed": 1}
 
 
@@ -191,13 +191,12 @@ def test_terminal_text_holds_the_answer(report):
 
 def test_a_trial_of_settings_replaced_since_is_not_the_best(tmp_path, write_ledger, without_pictures):
     folder = write_ledger(tmp_path, confirm=False)
-    found = headline(read_study(folder))
-    best, _ = facts.chosen_record(read_study(folder), found)
+    best, _ = facts.chosen_record(read_study(folder))
     assert best is not None
     study = json.loads((folder / "study.json").read_text())
     study["phases"][0]["trials"] = [key for key in study["phases"][0]["trials"] if key != best.key]
     (folder / "study.json").write_text(json.dumps(study))
-    other, _ = facts.chosen_record(read_study(folder), found)
+    other, _ = facts.chosen_record(read_study(folder))
     assert other is not None
     assert other.key != best.key
 
