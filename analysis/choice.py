@@ -114,8 +114,9 @@ def _without(config: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 
 
 def _by_number(phase: Mapping[str, Any], numbers: Mapping[str, int], config: Mapping[str, Any]) -> set[str]:
-    selected, first = list(phase.get("selected") or ()), len(config.get("seeds") or ())
-    if first_choice(phase) not in selected or first < 1:
+    selected: list[str | None] = list(phase.get("selected") or ())
+    first, leader = len(config.get("seeds") or ()), first_choice(phase)
+    if leader not in selected or first < 1:
         return set(numbers)
-    place = selected.index(first_choice(phase))
+    place = selected.index(leader)
     return {key for key, number in numbers.items() if place_of(number, first=first, contenders=len(selected)) == place}

@@ -13,7 +13,7 @@ import pytest
 
 from analysis import facts, figures
 from analysis.contrasts import contrast_table
-from analysis.load import read_study
+from analysis.load import Snapshot, read_study
 from analysis.metrics import ALEXNET_ERRORS
 from analysis.report import write_report
 from analysis.scores import headline
@@ -264,9 +264,9 @@ def test_a_read_after_other_settings_counts_though_its_phase_has_another_name() 
         {"phase": "confirm", "trials": ["a"], "generation": 0},
         {"phase": "renamed", "trials": ["b"], "generation": 1},
     ]
-    assert facts._times_read({"test_reads": reads[:1]}) == 1
-    assert facts._times_read({"test_reads": reads}) == 2
-    assert facts._times_read({"test_reads": [{**read, "generation": 0} for read in reads]}) == 1
+    first_alone, alike = reads[:1], [{**read, "generation": 0} for read in reads]
+    times = [facts._times_read(Snapshot("s", {"test_reads": some}, [])) for some in (first_alone, reads, alike)]
+    assert times == [1, 2, 1]
 
 
 # ------------------------------------------------------------------------------------------- measures and real images
