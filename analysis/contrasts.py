@@ -132,10 +132,8 @@ def _stated(found: Headline, stated: Sequence[Mapping[str, Any]]) -> tuple[list[
     """The contrasts of the study file whose phases have been tested, and a note for each that cannot be drawn yet."""
     if found.split != "test":
         return [], []
-    by_phase = {
-        str(phase): arm.of_phase(phase) for arm in found.arms if arm.scores for phase in arm.rows["phase"].unique()
-    }
-    tested = {str(phase) for arm in found.arms for phase in arm.rows["phase"].unique()}
+    by_phase = {phase: arm.of_phase(phase) for arm in found.arms if arm.scores for phase in arm.phases()}
+    tested = {phase for arm in found.arms for phase in arm.phases()}
     contrasts, notes = [], []
     for item in stated:
         missing = [name for name in (item["arm"], item["against"]) if name not in by_phase]
@@ -160,7 +158,7 @@ def _against_baseline(found: Headline) -> list[Contrast]:
 def family_error(found: Headline, study: Mapping[str, Any]) -> float:
     """What a family may err: less where looks at validation figures decided the seeds of an arm."""
     looked = {phase["name"] for phase in study.get("phases") or [] if len(phase.get("looks") or ()) > 1}
-    phases = {str(phase) for arm in found.arms for phase in arm.rows["phase"].unique()}
+    phases = {phase for arm in found.arms for phase in arm.phases()}
     return ADAPTIVE_ERROR if looked & phases else 1 - LEVEL
 
 

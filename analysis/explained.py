@@ -81,7 +81,7 @@ def _of_search(snapshot: Snapshot, phase: str) -> list[Explanation]:
 
 def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
     """Calibration, flips and confusions of what was chosen, its seeds together, on its own test images."""
-    chosen = facts.chosen_arm(snapshot, found)
+    chosen = facts.example_arm(snapshot, found)
     if chosen is None or found.split != "test":
         return []
     real = {name for name, _ in chosen.real()}

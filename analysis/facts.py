@@ -15,17 +15,17 @@ import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
+from analysis.choice import choice_of
 from analysis.chosen import adaptive_remarks, fidelity_remarks
 from analysis.contrasts import endpoint_phrase
 from analysis.load import Snapshot
 from analysis.records import TrialRecord, config_id
-from analysis.repeats import first_choice
 from analysis.scores import CLEAN, Arm, Headline
-from analysis.searches import search_of, searched
-from analysis.selection import best
+from analysis.searches import search_of
 from analysis.sides import LOWER, Word, full_size_noise, lower_sides, noise_at_sides, noise_word
 from analysis.stats import Interval
 from analysis.tables import Table
+from analysis.unfinished import has_open_tests, unfinished
 
 TPE_STARTUP = 10
 LEAST_SEEDS = 5
@@ -36,6 +36,7 @@ class Facts(NamedTuple):
     """The words of a report.
 
     Attributes:
+        unfinished: the phases that had not ended, as a sentence; empty where all had.
         reading: sentences on what was found.
         run: (name, value) pairs on what was run.
         remarks: what limits the figures.
@@ -45,6 +46,7 @@ class Facts(NamedTuple):
     name: str
     subtitle: str
     written: str
+    unfinished: str
     reading: list[str]
     run: list[tuple[str, str]]
     remarks: list[str]
@@ -56,15 +58,17 @@ class Facts(NamedTuple):
 def gather(snapshot: Snapshot, found: Headline, contrasts: Table) -> Facts:
     """All words of a report."""
     study = snapshot.study
-    record, source = chosen_record(snapshot, found)
+    record, source = chosen_record(snapshot)
+    still = unfinished(snapshot)
     skipped = study.get("skipped") or []
     return Facts(
         name=str(study.get("study", snapshot.name)),
         subtitle=_subtitle(snapshot),
         written=now(),
+        unfinished=still,
         reading=reading(snapshot, found, contrasts.frame),
         run=_run(snapshot, found),
-        remarks=_remarks(snapshot, found),
+        remarks=[*([still] if still else []), *_remarks(snapshot, found)],
         best_yaml="" if record is None else yaml_text(record.info["config"]),
         best_of=source,
         skipped=[(str(place), str(reason)) for place, reason in skipped[:SKIPPED_SHOWN]],
@@ -77,66 +81,90 @@ def now() -> str:
 
 
 # ---------------------------------------------------------------------------------------------------- what was chosen
-def chosen_record(snapshot: Snapshot, found: Headline) -> tuple[TrialRecord | None, str]:
-    """The trial whose configuration was chosen on validation, and in words by what; never the best on test."""
-    by_key = {record.key: record for record in snapshot.trials}
-    for phase in snapshot.study.get("phases") or []:
-        first = first_choice(phase)
-        if first in by_key:
-            return by_key[first], f"the first choice of phase {phase['name']}, by validation figures"
-    metric, goal = found.objective
-    pool = searched(snapshot.trials, snapshot.study, metric=metric)
-    if any(c.value == c.value for c in pool):
-        return by_key[best(pool, goal=goal).key], f"the best finished trial by {metric} on validation"
-    if found.arms:
-        return by_key[str(found.arms[0].rows["trial"].iloc[0])], "the configuration that was trained"
-    return None, ""
+def chosen_record(snapshot: Snapshot) -> tuple[TrialRecord | None, str]:
+    """A trial of the chosen configuration, a tested one where it was confirmed, and in words by what it was chosen.
+
+    Never the best on test; None where nothing was chosen.
+    """
+    choice = choice_of(snapshot)
+    return choice.record, choice.words
 
 
 def chosen_arm(snapshot: Snapshot, found: Headline) -> Arm | None:
-    """The arm of the chosen configuration, else the first arm that is not the baseline, else the first."""
-    record, _ = chosen_record(snapshot, found)
+    """The arm of the chosen configuration; None where nothing was chosen, or that was not tested."""
+    choice = choice_of(snapshot)
+    record = choice.record if found.split == "test" else choice.origin
     wanted = None if record is None else config_id(record.info["config"])
+    return next((arm for arm in found.arms if arm.config_id == wanted), None)
+
+
+def example_arm(snapshot: Snapshot, found: Headline) -> Arm | None:
+    """An arm to show examples of, under its own label: the chosen one, else the first but the baseline, if any."""
     others = [arm for arm in found.arms if arm.config_id != found.baseline]
-    return next((arm for arm in found.arms if arm.config_id == wanted), next(iter([*others, *found.arms]), None))
+    return chosen_arm(snapshot, found) or next(iter([*others, *found.arms]), None)
 
 
 # ---------------------------------------------------------------------------------------------------- what was found
 def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> list[str]:
-    """The answer in sentences: the chosen configuration, its differences from the baseline, its price."""
-    chosen = chosen_arm(snapshot, found)
-    if chosen is None:
+    """The answer in sentences, never none: the chosen configuration, its differences from the baseline, its price.
+
+    Where no configuration shown was chosen, the differences of all from the baseline, and why there is no choice.
+    """
+    if not found.arms:
         return ["No trial has finished yet, so there is nothing to read."]
-    clean, noise = chosen.mean(chosen.of(CLEAN)), chosen.mean(chosen.noisy())
-    said = []
-    if noise is not None:
-        where = "at lower sides" if noise_word(found) == LOWER else "under noise"
-        said.append(
-            f"{chosen.label} got {_percent(noise)} of {found.split} images right {where}, the mean over "
-            f"{_what_noise(chosen)}"
-            + (f", and {_percent(clean)} of them clean" if clean is not None else "")
-            + f" ({_count(noise.n_images, 'image')}, {_count(noise.n_seeds, 'seed')})."
-        )
-    for name in found.real:
-        if (real := chosen.mean(chosen.of(name))) is not None:
-            said.append(
-                f"On {_count(real.n_images, 'real noisy image')} of {name} it got {_percent(real)} right; these are "
-                "other images than the clean ones, so the two figures are not compared."
-            )
+    chosen = chosen_arm(snapshot, found)
+    said = [] if chosen is None else _accuracies(chosen, found)
     if found.split == "validation":
         said += [found.small_grid] if found.small_grid else []
         return [*said, "No difference is claimed from validation figures; a confirm phase gives test figures."]
-    if ((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"):
-        parts = contrasts.groupby("endpoint", sort=False) if len(contrasts) else ()
-        return [*said, *(_stated(str(endpoint), part, noise_word(found)) for endpoint, part in parts)]
-    mine = contrasts[contrasts["config_id"] == chosen.config_id] if len(contrasts) else contrasts
-    said += [_comparison(row, noise_word(found)) for _, row in mine.iterrows()]
+    is_stated = bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"))
+    if has_open_tests(snapshot.study):
+        said += ["No difference is judged before all phases that are tested have finished."]
+    elif len(contrasts):
+        mine = contrasts.iloc[:0] if chosen is None else contrasts[contrasts["config_id"] == chosen.config_id]
+        parts = contrasts.groupby("endpoint", sort=False) if is_stated or mine.empty else ()
+        said += [_stated(str(endpoint), part, noise_word(found)) for endpoint, part in parts]
+        said += [] if len(parts) else [_comparison(row, noise_word(found)) for _, row in mine.iterrows()]
+    if chosen is not None:
+        return said if is_stated else [*said, *_price(chosen, found)]
+    if not is_stated or not said:
+        reference = found.reference()
+        said += [] if reference is None else _accuracies(reference, found)
+    missing = choice_of(snapshot).missing
+    return [*said, f"{missing[0].upper()}{missing[1:]}."] if missing else said
+
+
+def _accuracies(arm: Arm, found: Headline) -> list[str]:
+    """What an arm got right: under noise and clean, then on each folder of real images."""
+    clean, noise = arm.mean(arm.of(CLEAN)), arm.mean(arm.noisy())
+    name, said = f"{arm.label}{', the baseline,' if arm.config_id == found.baseline else ''}", []
+    some = noise or clean
+    if noise is not None:
+        where = "at lower sides" if noise_word(found) == LOWER else "under noise"
+        what = (
+            f"got {_percent(noise)} of {found.split} images right {where}, the mean over {_what_noise(arm)}"
+            + (f", and {_percent(clean)} of them clean" if clean is not None else "")
+        )  # fmt: skip
+    else:
+        what = f"got {_percent(clean)} of clean {found.split} images right" if clean is not None else ""
+    if some is not None:
+        said.append(f"{name} {what} ({_count(some.n_images, 'image')}, {_count(some.n_seeds, 'seed')}).")
+    for folder in found.real:
+        if (real := arm.mean(arm.of(folder))) is not None:
+            said.append(
+                f"On {_count(real.n_images, 'real noisy image')} of {folder} it got {_percent(real)} right; these are "
+                "other images than the clean ones, so the two figures are not compared."
+            )
+    return said or [f"{name} has no figure on {found.split} images."]
+
+
+def _price(chosen: Arm, found: Headline) -> list[str]:
     base = next((arm for arm in found.arms if arm.config_id == found.baseline), None)
-    if base is not None and base is not chosen:
-        own, price = (float(arm.rows.drop_duplicates("trial")["cost_passes"].mean()) for arm in (chosen, base))
-        if price > 0 and own == own:
-            said.append(f"Its training took {own / price:.1f} times the baseline's gradient passes.")
-    return said
+    if base is None or base is chosen:
+        return []
+    own, price = (float(arm.rows.drop_duplicates("trial")["cost_passes"].mean()) for arm in (chosen, base))
+    known = price > 0 and own == own
+    return [f"Its training took {own / price:.1f} times the baseline's gradient passes."] if known else []
 
 
 def _what_noise(arm: Arm) -> str:
@@ -234,7 +262,7 @@ def _run(snapshot: Snapshot, found: Headline) -> list[tuple[str, str]]:
         ("Real noisy images", _real(study)),
         ("Held-out noise", ", ".join(noise.get("held_out") or [])),
         ("Corruption tables", ", ".join(sorted({str(t) for a in found.arms for t in a.rows["table"] if t}))),
-        ("Test split", _test_reads(study)),
+        ("Test split", _test_reads(snapshot)),
         ("Hardware", "; ".join(dict.fromkeys(str(e["hardware"]) for e in starts if e.get("hardware")))),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
         ("Started", study.get("created")),
@@ -282,28 +310,41 @@ def _skipped(study: Mapping[str, Any]) -> str:
     return "not recorded" if "skipped" not in study else str(len(study["skipped"]))
 
 
-def _test_reads(study: Mapping[str, Any]) -> str:
-    reads = study.get("test_reads") or []
-    if not reads:
+def _test_reads(snapshot: Snapshot) -> str:
+    reads, open_reads = snapshot.study.get("test_reads") or [], _open_reads(snapshot)
+    times = [f"{read['phase']} {read['time']}" for read in reads]
+    times += [f"{phase} by {_count(count, 'trial')} so far" for phase, count in open_reads.items()]
+    if not times:
         return "not read"
-    times = ", ".join(f"{read['phase']} {read['time']}" for read in reads)
-    again = _times_read(study)
+    again = _times_read(snapshot)
     if again > 1:
-        return f"READ {again} TIMES (--again): {times}"
-    return f"read once{' by each phase' if len(reads) > 1 else ''}: {times}"
+        return f"READ {again} TIMES (--again): {', '.join(times)}"
+    return f"read once{' by each phase' if len(times) > 1 else ''}: {', '.join(times)}"
 
 
-def _times_read(study: Mapping[str, Any]) -> int:
+def _open_reads(snapshot: Snapshot) -> dict[str, int]:
+    """Phase -> its finished trials that no read names: a read is written down when its phase ends."""
+    named = {key for read in snapshot.study.get("test_reads") or [] for key in read.get("trials") or ()}
+    return dict(Counter(
+        record.info["phase"] for record in snapshot.trials
+        if record.info["role"] != "search" and record.status == "finished" and record.key not in named
+    ))  # fmt: skip
+
+
+def _times_read(snapshot: Snapshot) -> int:
     """Reads of one phase, or of generations of settings (`--again` begins one), whichever are more."""
-    reads = study.get("test_reads") or []
+    study = snapshot.study
+    reads, open_reads = study.get("test_reads") or [], _open_reads(snapshot)
     generations = {read.get("generation", 0) for read in reads}
+    if open_reads:
+        generations |= {study.get("generation", 0)}
     return max(len(generations), max(Counter(read["phase"] for read in reads).values(), default=0))
 
 
 # ------------------------------------------------------------------------------------------------ what limits it
 def _remarks(snapshot: Snapshot, found: Headline) -> list[str]:
     said = []
-    if (again := _times_read(snapshot.study)) > 1:
+    if (again := _times_read(snapshot)) > 1:
         said.append(
             f"The test split was read {again} times (--again). Choices made in between may have seen test figures, so "
             "these are no longer a first look."

@@ -173,7 +173,7 @@ def _search_panels(snapshot: Snapshot) -> list[str]:
 
 
 def _cards(snapshot: Snapshot, found: Headline) -> tuple[str, list[examplecards.Card]]:
-    chosen = facts.chosen_arm(snapshot, found)
+    chosen = facts.example_arm(snapshot, found)
     examples = None if chosen is None else read_examples(snapshot, str(chosen.rows["trial"].iloc[0]))
     return ("", []) if chosen is None or examples is None else (chosen.label, examplecards.cards(examples))
 

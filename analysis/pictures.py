@@ -14,7 +14,7 @@ from analysis import facts, figures
 from analysis.fronts import FRONT_LEGEND, front_figure, fronts
 from analysis.load import Snapshot, read_examples
 from analysis.scores import Headline
-from analysis.searches import objectives_of
+from analysis.searches import objective_of, objectives_of
 from analysis.sides import LOWER, full_side, full_size_noise, lower_sides, noise_at_sides, noise_word
 from analysis.tables import Table
 
@@ -43,7 +43,7 @@ def draw(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table]) -> li
                     "One gradient pass is one image forward and backward through the deployed network.",
                     figures.cost_figure(found, tables["accuracy"].frame)),
         ]  # fmt: skip
-    chosen = facts.chosen_arm(snapshot, found)
+    chosen = facts.example_arm(snapshot, found)
     examples = None if chosen is None else read_examples(snapshot, str(chosen.rows["trial"].iloc[0]))
     if chosen is not None and examples is not None:
         pictures.append(
@@ -52,7 +52,7 @@ def draw(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table]) -> li
         )  # fmt: skip
     trials = tables["trials"].frame
     for phase in dict.fromkeys(r.info["phase"] for r in snapshot.trials if r.info["role"] == "search"):
-        metric, goal = found.objective
+        metric, goal = objective_of(snapshot.study, phase)
         rows = trials[trials["phase"] == phase]
         pictures.append(
             Picture(f"search-{phase}", f"Phase {phase}: the objective, trial by trial",

@@ -32,6 +32,7 @@ from analysis.searchcharts import search_charts
 from analysis.summary import terminal
 from analysis.tablefiles import rows_of, table_files
 from analysis.tables import Table, accuracy_table, mean_table, real_table, trial_table
+from analysis.unfinished import has_open_tests, unfinished, without_verdicts
 from analysis.vegalite import Chart
 
 Format = Literal["html", "md", "csv", "parquet", "latex"]
@@ -104,7 +105,14 @@ def write_report(
         html=places.get("report.html"),
         tables=[place for name, place in places.items() if name.startswith("tables/")],
         figures=[place for name, place in places.items() if name.startswith("figures/")],
-        summary=terminal(found, tables["accuracy"], tables["contrasts"], shown.get("adapted"), shown.get("pareto")),
+        summary=terminal(
+            found,
+            tables["accuracy"],
+            tables["contrasts"],
+            shown.get("adapted"),
+            shown.get("pareto"),
+            unfinished=unfinished(snapshot),
+        ),
         facts=as_json(snapshot, found, tables),
     )
 
@@ -123,6 +131,8 @@ def check_formats(formats: Sequence[str]) -> None:
 def report_tables(snapshot: Snapshot, found: Headline) -> dict[str, Table]:
     """All tables of a report, also those without rows."""
     contrasts = contrast_table(found, snapshot.study)
+    if has_open_tests(snapshot.study):
+        contrasts = without_verdicts(contrasts)
     return {
         "decision": decision_table(snapshot, found, contrasts),
         "accuracy": accuracy_table(found),
@@ -133,7 +143,7 @@ def report_tables(snapshot: Snapshot, found: Headline) -> dict[str, Table]:
         "embeddings": embedding_table(snapshot, found),
         "adapted": adapted_table(snapshot, found),
         "pareto": front_table(snapshot),
-        "trials": trial_table(snapshot, metric=found.objective[0]),
+        "trials": trial_table(snapshot),
     }
 
 
@@ -147,6 +157,7 @@ def as_json(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table]) ->
     return {
         "study": snapshot.name,
         "split": found.split,
+        "unfinished": unfinished(snapshot),
         "reading": reading(snapshot, found, tables["contrasts"].frame),
         "decision": rows_of(tables["decision"]),
         "contrasts": rows_of(tables["contrasts"]),

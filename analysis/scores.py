@@ -10,7 +10,7 @@ and labelled so. Folders of real noisy images are cells of other images: they st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from analysis.metrics import (
     own_images,
 )
 from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, to_frame, ungrouped
-from analysis.searches import current, searched
+from analysis.searches import current, objective_of, searched
 from analysis.selection import Goal, top_per
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
 
@@ -44,6 +44,8 @@ class Arm:
         rows: its rows of the headline's split, one for each trial and cell.
         scores: cell -> correct (0 or 1) by seed and image; empty where predictions were not kept.
         trials: keys of the trials that the scores are of, in their order.
+        whole: the same with the networks that further phases trained of the same settings with the same seeds; they
+            are equal, so no figure counts them as further seeds. None where there are none.
     """
 
     config_id: str
@@ -51,13 +53,23 @@ class Arm:
     rows: pd.DataFrame
     scores: Mapping[Cell, np.ndarray] = field(default_factory=dict)
     trials: tuple[str, ...] = ()
+    whole: Arm | None = None
+
+    def phases(self) -> list[str]:
+        """The phases that have a trial of it."""
+        return [str(name) for name in (self.whole or self).rows["phase"].unique()]
 
     def of_phase(self, phase: str) -> Arm:
         """Its trials of one phase alone: phases of the same settings are one configuration, but each has its seeds."""
-        rows = self.rows[self.rows["phase"] == phase]
-        mine = [place for place, trial in enumerate(self.trials) if trial in set(rows["trial"])]
+        whole = self.whole or self
+        return whole.of_trials(set(whole.rows["trial"][whole.rows["phase"] == phase]))
+
+    def of_trials(self, keys: Collection[str]) -> Arm:
+        """These of its trials alone."""
+        mine = [place for place, trial in enumerate(self.trials) if trial in keys]
         return Arm(
-            self.config_id, self.label, rows, {cell: scores_SI[mine] for cell, scores_SI in self.scores.items()},
+            self.config_id, self.label, self.rows[self.rows["trial"].isin(list(keys))],
+            {cell: scores_SI[mine] for cell, scores_SI in self.scores.items()},
             tuple(self.trials[place] for place in mine),
         )  # fmt: skip
 
@@ -184,6 +196,7 @@ def headline(snapshot: Snapshot) -> Headline:
     arms = [_arm(part, by_phase=is_stated) for _, part in rows.groupby("config_id", sort=False)]
     if split == "test":
         arms = _with_scores(snapshot, arms, notes)
+    arms = [_once(arm, notes) for arm in arms]
     baseline = _baseline(snapshot, arms, notes)
     arms.sort(key=lambda arm: arm.config_id != baseline)
     groups = known_groups(snapshot.trials, snapshot.study)
@@ -208,11 +221,13 @@ def _normaliser(study: Mapping[str, Any], notes: list[str]) -> Literal["baseline
 
 
 def _best(snapshot: Snapshot) -> list[str]:
-    metric, goal = objective(snapshot.study)
-    found = searched(snapshot.trials, snapshot.study, metric=metric)
-    if not any(np.isfinite(c.value) for c in found):
-        return []
-    return [chosen.key for chosen in top_per(found, 1, key="method.name", goal=goal)]
+    """The best trial of each method, of each search by its own objective."""
+    keys = []
+    for phase, found in searched(snapshot.trials, snapshot.study).items():
+        if any(np.isfinite(candidate.value) for candidate in found):
+            goal = objective_of(snapshot.study, phase)[1]
+            keys += [chosen.key for chosen in top_per(found, 1, key="method.name", goal=goal)]
+    return keys
 
 
 def _whole_grid(snapshot: Snapshot, frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -236,6 +251,20 @@ def _arm(rows: pd.DataFrame, *, by_phase: bool) -> Arm:
     if by_phase and not label.startswith(f"{name}: "):
         label = f"{name}: {label}"
     return Arm(str(first["config_id"]), label, rows)
+
+
+def _once(arm: Arm, notes: list[str]) -> Arm:
+    """The arm with one trial of each seed, the first; the same settings and seed make the same network."""
+    trials = arm.rows.drop_duplicates("trial")
+    twins = trials[trials["seed"].notna() & trials.duplicated("seed")]
+    if twins.empty:
+        return arm
+    phases, count = ", ".join(dict.fromkeys(trials["phase"])), twins["seed"].nunique()
+    notes.append(
+        f"{arm.label}: phases {phases} trained the same settings with {count} seed{'s' * (count != 1)} in common; such "
+        "networks are equal, so each seed counts once"
+    )
+    return replace(arm.of_trials(set(trials["trial"]) - set(twins["trial"])), whole=arm)
 
 
 def _with_scores(snapshot: Snapshot, arms: list[Arm], notes: list[str]) -> list[Arm]:

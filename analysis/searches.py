@@ -24,6 +24,11 @@ def objectives_of(study: Mapping[str, Any], phase: str) -> dict[str, Goal]:
     return {item.get("metric", "acc/noise"): item.get("goal", "maximise") for item in found}
 
 
+def objective_of(study: Mapping[str, Any], phase: str) -> tuple[str, Goal]:
+    """Metric and goal of a phase's first objective, by which its trials are ranked."""
+    return next(iter(objectives_of(study, phase).items()))
+
+
 def limits_of(study: Mapping[str, Any], phase: str) -> tuple[Constraint, ...]:
     """The constraints of a search phase."""
     return read_constraints(search_of(study, phase).get("constraints") or ())
@@ -48,19 +53,44 @@ def finalists_of(study: Mapping[str, Any], phase: str) -> tuple[str, ...]:
 
 
 def current(records: Sequence[TrialRecord], study: Mapping[str, Any]) -> list[TrialRecord]:
-    """Trials the study counts as its own now; earlier ones of a changed study (`--again`) stay in the trial list."""
+    """Trials the study counts as its own now; earlier ones of a changed study (`--again`) stay in the trial list.
+
+    A phase names its trials when it ends. Until then its own are those that are not of earlier settings: an earlier
+    trial that the phase takes over counts again once it is named.
+    """
     named = {key for phase in study.get("phases") or [] for key in phase.get("trials") or []}
     listed = {phase["name"] for phase in study.get("phases") or [] if phase.get("trials")}
-    return [record for record in records if record.key in named or record.info["phase"] not in listed]
+    earlier = _read_earlier(study)
+    return [
+        record for record in records
+        if record.key in named
+        or not (record.info["phase"] in listed or record.key in earlier or _is_older(record, study))
+    ]  # fmt: skip
 
 
-def searched(records: Sequence[TrialRecord], study: Mapping[str, Any], *, metric: str) -> list[Candidate]:
-    """What may be chosen of all searches, by a metric: trials of the present settings that keep their constraints.
+def _read_earlier(study: Mapping[str, Any]) -> set[str]:
+    """Keys of the trials that read the test split before `--again` began the present generation of settings."""
+    now = study.get("generation", 0)
+    reads = study.get("test_reads") or []
+    return {key for read in reads if read.get("generation", 0) < now for key in read.get("trials") or []}
 
-    A search with finalists counts these alone, by their figures on the whole grid; another counts all its trials.
+
+def _is_older(record: TrialRecord, study: Mapping[str, Any]) -> bool:
+    """Whether a trial is there from before the present generation of settings; times are UTC in one form."""
+    created, begun = record.info.get("created"), study.get("created")
+    return bool(study.get("generation", 0) and created and begun and created < begun)
+
+
+def searched(records: Sequence[TrialRecord], study: Mapping[str, Any]) -> dict[str, list[Candidate]]:
+    """Phase -> what may be chosen of each search, by its own first objective, phases in the study's order.
+
+    These are trials of the present settings that keep the search's constraints. A search with finalists counts these
+    alone, by their figures on the whole grid; another counts all its trials.
     """
     kept = [record for record in current(records, study) if can_be_chosen(record, study)]
-    found = []
-    for phase in dict.fromkeys(record.info["phase"] for record in kept):
-        found += candidates(kept, phase=phase, metric=metric, finalists=finalists_of(study, phase))
-    return found
+    places = {phase["name"]: place for place, phase in enumerate(study.get("phases") or [])}
+    names = dict.fromkeys(record.info["phase"] for record in kept if record.info["role"] == "search")
+    return {
+        name: candidates(kept, phase=name, metric=objective_of(study, name)[0], finalists=finalists_of(study, name))
+        for name in sorted(names, key=lambda name: places.get(name, len(places)))
+    }

@@ -11,16 +11,18 @@ from analysis.tables import Table, real_text
 
 
 def terminal(
-    found: Headline, accuracy: Table, contrasts: Table, adapted: Table | None = None, pareto: Table | None = None
-) -> str:
+    found: Headline, accuracy: Table, contrasts: Table, adapted: Table | None = None, pareto: Table | None = None,
+    *, unfinished: str = "",
+) -> str:  # fmt: skip
     """The headline as plain text, for the end of a run.
 
     Args:
         adapted: where BatchNorm was adapted to the test images.
         pareto: the front of a search of several objectives.
+        unfinished: which phases have not ended, in a sentence.
     """
     if accuracy.frame.empty:
-        return "no finished trial yet"
+        return " ".join(part for part in (unfinished, "no finished trial yet") if part)
     word = noise_word(found)
     wanted = ("configuration", "clean", f"mean {word}", "worst", "mCE", f"ECE {word}", "flips", "passes", "seeds")
     columns = [column for column in accuracy.columns if column.title in wanted]
@@ -30,7 +32,7 @@ def terminal(
     title = "accuracy in % on the test images" if found.split == "test" else (
         "accuracy in % on VALIDATION images: the best trial of each method, chosen by these very figures"
     )  # fmt: skip
-    text = [f"{title} [95 % interval]"]
+    text = [*([unfinished] if unfinished else []), f"{title} [95 % interval]"]
     for line in lines:
         cells = [cell.ljust(w) if not c.is_number else cell.rjust(w)
                  for cell, w, c in zip(line, widths, columns, strict=True)]  # fmt: skip

@@ -20,7 +20,7 @@ from analysis.load import Snapshot
 from analysis.metrics import alexnet_corruption_error, by_corruption, mean_corruption_error, worst_family
 from analysis.records import GROUP_ORDER, RELATIONS, final_metrics, last_metric
 from analysis.scores import CLEAN, NOISE, Arm, Headline, corruption_error
-from analysis.searches import can_be_chosen
+from analysis.searches import can_be_chosen, objective_of
 from analysis.sides import full_size_noise, noise_word
 from analysis.stats import Interval
 
@@ -304,12 +304,17 @@ def real_table(found: Headline) -> Table:
 
 
 # -------------------------------------------------------------------------------------------------------------- trials
-def trial_table(snapshot: Snapshot, *, metric: str) -> Table:
-    """Every trial of the study, whatever became of it."""
+def trial_table(snapshot: Snapshot) -> Table:
+    """Every trial of the study, whatever became of it, with its phase's first objective (of a tested one the study's).
+
+    Columns of the frame: phase, number, trial, label, seed, status, keeps (the constraints), metric and its value on
+    validation images, both costs and the error.
+    """
     frame = snapshot.frame().drop_duplicates("trial").set_index("trial")
     records = {record.key: record for record in snapshot.trials}
     rows = []
     for key, row in frame.iterrows():
+        metric = objective_of(snapshot.study, row["phase"])[0]
         record = records[str(key)]
         ended = final_metrics(record.events).get(metric, math.nan)
         last = ended if not math.isnan(ended) else last_metric(record.events, metric)
@@ -326,12 +331,20 @@ def trial_table(snapshot: Snapshot, *, metric: str) -> Table:
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("seed", lambda row: str(row["seed"])),
         Column("status", lambda row: row["status"] if row["keeps"] else "broke a constraint", is_number=False),
-        Column(f"{metric} (validation)", lambda row: _value_text(metric, row["value"])),
+        _objective_column(rows),
         Column("passes", lambda row: count_text(row["cost_passes"])),
         Column("seconds", lambda row: count_text(row["cost_seconds"])),
         Column("error", lambda row: row["error"] if isinstance(row["error"], str) else "", is_number=False),
     ]
     return Table("trials", pd.DataFrame(rows).astype({"error": "str"}) if rows else pd.DataFrame(rows), columns)
+
+
+def _objective_column(rows: Sequence[dict]) -> Column:
+    """The figure that trials are ranked by; where phases differ in it, each row names its own."""
+    metrics = {row["metric"] for row in rows}
+    if len(metrics) == 1:
+        return Column(f"{metrics.pop()} (validation)", lambda row: _value_text(row["metric"], row["value"]))
+    return Column("objective (validation)", lambda row: f"{_value_text(row['metric'], row['value'])} {row['metric']}")
 
 
 def _value_text(metric: str, value: float) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from analysis.choice import trials_of_choice
 from analysis.constraints import is_feasible
 from analysis.fidelity import FULL_EVENT, chosen_value, judged
-from analysis.repeats import of_the_first
+from analysis.repeats import first_choice
 from analysis.searches import finalists_of, limits_of
 from analysis.selection import Candidate, ranked
 
@@ -16,12 +18,16 @@ DEFAULT_METRIC = "acc/noise"
 
 
 class Finished(NamedTuple):
-    """A finished trial; see `metrics_of` for its `metrics`, of which `acc/...` are of validation images."""
+    """A finished trial; see `metrics_of` for its `metrics`, of which `acc/...` are of validation images.
+
+    `info` is its `trial.json`; without it a confirm phase's trials are told apart by their numbers.
+    """
 
     key: str
     phase: str
     number: int
     metrics: Mapping[str, float | None]
+    info: Mapping[str, Any] = MappingProxyType({})
 
 
 class Champion(NamedTuple):
@@ -37,7 +43,8 @@ def champion_of(study: Mapping[str, Any], trials: Iterable[Finished]) -> Champio
     """The trial whose network stands for a study; None until all its phases are finished, or where no trial is.
 
     The last confirm phase has chosen already: its first choice (with adaptive seeds the one that led on validation in
-    the end), with the first seed that finished. Without one it is the best trial of the last search in which any
+    the end), with the first seed that finished; where none did, the search's trial of it, never another choice. Without
+    a confirm phase it is the best trial of the last search in which any
     finished, among those that keep its constraints (none where none does) and, where it measured finalists, among these
     by their figures on the whole grid; without a search the best of all trained ones. The `test/...` figures are never
     looked at.
@@ -57,9 +64,13 @@ def champion_of(study: Mapping[str, Any], trials: Iterable[Finished]) -> Champio
     }
     metric, goal = _objective(study, of_kind["search"])
     for name in reversed(of_kind["confirm"]):
-        if own[name]:
-            first = min(_of_the_first(study, name, own[name]), key=lambda trial: trial.number)
+        origin = by_key.get(first_choice(_phase(study, name)) or "")
+        if found := _of_the_first(study, name, own[name], origin):
+            first = min(found, key=lambda trial: trial.number)
             return Champion(first.key, metric, _value(first, metric), f"first choice of phase {name}")
+        if origin is not None:
+            reason = f"first choice of phase {name}, as the search trained it: none of its seeds finished there"
+            return Champion(origin.key, metric, _value(origin, metric), reason)
     for name in reversed(of_kind["search"]):
         if not own[name]:
             continue
@@ -79,12 +90,17 @@ def metrics_of(events: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     return found.get("final", {}) | found.get(FULL_EVENT, {})
 
 
-def _of_the_first(study: Mapping[str, Any], name: str, trials: list[Finished]) -> list[Finished]:
+def _phase(study: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return next(item for item in study["phases"] if item["name"] == name)
+
+
+def _of_the_first(
+    study: Mapping[str, Any], name: str, trials: list[Finished], origin: Finished | None
+) -> list[Finished]:
     """A confirm phase's trials of the configuration that it puts first, as far as its record tells them apart."""
-    phase = next(item for item in study["phases"] if item["name"] == name)
-    config = next((item for item in study.get("config", {}).get("phases") or () if item["name"] == name), {})
-    numbers = of_the_first(phase, [trial.number for trial in trials], first=len(config.get("seeds") or ()))
-    return [trial for trial in trials if trial.number in numbers]
+    own = {trial.key: {"number": trial.number, **trial.info} for trial in trials}
+    keys = trials_of_choice(study, _phase(study, name), own, None if origin is None else origin.info)
+    return [trial for trial in trials if trial.key in keys]
 
 
 def _searched(study: Mapping[str, Any], name: str, trials: list[Finished]) -> tuple[list[Finished], bool]:

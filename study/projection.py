@@ -122,7 +122,7 @@ class Projection:
         done = [trial for trial in trials if trial.shown == "finished"]
         champion = champion_of(
             self._study,
-            [Finished(t.key, t.phase, t.info.get("number", 0), metrics_of(self._whole(t))) for t in done],
+            [Finished(t.key, t.phase, t.info.get("number", 0), metrics_of(self._whole(t)), t.info) for t in done],
         )
         if champion is None or champion.key in self._runs.counts.problems:
             return

@@ -41,7 +41,7 @@ def charts(study):
     bars = importance_chart(shares, phase="search", caption="")
     return [
         *headline_charts(snapshot, found),
-        *search_charts(snapshot, trial_table(snapshot, metric="acc/noise")),
+        *search_charts(snapshot, trial_table(snapshot)),
         bars,
     ]
 
@@ -122,7 +122,7 @@ def test_looks_are_those_of_the_drawn_figures_and_stay_apart(study):
 
 def test_parallel_axes_are_parameters_that_differ(study):
     snapshot, _ = study
-    trials = trial_table(snapshot, metric="acc/noise").frame
+    trials = trial_table(snapshot).frame
     rows = parallel_rows(snapshot, trials[trials["phase"] == "search"], phase="search", metric="acc/noise")
     lines = rows[rows["kind"] == "line"]
     assert list(lines["axis"].unique()) == ["method.name", "optim.lr", "acc/noise"]

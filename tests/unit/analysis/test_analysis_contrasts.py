@@ -1,9 +1,11 @@
 """Contrasts that a study file states: which figures they are made of, what is said of them, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
@@ -14,6 +16,7 @@ from analysis.repeats import ADAPTIVE_ERROR
 from analysis.report import write_report
 from analysis.scores import headline
 from analysis.stats import crossed_difference
+from analysis.tables import accuracy_table
 from study.config import StudyConfig
 
 
@@ -115,6 +118,44 @@ def test_phases_of_the_same_settings_are_arms_of_their_own_seeds(tmp_path, write
     gaps = [own.mean_scores(clean)[chosen].mean() - other.mean_scores(clean).mean() for chosen in ([0, 1], [2])]
     assert frame["difference"].tolist() == pytest.approx(gaps)
     assert frame["n_seeds"].tolist() == [2, 1]
+
+
+def confirm_twice(folder: Path) -> None:
+    """A second confirm phase that chose the same settings with the same seeds, so that it trained the same networks."""
+    study = json.loads((folder / "study.json").read_text())
+    first, again = study["phases"][1], []
+    for key in first["trials"]:
+        again.append(f"{int(key, 16) + 0x1000:016x}")
+        place = folder / "trials" / again[-1]
+        shutil.copytree(folder / "trials" / key, place)
+        info = json.loads((place / "trial.json").read_text()) | {"key": again[-1], "phase": "confirm2"}
+        (place / "trial.json").write_text(json.dumps(info))
+    study["phases"].append(first | {"name": "confirm2", "trials": again})
+    (folder / "study.json").write_text(json.dumps(study))
+
+
+@pytest.mark.slow
+def test_networks_of_the_same_settings_and_seed_are_no_further_seeds(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=30)
+    once = contrast_table(headline(read_study(folder))).frame
+    confirm_twice(folder)
+    found = headline(read_study(folder))
+    pd.testing.assert_frame_equal(contrast_table(found).frame, once)
+    assert [arm.rows["trial"].nunique() for arm in found.arms] == [3, 3, 3]
+    assert [len(arm.trials) for arm in found.arms] == [3, 3, 3]
+    assert accuracy_table(found).frame["n_seeds"].tolist() == [3, 3, 3]
+    assert sum("phases confirm, confirm2 trained the same settings with 3 seeds" in note for note in found.notes) == 3
+
+
+def test_a_phase_of_equal_networks_can_still_be_contrasted(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=30)
+    confirm_twice(folder)
+    own = headline(read_study(folder)).arms[0]
+    assert own.phases() == ["confirm", "confirm2"]
+    first, second = (own.of_phase(phase) for phase in own.phases())
+    assert len(second.trials) == 3
+    assert not set(first.trials) & set(second.trials)
+    assert second.mean_scores(second.of("clean")).tolist() == first.mean_scores(first.of("clean")).tolist()
 
 
 def test_endpoints_in_words():

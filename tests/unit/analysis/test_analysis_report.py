@@ -13,7 +13,7 @@ import pytest
 
 from analysis import facts, figures
 from analysis.contrasts import contrast_table
-from analysis.load import read_study
+from analysis.load import Snapshot, read_study
 from analysis.metrics import ALEXNET_ERRORS
 from analysis.report import write_report
 from analysis.scores import headline
@@ -179,7 +179,7 @@ def test_csv_parquet_and_markdown_agree(report):
 
 
 def test_every_trial_is_in_the_table(study_folder):
-    frame = trial_table(read_study(study_folder), metric="acc/noise").frame
+    frame = trial_table(read_study(study_folder)).frame
     assert frame["status"].value_counts().to_dict() == {"finished": 14, "pruned": 2, "failed": 1}
 
 
@@ -191,13 +191,12 @@ def test_terminal_text_holds_the_answer(report):
 
 def test_a_trial_of_settings_replaced_since_is_not_the_best(tmp_path, write_ledger, without_pictures):
     folder = write_ledger(tmp_path, confirm=False)
-    found = headline(read_study(folder))
-    best, _ = facts.chosen_record(read_study(folder), found)
+    best, _ = facts.chosen_record(read_study(folder))
     assert best is not None
     study = json.loads((folder / "study.json").read_text())
     study["phases"][0]["trials"] = [key for key in study["phases"][0]["trials"] if key != best.key]
     (folder / "study.json").write_text(json.dumps(study))
-    other, _ = facts.chosen_record(read_study(folder), found)
+    other, _ = facts.chosen_record(read_study(folder))
     assert other is not None
     assert other.key != best.key
 
@@ -265,9 +264,9 @@ def test_a_read_after_other_settings_counts_though_its_phase_has_another_name() 
         {"phase": "confirm", "trials": ["a"], "generation": 0},
         {"phase": "renamed", "trials": ["b"], "generation": 1},
     ]
-    assert facts._times_read({"test_reads": reads[:1]}) == 1
-    assert facts._times_read({"test_reads": reads}) == 2
-    assert facts._times_read({"test_reads": [{**read, "generation": 0} for read in reads]}) == 1
+    first_alone, alike = reads[:1], [{**read, "generation": 0} for read in reads]
+    times = [facts._times_read(Snapshot("s", {"test_reads": some}, [])) for some in (first_alone, reads, alike)]
+    assert times == [1, 2, 1]
 
 
 # ------------------------------------------------------------------------------------------- measures and real images

@@ -8,10 +8,11 @@ import pytest
 from analysis import facts, load
 from analysis.fronts import fronts
 from analysis.load import read_study
+from analysis.pictures import draw
 from analysis.records import final_metrics
-from analysis.scores import headline
-from analysis.searches import searched
-from analysis.tables import accuracy_table
+from analysis.scores import Headline, headline
+from analysis.searches import current, searched
+from analysis.tables import accuracy_table, trial_table
 
 GOALS = [{"metric": "acc/noise", "goal": "maximise"}, {"metric": "cost/passes", "goal": "minimise"}]
 
@@ -42,7 +43,7 @@ def test_the_whole_grid_decides_the_headline_and_the_choice_alike(tmp_path, writ
     finish(folder, {best: 0.3, second: 0.6})
     found = headline(read_study(folder))
     assert [set(arm.rows["trial"]) for arm in found.arms] == [{second}]
-    record, _ = facts.chosen_record(read_study(folder), found)
+    record, _ = facts.chosen_record(read_study(folder))
     assert record is not None
     assert record.key == second
 
@@ -127,8 +128,9 @@ def test_a_search_without_finalists_counts_beside_one_with_them(tmp_path, write_
     path = folder / "trials" / best / "trial.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"phase": "more"}))
     snapshot = read_study(folder)
-    assert {item.key for item in searched(snapshot.trials, snapshot.study, metric="acc/noise")} == {last, best}
-    record, _ = facts.chosen_record(snapshot, headline(snapshot))
+    found = searched(snapshot.trials, snapshot.study)
+    assert {phase: [item.key for item in pool] for phase, pool in found.items()} == {"search": [last], "more": [best]}
+    record, _ = facts.chosen_record(snapshot)
     assert record is not None
     assert record.key == best
 
@@ -155,9 +157,82 @@ def test_the_front_leaves_out_trials_of_settings_replaced_since(tmp_path, write_
 def test_with_adaptive_seeds_the_last_looks_leader_is_chosen(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=20)
     study = json.loads((folder / "study.json").read_text())
-    first, second, _ = study["phases"][1]["selected"]
+    first, second, _ = study["phases"][1]["selected"]  # their seeds are trials 0 to 2 and 3 to 5 of the phase
     study["phases"][1]["looks"] = [{"leader": first}, {"leader": second}]
     (folder / "study.json").write_text(json.dumps(study))
-    record, _ = facts.chosen_record(read_study(folder), headline(read_study(folder)))
+    record, _ = facts.chosen_record(read_study(folder))
     assert record is not None
-    assert record.key == second
+    assert record.key == f"{0xC0003:016x}"
+
+
+def begin_again(folder, phases: list[dict]) -> dict:
+    """Make the study one that `--again` has just begun anew, its test split read before."""
+    study = json.loads((folder / "study.json").read_text())
+    study |= {"generation": 1, "created": "2026-02-01T00:00:00Z", "phases": phases}
+    (folder / "study.json").write_text(json.dumps(study))
+    return study
+
+
+RUNNING = {"name": "search", "kind": "search", "status": "running", "trials": [], "selected": []}
+
+
+@pytest.mark.parametrize("phases", [[], [RUNNING]])
+def test_trials_of_earlier_settings_are_not_current_from_the_start(tmp_path, write_ledger, phases):
+    folder = write_ledger(tmp_path, num_images=20)
+    begin_again(folder, phases)
+    snapshot = read_study(folder)
+    assert current(snapshot.trials, snapshot.study) == []
+    assert headline(snapshot).arms == []
+
+
+def test_a_running_phase_has_its_new_trials_and_the_older_ones_it_names(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    study = begin_again(folder, [RUNNING])
+    new = folder / "trials" / f"{3:016x}" / "trial.json"
+    new.write_text(json.dumps(json.loads(new.read_text()) | {"created": "2026-02-01T00:00:00Z"}))
+    assert [record.key for record in current(read_study(folder).trials, study)] == [f"{3:016x}"]
+    named = study | {"phases": [RUNNING | {"status": "finished", "trials": [f"{1:016x}"]}]}
+    assert [record.key for record in current(read_study(folder).trials, named)] == [f"{1:016x}"]
+
+
+def test_records_without_generations_count_all_trials(tmp_path, write_ledger):
+    snapshot = read_study(write_ledger(tmp_path, num_images=20))
+    older = {name: value for name, value in snapshot.study.items() if name != "created"} | {"phases": []}
+    assert len(current(snapshot.trials, older)) == len(snapshot.trials)
+
+
+def test_trials_show_their_own_phases_objective(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    same = trial_table(read_study(folder))
+    assert "acc/noise (validation)" in [column.title for column in same.columns]
+    study = json.loads((folder / "study.json").read_text())
+    own = {"objectives": [{"metric": "cost/passes", "goal": "minimise"}]}
+    study["config"]["phases"] = [{"name": "search", "kind": "search", "search": own}]
+    (folder / "study.json").write_text(json.dumps(study))
+    snapshot = read_study(folder)
+    table = trial_table(snapshot)
+    frame = table.frame[table.frame["phase"] == "search"]
+    assert set(frame["metric"]) == {"cost/passes"}
+    assert frame["value"].tolist() == frame["cost_passes"].tolist()
+    assert set(table.frame["metric"][table.frame["phase"] == "confirm"]) == {"acc/noise"}
+    column = next(column for column in table.columns if column.title == "objective (validation)")
+    assert column.text(frame.iloc[0]).endswith(" cost/passes")
+    (picture,) = draw(snapshot, Headline("test", [], None, ("acc/noise", "maximise"), []), {"trials": table})
+    assert "cost/passes" in picture.figure.axes[0].get_ylabel()
+
+
+def test_validation_shows_the_best_of_each_method_by_the_searchs_own_objective(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, confirm=False)
+    study = json.loads((folder / "study.json").read_text())
+    own = {"objectives": [{"metric": "cost/passes", "goal": "minimise"}]}
+    study["config"]["phases"] = [{"name": "search", "kind": "search", "search": own}]
+    (folder / "study.json").write_text(json.dumps(study))
+    snapshot = read_study(folder)
+    found = headline(snapshot)
+    cheapest = {arm.rows["method"].iloc[0]: arm.rows["cost_passes"].iloc[0] for arm in found.arms}
+    costs = trial_table(snapshot).frame.query("status == 'finished'")["cost_passes"]
+    assert cheapest["plain"] == costs.min()
+    assert cheapest["pmal"] == costs[costs > costs.min()].min()
+    chosen = facts.chosen_arm(snapshot, found)
+    assert chosen is not None
+    assert chosen.rows["method"].iloc[0] == "plain"

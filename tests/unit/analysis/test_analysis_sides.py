@@ -41,7 +41,7 @@ def without_pictures(monkeypatch):
 
 def pictures(snapshot):
     found = headline(snapshot)
-    tables = {"accuracy": accuracy_table(found), "trials": trial_table(snapshot, metric="acc/noise")}
+    tables = {"accuracy": accuracy_table(found), "trials": trial_table(snapshot)}
     with patch("analysis.pictures.read_examples", return_value=None):  # photographs take longest to lay out
         return {picture.name: picture for picture in draw(snapshot, found, tables)}
 

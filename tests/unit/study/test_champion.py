@@ -122,3 +122,36 @@ def test_with_adaptive_seeds_it_is_the_last_looks_leader():
     found = champion_of(whole, [*SEARCH, *confirmed])
     assert found is not None
     assert found.key == "c2", "the second contender's first seed"
+
+
+def confirmed() -> tuple[dict[str, Any], list[Finished]]:
+    """s1 is put first, its seeds are c0 and c1; then s0's."""
+    whole = study(phase("search", "search", "s0", "s1"), phase("confirm", "confirm", "c0", "c1", "c2", "c3"))
+    whole["config"]["phases"][1] |= {"seeds": [101, 102]}
+    whole["phases"][1] |= {"selected": ["s1", "s0"]}
+    return whole, [trial(f"c{number}", "confirm", number, 0.5) for number in range(4)]
+
+
+def test_another_choice_never_stands_for_the_first():
+    whole, trials = confirmed()
+    found = champion_of(whole, [*SEARCH, *trials[1:]])
+    assert found is not None
+    assert found.key == "c1", "the first choice's other seed"
+    found = champion_of(whole, [*SEARCH, *trials[2:]])
+    assert found is not None
+    assert (found.key, found.value) == ("s1", 0.7)
+    assert "none of its seeds finished there" in found.reason
+
+
+def test_settings_and_not_numbers_tell_whose_a_confirmed_trial_is():
+    whole, trials = confirmed()
+    whole["config"]["phases"][1]["set"] = {"train.epochs": 12}
+
+    def with_info(item: Finished, rate: float, epochs: int) -> Finished:
+        return item._replace(info={"config": {"optim": {"lr": rate}, "train": {"epochs": epochs, "seed": item.number}}})
+
+    search = [with_info(SEARCH[0], 0.1, 6), with_info(SEARCH[1], 0.2, 6)]
+    tested = [with_info(item, rate, 12) for item, rate in zip(trials, (0.1, 0.1, 0.2, 0.2), strict=True)]
+    found = champion_of(whole, [*search, *tested])
+    assert found is not None
+    assert found.key == "c2", "numbers are those of an earlier order (--again)"

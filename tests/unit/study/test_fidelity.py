@@ -259,6 +259,8 @@ def test_of_two_searches_each_chooses_by_its_own_grid(
     assert champion[::2] == (record["other"]["trials"][1 if is_first else 2], 0.9 if is_first else 0.5)
     assert ("of 2 finalists" in best_line(ledger, study.config)) is not is_first
     snapshot = read_study(ledger.root)
-    found = {item.key: item.value for item in searched(snapshot.trials, snapshot.study, metric="acc/noise")}
+    pools = searched(snapshot.trials, snapshot.study)
+    assert list(pools) == ["one", "other"]
+    found = {item.key: item.value for pool in pools.values() for item in pool}
     assert [found[key] for key in record[whole]["trials"]] == [0.5, 0.9, 0.8]
     assert [found.get(key) for key in record[small]["trials"]] == [None, 0.4, 0.5]
