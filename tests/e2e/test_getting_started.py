@@ -16,6 +16,7 @@ PAGE = "docs/getting-started.md"
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(1500)
 def test_the_page_runs(tmp_path: Path) -> None:
     ran: list[str] = []
     for block in blocks(PAGE):

@@ -13,7 +13,7 @@ from analysis.load import load
 from tests.e2e.heads import BIN, free_port, head, process, wait_for
 from tests.e2e.studies import ROOT, SMALL, environment, murk
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 
 @contextmanager
