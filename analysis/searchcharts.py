@@ -121,6 +121,8 @@ def parallel_rows(snapshot: Snapshot, trials: pd.DataFrame, *, phase: str, metri
     own = {record.key: record.info for record in snapshot.trials}
     done = trials[(trials["status"] == "finished") & np.isfinite(trials["value"].astype(float))]
     done = done.sort_values("number").head(MOST_TRIALS)
+    if len(done) < 2:
+        return pd.DataFrame()
     params = [own[str(key)].get("params") or {} for key in done["trial"]]
     space, (factor, _) = search_of(snapshot.study, phase).get("space") or {}, _scaled(metric)
     axes: dict[str, tuple[list[float], list[tuple[float, str]]]] = {}
@@ -140,7 +142,7 @@ def parallel_rows(snapshot: Snapshot, trials: pd.DataFrame, *, phase: str, metri
                          "method": str(own[str(trial.trial)]["config"].get("method", {}).get("name", "unknown")),
                          "phase": phase, "axis": name, "place": place, "text": text, "value": value,
                          "read": value_text(metric, value / factor)})  # fmt: skip
-    return pd.DataFrame(rows) if len(done) > 1 else pd.DataFrame()
+    return pd.DataFrame(rows)
 
 
 def _axis(

@@ -312,7 +312,8 @@ def trial_table(snapshot: Snapshot, *, metric: str) -> Table:
     for key, row in frame.iterrows():
         record = records[str(key)]
         ended = final_metrics(record.events).get(metric, math.nan)
-        last = ended if not math.isnan(ended) else last_metric(record.events, metric)
+        is_final = record.status == "finished" or not math.isnan(ended)
+        last = ended if is_final else last_metric(record.events, metric)
         rows.append(
             {"phase": row["phase"], "number": row["number"], "trial": key, "label": row["label"], "seed": row["seed"],
              "status": row["status"], "keeps": record.status != "finished" or can_be_chosen(record, snapshot.study),
