@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from analysis.searchcharts import importance_chart
 from analysis.searches import objectives_of
 from analysis.sharpness import sharpness_table
 from analysis.similarity import study_similarity_table
-from analysis.tables import Table
+from analysis.tables import Column, Table
 from analysis.trialframe import RHO, STAGES, trial_frame
 from analysis.vegalite import Chart
 
@@ -42,8 +42,8 @@ def explanations(snapshot: Snapshot, found: Headline) -> list[Explanation]:
     """The tables that there are rows for: of each search, then of the chosen configuration's test images."""
     made = [one for phase in _searches(snapshot) for one in _of_search(snapshot, phase)]
     made += _of_chosen(snapshot, found)
-    made.append(Explanation("Features of noisy images beside those of clean ones, by stage", "fails",
-                            study_similarity_table(snapshot, found)))  # fmt: skip
+    made.append(_explained("Features of noisy images beside those of clean ones, by stage", "fails", "similarity",
+                           lambda: study_similarity_table(snapshot, found)))  # fmt: skip
     return [one for one in made if len(one.table.frame)]
 
 
@@ -53,7 +53,7 @@ def importance_charts(explained: Sequence[Explanation]) -> list[Chart]:
         importance_chart(
             one.table.frame, phase=one.table.name.removeprefix("importance-"), caption=" ".join(one.table.notes)
         )
-        for one in explained if one.table.name.startswith("importance-")
+        for one in explained if one.table.name.startswith("importance-") and "share" in one.table.frame
     ]  # fmt: skip
     return [chart for chart in charts if chart is not None]
 
@@ -68,15 +68,12 @@ def _of_search(snapshot: Snapshot, phase: str) -> list[Explanation]:
     trials = trial_frame(snapshot, phase=phase)
     if metric not in trials or len(trials[metric].dropna()) < LEAST_TRIALS:
         return []
-    made = [Explanation(f"Phase {phase}: importance of each key", "search", importance_table(snapshot, phase)),
-            Explanation(f"Phase {phase}: the objective by setting", "search",
-                        _named(effect_table(trials, metric), f"effects-{phase}"))]  # fmt: skip
-    made.append(Explanation(f"Phase {phase}: sharpness and the objective", "search",
-                            _named(sharpness_table(trials, metric), f"sharpness-{phase}")))  # fmt: skip
+    asked = [("importance", "importance of each key", lambda: importance_table(snapshot, phase)),
+             ("effects", "the objective by setting", lambda: effect_table(trials, metric)),
+             ("sharpness", "sharpness and the objective", lambda: sharpness_table(trials, metric))]  # fmt: skip
     if all(trials[name].nunique() > 1 for name in (STAGES, RHO)):
-        table = _named(interaction_table(trials, metric), f"interaction-{phase}")
-        made.append(Explanation(f"Phase {phase}: stages and rho together", "search", table))
-    return made
+        asked.append(("interaction", "stages and rho together", lambda: interaction_table(trials, metric)))
+    return [_explained(f"Phase {phase}: {title}", "search", f"{name}-{phase}", make) for name, title, make in asked]
 
 
 def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
@@ -92,12 +89,12 @@ def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
         return []
     kinds = {name: group for name, group in found.groups().items() if name not in real and name != CLEAN}
     classes = _classes(snapshot, trials[0])
-    flips = flip_table(rows, classes=classes)
-    flips = Table(flips.name, flips.frame.head(MOST_CLASSES), flips.columns, flips.notes)
-    confusions = confusion_table(rows, kinds, classes=classes, top=MOST_CONFUSIONS)
-    return [Explanation(f"Is {chosen.label} as sure as it is right?", "fails", calibration_table(rows, kinds)),
-            Explanation(f"Classes that flip most under noise, of {chosen.label}", "fails", flips),
-            Explanation(f"What {chosen.label} takes for what", "fails", confusions)]  # fmt: skip
+    asked = [("calibration", f"Is {chosen.label} as sure as it is right?", lambda: calibration_table(rows, kinds)),
+             ("flips", f"Classes that flip most under noise, of {chosen.label}",
+              lambda: _first(flip_table(rows, classes=classes), MOST_CLASSES)),
+             ("confusions", f"What {chosen.label} takes for what",
+              lambda: confusion_table(rows, kinds, classes=classes, top=MOST_CONFUSIONS))]  # fmt: skip
+    return [_explained(title, "fails", name, make) for name, title, make in asked]
 
 
 def _classes(snapshot: Snapshot, trial: str) -> list[str] | None:
@@ -105,5 +102,22 @@ def _classes(snapshot: Snapshot, trial: str) -> list[str] | None:
     return None if examples is None else [str(name) for name in np.asarray(examples["class_names"])]
 
 
-def _named(table: Table, name: str) -> Table:
-    return Table(name, table.frame, table.columns, table.notes)
+def _first(table: Table, most: int) -> Table:
+    return Table(table.name, table.frame.head(most), table.columns, table.notes)
+
+
+def _explained(title: str, place: str, name: str, make: Callable[[], Table]) -> Explanation:
+    """A further table under its own name; where the records do not allow it, the reason stands in its place.
+
+    None of these tables is what a report is for, so that none of them may keep the others from being read.
+    """
+    try:
+        table = make()
+    except (ValueError, LookupError, ArithmeticError) as error:
+        reason = pd.DataFrame([{"left_out": str(error)}])
+        return Explanation(title, place, Table(name, reason, [Column("left out", _left_out, is_number=False)]))
+    return Explanation(title, place, Table(name, table.frame, table.columns, table.notes))
+
+
+def _left_out(row: pd.Series) -> str:
+    return row["left_out"]

@@ -11,6 +11,7 @@ from analysis.explained import explanations, importance_charts
 from analysis.load import read_study
 from analysis.report import write_report
 from analysis.scores import headline
+from analysis.tables import Table
 
 
 def _grown(folder: Path, count: int) -> Path:
@@ -99,3 +100,38 @@ def test_what_was_not_kept_is_left_out(tmp_path, write_ledger, files):
     made = explanations(snapshot, headline(snapshot))
     assert len(made) == (0 if files == "predictions.parquet" else 3)
     assert all(text[0].isdigit() for one in made[1:2] for text in one.table.texts())
+
+
+def _confidences(folder: Path, value: float) -> None:
+    """Give one noisy row of every tested trial another confidence."""
+    for path in folder.glob("trials/*/predictions.parquet"):
+        rows = pd.read_parquet(path)
+        rows.loc[len(rows) - 1, "confidence"] = value
+        rows.to_parquet(path, index=False)
+
+
+def test_rows_without_a_confidence_are_left_out_and_counted(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    before = _calibration(folder)
+    _confidences(folder, float("nan"))
+    after = _calibration(folder)
+    assert after.notes[0].endswith(" Left out: 3 of 1,860 rows that have no confidence.")
+    lost = (before.frame.set_index("kind")["n_rows"] - after.frame.set_index("kind")["n_rows"]).to_dict()
+    assert lost == {"clean": 0, "blur": 0, "digital": 0, "noise": 0, "resolution": 3}
+    assert after.frame["ece"].notna().all()
+
+
+def test_a_further_table_that_fails_says_why_and_the_others_stand(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    _confidences(folder, 1.5)
+    snapshot = read_study(folder)
+    made = {one.table.name: one.table for one in explanations(snapshot, headline(snapshot))}
+    ((reason,),) = made["calibration"].texts()
+    assert reason.startswith("confidence must be in [0, 1], but lies in [")
+    assert len(made["flips"].frame) == 8
+
+
+def _calibration(folder: Path) -> Table:
+    snapshot = read_study(folder)
+    (table,) = (one.table for one in explanations(snapshot, headline(snapshot)) if one.table.name == "calibration")
+    return table
