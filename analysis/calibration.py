@@ -82,7 +82,7 @@ def calibration_errors(
 def _binned(
     predictions: pd.DataFrame, kinds: Mapping[str, str], bins: int
 ) -> tuple[list[str], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Kinds, clean first, and rows, right ones and summed confidence by trial, kind and bin; without NaN confidences."""
+    """Kinds, clean first, and rows, right ones and summed confidence by trial, kind and bin; none of NaN confidence."""
     is_known = predictions["confidence"].notna()
     predictions = predictions if is_known.all() else predictions[is_known]
     sure = predictions["confidence"].to_numpy(dtype=float)

@@ -13,6 +13,7 @@ import pandas as pd
 from analysis import facts
 from analysis.calibration import calibration_table
 from analysis.effects import effect_table
+from analysis.embeddings import task_of
 from analysis.flips import confusion_table, flip_table
 from analysis.importance import LEAST_TRIALS, importance_table
 from analysis.interactions import interaction_table
@@ -77,7 +78,11 @@ def _of_search(snapshot: Snapshot, phase: str) -> list[Explanation]:
 
 
 def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
-    """Calibration, flips and confusions of what was chosen, its seeds together, on its own test images."""
+    """Calibration, flips and confusions of what was chosen, its seeds together, on its own test images.
+
+    What is judged by embeddings has a similarity where a classifier has a confidence, so no calibration; a verification
+    tells pairs, which are taken for nothing.
+    """
     chosen = facts.chosen_arm(snapshot, found)
     if chosen is None or found.split != "test":
         return []
@@ -89,12 +94,14 @@ def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
         return []
     kinds = {name: group for name, group in found.groups().items() if name not in real and name != CLEAN}
     classes = _classes(snapshot, trials[0])
+    task = task_of(snapshot.study)
     asked = [("calibration", f"Is {chosen.label} as sure as it is right?", lambda: calibration_table(rows, kinds)),
              ("flips", f"Classes that flip most under noise, of {chosen.label}",
               lambda: _first(flip_table(rows, classes=classes), MOST_CLASSES)),
              ("confusions", f"What {chosen.label} takes for what",
               lambda: confusion_table(rows, kinds, classes=classes, top=MOST_CONFUSIONS))]  # fmt: skip
-    return [_explained(title, "fails", name, make) for name, title, make in asked]
+    missing = {None: (), "retrieval": ("calibration",), "verification": ("calibration", "confusions")}[task]
+    return [_explained(title, "fails", name, make) for name, title, make in asked if name not in missing]
 
 
 def _classes(snapshot: Snapshot, trial: str) -> list[str] | None:

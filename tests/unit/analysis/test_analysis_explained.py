@@ -131,6 +131,19 @@ def test_a_further_table_that_fails_says_why_and_the_others_stand(tmp_path, writ
     assert len(made["flips"].frame) == 8
 
 
+@pytest.mark.parametrize(
+    ("task", "names"), [("retrieval", ["flips", "confusions"]), ("verification", ["flips"]), ("classification", None)]
+)
+def test_a_similarity_is_no_confidence(tmp_path, write_ledger, task, names):
+    folder = write_ledger(tmp_path, num_images=20)
+    study = json.loads((folder / "study.json").read_text())
+    study["config"]["task"] = {"name": task}
+    (folder / "study.json").write_text(json.dumps(study))
+    snapshot = read_study(folder)
+    made = [one.table.name for one in explanations(snapshot, headline(snapshot))]
+    assert made == (names or ["calibration", "flips", "confusions"])
+
+
 def _calibration(folder: Path) -> Table:
     snapshot = read_study(folder)
     (table,) = (one.table for one in explanations(snapshot, headline(snapshot)) if one.table.name == "calibration")
