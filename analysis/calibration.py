@@ -83,8 +83,8 @@ def _binned(
     predictions: pd.DataFrame, kinds: Mapping[str, str], bins: int
 ) -> tuple[list[str], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Kinds, clean first, and rows, right ones and summed confidence by trial, kind and bin; none of NaN confidence."""
-    is_known = predictions["confidence"].notna()
-    predictions = predictions if is_known.all() else predictions[is_known]
+    is_known = predictions["confidence"].notna().to_numpy()
+    predictions = predictions if is_known.all() else predictions.loc[is_known]
     sure = predictions["confidence"].to_numpy(dtype=float)
     if len(sure) and not (sure.min() >= 0 and sure.max() <= 1):
         raise ValueError(f"confidence must be in [0, 1], but lies in [{sure.min():.3g}, {sure.max():.3g}]")

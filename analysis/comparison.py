@@ -16,7 +16,7 @@ from analysis import facts
 from analysis.contrasts import Contrast, contrast_columns, error_note, family, family_error
 from analysis.load import Snapshot, iter_predictions
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline, headline
-from analysis.tables import Column, Table, bounds, count_text, interval_text
+from analysis.tables import Column, Table, accuracy_text, bounds, count_text
 
 _NOISE_SETTINGS = ("seed", "scale")
 """Settings of `noise` that change the pixels of a corruption, beside its table of strengths."""
@@ -188,8 +188,8 @@ def _study_table(
         Column("configuration", lambda row: f"{row['label']}{' (chosen)' if row['chosen'] else ''}", is_number=False),
         Column("images of", lambda row: row["split"], is_number=False),
         Column("seeds", lambda row: str(row["n_seeds"])),
-        Column("clean", interval_text(CLEAN)),
-        Column("mean noise", interval_text(NOISE)),
+        Column("clean", accuracy_text(CLEAN)),
+        Column("mean noise", accuracy_text(NOISE)),
         Column("noisy cells", lambda row: str(row["cells"])),
         Column("passes", lambda row: count_text(row["cost_passes"])),
     ]

@@ -16,7 +16,7 @@ from analysis.load import Snapshot
 from analysis.records import final_metrics
 from analysis.scores import CLEAN, NOISE, Headline
 from analysis.sides import noise_word
-from analysis.tables import Column, Table, bounds, count_text, interval_text
+from analysis.tables import Column, Table, accuracy_text, bounds, count_text
 
 _RUNNING = {"cost/params": "parameters", "cost/macs": "MACs", "cost/latency_ms": "latency (ms)"}
 _NOTE = (
@@ -66,7 +66,7 @@ def decision_table(snapshot: Snapshot, found: Headline, contrasts: Table) -> Tab
 
 def _endpoint_columns(endpoint: str, table: pd.DataFrame, found: Headline) -> list[Column]:
     title = endpoint_title(endpoint, noise=noise_word(found))
-    columns = [Column(title, interval_text(endpoint))]
+    columns = [Column(title, accuracy_text(endpoint))]
     if f"{endpoint}_difference" in table:
         columns.append(Column(f"{title}, difference", lambda row: _difference(row, endpoint)))
     return columns

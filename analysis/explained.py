@@ -127,4 +127,4 @@ def _explained(title: str, place: str, name: str, make: Callable[[], Table]) -> 
 
 
 def _left_out(row: pd.Series) -> str:
-    return row["left_out"]
+    return str(row["left_out"])

@@ -191,6 +191,8 @@ def _comparison(row: pd.Series, noise: Word) -> str:
 
 
 def _percent(found: Interval) -> str:
+    if found.low != found.low:
+        return f"{found.estimate * 100:.1f} % (no interval)"
     return f"{found.estimate * 100:.1f} % (95 % interval {found.low * 100:.1f} to {found.high * 100:.1f})"
 
 

@@ -316,7 +316,7 @@ def corruption_error(arm: Arm, baseline: Arm) -> Interval | None:
 
     With r_c = E_c / B_c the ratio of a corruption's errors, its change is (dE_c - r_c dB_c) / B_c: a weighted
     difference of the two arms' scores, so the crossed interval applies. None for the baseline itself (1 by definition),
-    without predictions, and where no denominator is positive.
+    without predictions, of one image, and where no denominator is positive.
     """
     if arm.config_id == baseline.config_id or not arm.scores or not baseline.scores:
         return None
@@ -328,6 +328,8 @@ def corruption_error(arm: Arm, baseline: Arm) -> Interval | None:
     base_SI = np.mean(
         [(1 - baseline.mean_scores(baseline.of(c))) * float(own[c]) / float(base[c]) ** 2 for c in usable], axis=0
     )
+    if own_SI.shape[1] < 2:
+        return None
     terms: list[Term] = [(1.0, own_SI), (-1.0, base_SI)]
     found, value = crossed(terms), float(np.mean([float(own[c]) / float(base[c]) for c in usable]))
     half = found.high - found.estimate

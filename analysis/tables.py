@@ -99,11 +99,11 @@ def accuracy_table(found: Headline) -> Table:
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("seeds", lambda row: str(row["n_seeds"])),
         Column("images", lambda row: str(row["n_images"])),
-        Column("clean", interval_text(CLEAN)),
-        *(Column(name, interval_text(name, mark=True)) for name in found.corruptions),
+        Column("clean", accuracy_text(CLEAN)),
+        *(Column(name, accuracy_text(name, mark=True)) for name in found.corruptions),
         *(Column(f"real: {name}", real_text(name)) for name in found.real),
-        Column(f"mean {word}", interval_text(NOISE)),
-        Column("unseen by all", interval_text(UNSEEN)),
+        Column(f"mean {word}", accuracy_text(NOISE)),
+        Column("unseen by all", accuracy_text(UNSEEN)),
         Column("worst", worst_text),
         Column("mCE", interval_text("mce", scale=1.0, digits=2)),
         Column("relative mCE", interval_text("relative_mce", scale=1.0, digits=2)),
@@ -205,9 +205,14 @@ def bounds(name: str, found: Interval | None) -> dict[str, float]:
 
 
 def interval_text(
-    name: str, *, scale: float = 100.0, digits: int = 1, mark: bool = False
+    name: str, *, scale: float = 100.0, digits: int = 1, mark: bool = False, without: str = ""
 ) -> Callable[[pd.Series], str]:
-    """How an estimate and its bounds read: `61.2 [58.0, 64.1]`, a dash where it is missing."""
+    """How an estimate and its bounds read: `61.2 [58.0, 64.1]`, a dash where it is missing.
+
+    Args:
+        mark: whether the mark of a corruption's relation to the training noise follows.
+        without: what stands in place of bounds that are missing.
+    """
 
     def text(row: pd.Series) -> str:
         if pd.isna(row[name]):
@@ -215,17 +220,24 @@ def interval_text(
         shown = f"{row[name] * scale:.{digits}f}"
         if not pd.isna(row.get(f"{name}_low")):
             shown += f" [{row[f'{name}_low'] * scale:.{digits}f}, {row[f'{name}_high'] * scale:.{digits}f}]"
+        else:
+            shown += without
         sign = MARKS.get(row.get(f"{name}_relation"), "") if mark else ""
         return f"{shown} {sign}".rstrip()
 
     return text
 
 
+def accuracy_text(name: str, *, mark: bool = False) -> Callable[[pd.Series], str]:
+    """How an accuracy reads, as `interval_text`; of one image it says that there is no interval."""
+    return interval_text(name, mark=mark, without=" [no interval]")
+
+
 def real_text(name: str) -> Callable[[pd.Series], str]:
     """A folder of real images: accuracy with its interval, and how many images it is of."""
 
     def text(row: pd.Series) -> str:
-        shown = interval_text(f"real/{name}")(row)
+        shown = accuracy_text(f"real/{name}")(row)
         return shown if shown == "–" else f"{shown} n={row[f'real/{name}_n']:.0f}"
 
     return text
@@ -235,7 +247,7 @@ def worst_text(row: pd.Series) -> str:
     """The worst corruption with its interval and its name."""
     if pd.isna(row["worst"]):
         return "–"
-    return f"{interval_text('worst')(row)} {row['worst_corruption']}"
+    return f"{accuracy_text('worst')(row)} {row['worst_corruption']}"
 
 
 def count_text(value: float) -> str:
@@ -262,7 +274,7 @@ def mean_table(found: Headline) -> Table:
         Column("name", lambda row: row["name"], is_number=False),
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("cells", lambda row: str(row["num_cells"])),
-        Column("accuracy", interval_text("accuracy")),
+        Column("accuracy", accuracy_text("accuracy")),
         *_mean_measures(rows),
     ]
     note = "Accuracy in per cent [95 % interval], each corruption x severity counting the same. A family is a suite."
@@ -297,7 +309,7 @@ def real_table(found: Headline) -> Table:
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("images", lambda row: f"{row['accuracy_n']:.0f}"),
         Column("seeds", lambda row: str(row["n_seeds"])),
-        Column("accuracy", interval_text("accuracy")),
+        Column("accuracy", accuracy_text("accuracy")),
         Column("ECE", interval_text("accuracy_ece")),
     ]
     return Table("real", pd.DataFrame(rows), columns, [REAL_LEGEND] if rows else [])
@@ -347,7 +359,7 @@ def severity_means(arm: Arm) -> pd.DataFrame:
     levels = sorted({severity for _, severity in noisy})
     cells = [(0, arm.of(CLEAN)), *((level, [cell for cell in noisy if cell[1] == level]) for level in levels)]
     rows = [{"severity": level} | bounds("accuracy", arm.mean(some)) for level, some in cells]
-    return pd.DataFrame(rows).dropna()
+    return pd.DataFrame(rows).dropna(subset=["accuracy"])
 
 
 def corruption_means(found: Headline) -> pd.DataFrame:

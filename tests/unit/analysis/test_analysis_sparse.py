@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from analysis.report import write_report
+from analysis.load import read_study
+from analysis.report import report_tables, write_report
+from analysis.scores import headline
 
 Event = dict[str, Any]
 
@@ -40,3 +42,25 @@ def test_a_search_without_any_figure_has_a_report(tmp_path, write_ledger, change
     html = Path(paths.html or "").read_text()
     assert "figure-search-search" in html
     assert "figure-parallel-search" not in html
+
+
+@pytest.mark.slow
+def test_a_test_split_of_one_image_has_a_report_without_intervals(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=1)
+    paths = write_report(folder, out=tmp_path / "out")
+    assert "(no interval)" in paths.facts["reading"][0]
+    accuracy = (tmp_path / "out" / "tables" / "accuracy.md").read_text()
+    assert "[no interval]" in accuracy
+    assert "nan" not in accuracy
+    html = Path(paths.html or "").read_text()
+    assert "Not drawn: differences on one image, which tells nothing of others." in html
+
+
+def test_a_folder_of_one_real_image_has_a_figure_and_no_interval(tmp_path, write_ledger, with_measures):
+    folder = with_measures(write_ledger(tmp_path, num_images=20), real={"night": 1})
+    snapshot = read_study(folder)
+    tables = report_tables(snapshot, headline(snapshot))
+    (column,) = (column for column in tables["accuracy"].columns if column.title == "real: night")
+    assert column.text(tables["accuracy"].frame.iloc[0]) == "100.0 [no interval] n=1"
+    assert tables["real"].texts()[0][4] == "100.0 [no interval]"
+    assert len(tables["contrasts"].frame)
