@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -163,3 +164,19 @@ def test_rows_for_scripts_hold_null_and_not_nan(study):
     rows = rows_of(accuracy_table(found))
     assert rows[0]["mce_low"] is None
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+
+
+def test_the_decisions_note_is_of_its_columns_and_names_what_differences_are_from(study):
+    snapshot, found = study
+    contrasts = contrast_table(found, snapshot.study)
+    (note,) = decision_table(snapshot, found, contrasts).notes
+    assert "A difference is from the baseline in points" in note
+    assert "MACs" not in note
+    nobody = replace(found, baseline=None)
+    (note,) = decision_table(snapshot, nobody, contrasts).notes
+    assert f"A difference is from {nobody.arms[0].label} in points" in note
+    assert f"against those of {nobody.arms[0].label}." in note
+    assert "baseline" not in note
+    stated = replace(snapshot, study=snapshot.study | {"config": {"report": {"contrasts": [{}]}}})
+    (note,) = decision_table(stated, found, contrasts).notes
+    assert "difference" not in note
