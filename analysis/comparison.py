@@ -56,7 +56,12 @@ class Comparison:
                 f"{row['difference'] * 100:+.1f} points ({row['joint_low'] * 100:+.1f} to "
                 f"{row['joint_high'] * 100:+.1f}): {row['verdict']}"
             )
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"note: {note}" for note in self.all_notes)])
+
+    @property
+    def all_notes(self) -> list[str]:
+        """What a reader has to know, that of the differences' own table first."""
+        return [*self.contrasts.notes, *self.notes]
 
 
 def compare_studies(first: Snapshot, second: Snapshot) -> Comparison:

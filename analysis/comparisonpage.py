@@ -58,7 +58,7 @@ def comparison_facts(made: Comparison) -> dict[str, Any]:
     """The comparison for a script."""
     return {"studies": list(made.names), "configurations": rows_of(made.studies),
             "contrasts": rows_of(made.contrasts), "no_difference_because": made.reasons,
-            "notes": made.notes}  # fmt: skip
+            "notes": made.all_notes}  # fmt: skip
 
 
 def comparison_page(made: Comparison, snapshots: tuple[Snapshot, Snapshot]) -> str:
@@ -69,7 +69,7 @@ def comparison_page(made: Comparison, snapshots: tuple[Snapshot, Snapshot]) -> s
     return render(
         "compare.html", charts=charts, title=" against ".join(made.names), sentences=_sentences(made, snapshots),
         contrasts=cells_of(made.contrasts), studies=cells_of(made.studies), studies_legend=" ".join(made.studies.notes),
-        panels=panels([], charts), runs=cells_of(_runs(made.names, snapshots)), notes=made.notes,
+        panels=panels([], charts), runs=cells_of(_runs(made.names, snapshots)), notes=made.all_notes,
         written=facts.now(),
     )  # fmt: skip
 

@@ -58,6 +58,17 @@ def test_other_data_give_no_difference_and_the_page_says_why(two, tmp_path):
     assert [Path(path).name for path in paths.tables] == ["studies.csv"]
 
 
+def test_notes_of_the_differences_are_in_page_text_and_facts(two, tmp_path):
+    record = json.loads((two[0] / "study.json").read_text())
+    leader = record["phases"][1]["selected"][0]
+    record["phases"][1]["looks"] = [{"look": look, "leader": leader, "seeds": {}} for look in (0, 1)]
+    (two[0] / "study.json").write_text(json.dumps(record))
+    paths = write_comparison(*two, out=tmp_path / "out", formats=("html",))
+    page = Path(paths.html or "").read_text().split("<main>")[1].split("</main>")[0]
+    for text in (page, paths.summary, " ".join(paths.facts["notes"])):
+        assert "simultaneous intervals are drawn at 97% to hold" in text
+
+
 def test_other_noise_seeds_or_numerics_give_no_difference(two):
     path = next(two[1].glob("trials/00000000000c0000/trial.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"numerics": 2}))
