@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from analysis import facts
-from analysis.contrasts import Contrast, contrast_columns, error_note, family, family_error
+from analysis.contrasts import Contrast, contrast_columns, endpoint_title, error_note, family, family_error
 from analysis.load import Snapshot, iter_predictions
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline, headline
+from analysis.sides import Word, noise_word, rows_word
 from analysis.tables import Column, Table, accuracy_text, bounds, count_text
 
 _NOISE_SETTINGS = ("seed", "scale")
@@ -45,6 +46,11 @@ class Comparison:
     reasons: list[str]
     notes: list[str]
 
+    @property
+    def word(self) -> Word:
+        """What the noisy cells are that differences are over."""
+        return "noise" if self.joined is None else noise_word(self.joined)
+
     def text(self) -> str:
         """The comparison for a terminal."""
         lines = [f"{self.names[0]} against {self.names[1]}"]
@@ -52,7 +58,7 @@ class Comparison:
         lines += [f"no difference is stated: {reason}" for reason in self.reasons]
         for _, row in self.contrasts.frame.iterrows():
             lines.append(
-                f"{'clean' if row['endpoint'] == CLEAN else 'mean noise'}: {row['label']} against {row['baseline']} "
+                f"{endpoint_title(row['endpoint'], noise=self.word)}: {row['label']} against {row['baseline']} "
                 f"{row['difference'] * 100:+.1f} points ({row['joint_low'] * 100:+.1f} to "
                 f"{row['joint_high'] * 100:+.1f}): {row['verdict']}"
             )
@@ -86,7 +92,8 @@ def compare_studies(first: Snapshot, second: Snapshot) -> Comparison:
     error = min(family_error(one, snapshot.study) for one, snapshot in zip(found, (first, second), strict=True))
     rows = [row for endpoint in ("noise", CLEAN) for row in family(endpoint, contrasts, error)]
     note = f"Paired by image and noise.{error_note(error)}"
-    table = Table("contrasts", pd.DataFrame(rows), contrast_columns(), [note] if rows else [])
+    word = "noise" if joined is None else noise_word(joined)
+    table = Table("contrasts", pd.DataFrame(rows), contrast_columns(word), [note] if rows else [])
     return Comparison(names, found, joined, _study_table(names, (first, second), found), table, reasons, notes)
 
 
@@ -188,15 +195,16 @@ def _study_table(
                                    "n_seeds": len(trials), "cells": len(arm.noisy())}  # fmt: skip
             row |= bounds(CLEAN, arm.mean(arm.of(CLEAN))) | bounds(NOISE, arm.mean(arm.noisy()))
             rows.append(row | {"cost_passes": float(trials["cost_passes"].mean())})
+    word = rows_word(*(arm.rows for own in found for arm in own.arms))
     columns = [
         Column("study", lambda row: row["study"], is_number=False),
         Column("configuration", lambda row: f"{row['label']}{' (chosen)' if row['chosen'] else ''}", is_number=False),
         Column("images of", lambda row: row["split"], is_number=False),
         Column("seeds", lambda row: str(row["n_seeds"])),
         Column("clean", accuracy_text(CLEAN)),
-        Column("mean noise", accuracy_text(NOISE)),
-        Column("noisy cells", lambda row: str(row["cells"])),
+        Column(f"mean {word}", accuracy_text(NOISE)),
+        Column("noisy cells" if word == "noise" else "cells at lower sides", lambda row: str(row["cells"])),
         Column("passes", lambda row: count_text(row["cost_passes"])),
     ]
-    note = "Accuracy in per cent [95 % interval], each study's mean over its own noise."
+    note = f"Accuracy in per cent [95 % interval], each study's mean over its own {word}."
     return Table("studies", pd.DataFrame(rows), columns, [note] if rows else [])

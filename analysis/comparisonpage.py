@@ -13,6 +13,7 @@ import pandas as pd
 from analysis import facts
 from analysis.charts import corruption_chart, severity_chart
 from analysis.comparison import Comparison, compare_studies
+from analysis.contrasts import endpoint_phrase
 from analysis.load import Snapshot, read_study
 from analysis.page import cells_of, render
 from analysis.panels import panels
@@ -77,9 +78,9 @@ def comparison_page(made: Comparison, snapshots: tuple[Snapshot, Snapshot]) -> s
 def _sentences(made: Comparison, snapshots: tuple[Snapshot, Snapshot]) -> list[str]:
     said = [f"No difference is stated between these studies: {reason}." for reason in made.reasons]
     for _, row in made.contrasts.frame.iterrows():
-        where = "On clean images" if row["endpoint"] == "clean" else "Under noise"
+        where = endpoint_phrase(str(row["endpoint"]), noise=made.word)
         said.append(
-            f"{where}, {row['label']} against {row['baseline']}: {row['difference'] * 100:+.1f} points (simultaneous "
+            f"{where[0].upper()}{where[1:]}, {row['label']} against {row['baseline']}: {row['difference'] * 100:+.1f} points (simultaneous "
             f"95 % interval {row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}; {row['n_images']} images, "
             f"{row['n_seeds']} seeds): {row['verdict']}."
         )

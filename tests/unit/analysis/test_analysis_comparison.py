@@ -69,6 +69,18 @@ def test_notes_of_the_differences_are_in_page_text_and_facts(two, tmp_path):
         assert "simultaneous intervals are drawn at 97% to hold" in text
 
 
+def test_studies_of_lower_sides_alone_are_not_told_as_noise(two, tmp_path, with_sides):
+    for folder in two:
+        with_sides(folder, only=True)
+    paths = write_comparison(*two, out=tmp_path / "out", formats=("html",))
+    page = Path(paths.html or "").read_text().split("<main>")[1].split("</main>")[0]
+    assert "mean lower sides: two: " in paths.summary
+    assert "<p>At lower sides, two: " in page or '<p class="first">At lower sides, two: ' in page
+    for text in (page, paths.summary):
+        assert "under noise" not in text.lower()
+        assert "mean noise" not in text.lower()
+
+
 def test_other_noise_seeds_or_numerics_give_no_difference(two):
     path = next(two[1].glob("trials/00000000000c0000/trial.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"numerics": 2}))
