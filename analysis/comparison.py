@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis import facts
 from analysis.contrasts import Contrast, contrast_columns, endpoint_title, error_note, family, family_error
+from analysis.embeddings import task_settings
 from analysis.load import Snapshot, iter_predictions
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline, headline
 from analysis.sides import Word, noise_word, rows_word
@@ -104,6 +105,9 @@ def _reasons(first: Snapshot, second: Snapshot, own: Headline, other: Headline) 
     if not all(marks) or marks[0] != marks[1]:
         shown = " and ".join(mark[:12] or "none" for mark in marks)
         return [f"they read different data (fingerprints {shown}), so their figures are of different images"]
+    tasks = [task_settings(snapshot.study.get("config") or {}) for snapshot in (first, second)]
+    if tasks[0] != tasks[1]:
+        return [f"their tasks are different ({tasks[0]}; {tasks[1]}), so what is right in one need not be in the other"]
     reasons = []
     splits = [one.split for one in (own, other)]
     if splits != ["test", "test"]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import fsspec
 import pandas as pd
 
+from analysis.embeddings import task_settings
 from analysis.load import Snapshot, iter_predictions, read_study
 from analysis.networks import NETWORK_LEGEND, network_table
 from analysis.records import TrialRecord
@@ -111,6 +112,11 @@ def _check_comparable(first: Run, second: Run) -> None:
         raise ValueError(
             f"two networks can be paired on the same images, but these read different data (fingerprints "
             f"{marks[0][:12]} and {marks[1][:12]})"
+        )
+    tasks = [task_settings(run.record.info["config"]) for run in (first, second)]
+    if tasks[0] != tasks[1]:
+        raise ValueError(
+            f"two networks can be paired by what both are judged by, but theirs are {tasks[0]} and {tasks[1]}"
         )
     settings = [_noise(run) for run in (first, second)]
     if settings[0] != settings[1]:

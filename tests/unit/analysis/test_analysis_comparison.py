@@ -8,6 +8,7 @@ import pytest
 
 from analysis.comparison import compare_studies
 from analysis.comparisonpage import write_comparison
+from analysis.embeddings import task_settings
 from analysis.load import read_study
 from analysis.stats import crossed_difference
 
@@ -79,6 +80,17 @@ def test_studies_of_lower_sides_alone_are_not_told_as_noise(two, tmp_path, with_
     for text in (page, paths.summary):
         assert "under noise" not in text.lower()
         assert "mean noise" not in text.lower()
+
+
+def test_other_tasks_give_no_difference(two):
+    record = json.loads((two[1] / "study.json").read_text())
+    record["config"]["task"] = {"name": "retrieval", "at": [1, 5], "reference": "same"}
+    (two[1] / "study.json").write_text(json.dumps(record))
+    made = _compared(two)
+    assert made.contrasts.frame.empty
+    assert made.reasons == ["their tasks are different (classification; retrieval, reference same), "
+                            "so what is right in one need not be in the other"]  # fmt: skip
+    assert task_settings({}) == task_settings({"task": {"name": "classification"}})
 
 
 def test_other_noise_seeds_or_numerics_give_no_difference(two):
