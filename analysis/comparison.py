@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import facts
-from analysis.contrasts import Contrast, contrast_columns, endpoint_title, error_note, family, family_error
+from analysis.contrasts import P_NOTE, Contrast, contrast_columns, endpoint_title, error_note, family, family_error
 from analysis.embeddings import task_settings
 from analysis.load import Snapshot, iter_predictions
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline, headline
@@ -92,7 +92,7 @@ def compare_studies(first: Snapshot, second: Snapshot) -> Comparison:
         notes.append(f"Differences are over the {len(cells)} cells that both studies measured with the same strengths.")
     error = min(family_error(one, snapshot.study) for one, snapshot in zip(found, (first, second), strict=True))
     rows = [row for endpoint in ("noise", CLEAN) for row in family(endpoint, contrasts, error)]
-    note = f"Paired by image and noise.{error_note(error)}"
+    note = f"Paired by image and noise.{P_NOTE}{error_note(error)}"
     word = "noise" if joined is None else noise_word(joined)
     table = Table("contrasts", pd.DataFrame(rows), contrast_columns(word), [note] if rows else [])
     return Comparison(names, found, joined, _study_table(names, (first, second), found), table, reasons, notes)

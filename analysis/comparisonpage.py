@@ -80,8 +80,8 @@ def _sentences(made: Comparison, snapshots: tuple[Snapshot, Snapshot]) -> list[s
     for _, row in made.contrasts.frame.iterrows():
         where = endpoint_phrase(str(row["endpoint"]), noise=made.word)
         said.append(
-            f"{where[0].upper()}{where[1:]}, {row['label']} against {row['baseline']}: {row['difference'] * 100:+.1f} points (simultaneous "
-            f"95 % interval {row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}; {row['n_images']} images, "
+            f"{where[0].upper()}{where[1:]}, {row['label']} against {row['baseline']}: {row['difference'] * 100:+.1f} points "
+            f"(simultaneous 95 % interval {row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}; {row['n_images']} images, "
             f"{row['n_seeds']} seeds): {row['verdict']}."
         )
     for name, snapshot, found in zip(made.names, snapshots, made.found, strict=True):

@@ -17,6 +17,10 @@ from analysis.tables import KEEPS_MARGIN, Column, Table, bounds, interval_text
 from analysis.wording import wording
 
 _ALL_NOISE = "noise"
+P_NOTE = (
+    " The reading follows the interval. p (Holm) steps down, which intervals cannot: it may be below 0.05 where the "
+    "interval still holds 0."
+)
 
 
 class Contrast(NamedTuple):
@@ -48,7 +52,7 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
         families = [(_ALL_NOISE, against), (CLEAN, [c._replace(margin=KEEPS_MARGIN) for c in against])]
     error = family_error(found, study or {})
     rows = [row for endpoint, contrasts in families for row in family(endpoint, contrasts, error)]
-    note = f"Paired by image and noise; seeds and images random (for one seed: images only).{error_note(error)}"
+    note = f"Paired by image and noise; seeds and images random (for one seed: images only).{P_NOTE}{error_note(error)}"
     if not rows and any(scores_SI.shape[1] == 1 for arm in found.arms for scores_SI in arm.scores.values()):
         notes = [*notes, "differences on one image, which tells nothing of others"]
     columns = contrast_columns(noise_word(found))

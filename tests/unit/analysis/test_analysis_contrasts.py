@@ -61,6 +61,7 @@ def test_each_contrast_is_the_paired_difference_of_its_endpoints_cells(tmp_path,
         assert row["difference"] == pytest.approx(expected.estimate)
         assert (row["difference_low"], row["difference_high"]) == pytest.approx((expected.low, expected.high))
         assert row["joint_low"] <= expected.low
+    assert "it may be below 0.05 where the interval still holds 0" in contrast_table(found, snapshot.study).notes[0]
     lost = frame[frame["baseline"] == "C"]
     keeps = (lost["joint_low"] > -0.3) & (lost["joint_low"] <= 0)
     assert lost["verdict"].str.startswith("keeps it (loses less than 30 points)").tolist() == keeps.tolist()
