@@ -87,7 +87,7 @@ def compare_studies(first: Snapshot, second: Snapshot) -> Comparison:
     contrasts, joined = [], None
     if not reasons:
         joined = _joined(names, parts)
-        contrasts = _contrasts(names, (first, second), parts)
+        contrasts = _contrasts(names, (first, second), found, parts)
         notes.append("These differences were not stated beforehand: they are findings to confirm, no tests of a plan.")
         notes.append(f"Differences are over the {len(cells)} cells that both studies measured with the same strengths.")
     error = min(family_error(one, snapshot.study) for one, snapshot in zip(found, (first, second), strict=True))
@@ -176,9 +176,14 @@ def _joined(names: tuple[str, str], parts: list[list[Arm]]) -> Headline:
     return Headline("test", arms, None, ("acc/noise", "maximise"), [])
 
 
-def _contrasts(names: tuple[str, str], snapshots: tuple[Snapshot, Snapshot], parts: list[list[Arm]]) -> list[Contrast]:
+def _contrasts(
+    names: tuple[str, str],
+    snapshots: tuple[Snapshot, Snapshot],
+    found: tuple[Headline, Headline],
+    parts: list[list[Arm]],
+) -> list[Contrast]:
     """What the second study chose minus what the first chose, then each configuration that both have."""
-    chosen = [facts.chosen_arm(snapshot, headline(snapshot)) for snapshot in snapshots]
+    chosen = [facts.chosen_arm(snapshot, own) for snapshot, own in zip(snapshots, found, strict=True)]
     first, second = ({arm.config_id: arm for arm in part} for part in parts)
     pairs = [(chosen[1].config_id, chosen[0].config_id)] if chosen[0] is not None and chosen[1] is not None else []
     pairs += [(name, name) for name in second if name in first and (name, name) not in pairs]

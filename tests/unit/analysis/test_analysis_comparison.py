@@ -10,6 +10,7 @@ from analysis.comparison import compare_studies
 from analysis.comparisonpage import write_comparison
 from analysis.embeddings import task_settings
 from analysis.load import read_study
+from analysis.scores import headline
 from analysis.stats import crossed_difference
 
 
@@ -27,8 +28,11 @@ def _change(folder: Path, **fields) -> None:
     (folder / "study.json").write_text(json.dumps(record | fields))
 
 
-def test_the_same_images_are_paired(two):
+def test_the_same_images_are_paired(two, monkeypatch):
+    read = []
+    monkeypatch.setattr("analysis.comparison.headline", lambda snapshot: read.append(snapshot) or headline(snapshot))
     made = _compared(two)
+    assert len(read) == 2, "each study's predictions are read once"
     assert made.reasons == []
     frame = made.contrasts.frame
     assert set(frame["endpoint"]) == {"clean", "noise_mean"}
