@@ -13,7 +13,7 @@ import pandas as pd
 from analysis import facts
 from analysis.charts import corruption_chart, severity_chart
 from analysis.comparison import Comparison, compare_studies
-from analysis.contrasts import endpoint_phrase
+from analysis.contrasts import endpoint_phrase, joint_text
 from analysis.load import Snapshot, read_study
 from analysis.page import cells_of, render
 from analysis.panels import panels
@@ -79,9 +79,9 @@ def _sentences(made: Comparison, snapshots: tuple[Snapshot, Snapshot]) -> list[s
     said = [f"No difference is stated between these studies: {reason}." for reason in made.reasons]
     for _, row in made.contrasts.frame.iterrows():
         where = endpoint_phrase(str(row["endpoint"]), noise=made.word)
+        gap = f"{row['difference'] * 100:+.1f} points (simultaneous 95 % interval {joint_text(row)}; "
         said.append(
-            f"{where[0].upper()}{where[1:]}, {row['label']} against {row['baseline']}: {row['difference'] * 100:+.1f} points "
-            f"(simultaneous 95 % interval {row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}; {row['n_images']} images, "
+            f"{where[0].upper()}{where[1:]}, {row['label']} against {row['baseline']}: {gap}{row['n_images']} images, "
             f"{row['n_seeds']} seeds): {row['verdict']}."
         )
     for name, snapshot, found in zip(made.names, snapshots, made.found, strict=True):

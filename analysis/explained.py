@@ -29,14 +29,21 @@ from analysis.vegalite import Chart
 
 MOST_CLASSES = 20
 MOST_CONFUSIONS = 3
+"""Classes that the page shows, and confusions of each kind of noise; the files have all."""
+MOST_KEPT = 2000
+"""Confusions of each kind that the files have: a thousand classes can have a million."""
 
 
 class Explanation(NamedTuple):
-    """A table with its heading; `place` is the section of the page that it belongs to."""
+    """A table with its heading; `place` is the section of the page that it belongs to.
+
+    `shown` is what the page shows of a long table, with a note of what is left out; the files have all rows.
+    """
 
     title: str
     place: str
     table: Table
+    shown: Table
 
 
 def explanations(snapshot: Snapshot, found: Headline) -> list[Explanation]:
@@ -97,9 +104,9 @@ def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
     task = task_of(snapshot.study)
     asked = [("calibration", f"Is {chosen.label} as sure as it is right?", lambda: calibration_table(rows, kinds)),
              ("flips", f"Classes that flip most under noise, of {chosen.label}",
-              lambda: _first(flip_table(rows, classes=classes), MOST_CLASSES)),
+              lambda: flip_table(rows, classes=classes)),
              ("confusions", f"What {chosen.label} takes for what",
-              lambda: confusion_table(rows, kinds, classes=classes, top=MOST_CONFUSIONS))]  # fmt: skip
+              lambda: _kept(confusion_table(rows, kinds, classes=classes, top=None)))]  # fmt: skip
     missing = {None: (), "retrieval": ("calibration",), "verification": ("calibration", "confusions")}[task]
     return [_explained(title, "fails", name, make) for name, title, make in asked if name not in missing]
 
@@ -109,8 +116,31 @@ def _classes(snapshot: Snapshot, trial: str) -> list[str] | None:
     return None if examples is None else [str(name) for name in np.asarray(examples["class_names"])]
 
 
-def _first(table: Table, most: int) -> Table:
-    return Table(table.name, table.frame.head(most), table.columns, table.notes)
+def _kept(table: Table) -> Table:
+    """The confusions that files have, with a note where they are not all."""
+    rows = table.frame.groupby("kind", sort=False).head(MOST_KEPT)
+    left = len(table.frame) - len(rows)
+    notes = [
+        *table.notes,
+        *([f"The files have the first {MOST_KEPT:,} of each kind, {left:,} are left out."] * (left > 0)),
+    ]
+    return Table(table.name, rows, table.columns, notes)
+
+
+def _shown(table: Table) -> Table:
+    """The rows that a page has room for, with a note where they are not all."""
+    match table.name:
+        case "flips":
+            rows, unit = table.frame.head(MOST_CLASSES), "classes"
+        case "confusions" if "kind" in table.frame:
+            rows, unit = table.frame.groupby("kind", sort=False).head(MOST_CONFUSIONS), "confusions"
+        case _:
+            return table
+    if len(rows) == len(table.frame):
+        return table
+    kept = f", the first {MOST_CONFUSIONS} of each kind" if unit == "confusions" else ""
+    note = f"Shown: {len(rows)} of {len(table.frame):,} {unit}{kept}."
+    return Table(table.name, rows, table.columns, [*table.notes, note])
 
 
 def _explained(title: str, place: str, name: str, make: Callable[[], Table]) -> Explanation:
@@ -122,8 +152,9 @@ def _explained(title: str, place: str, name: str, make: Callable[[], Table]) -> 
         table = make()
     except (ValueError, LookupError, ArithmeticError) as error:
         reason = pd.DataFrame([{"left_out": str(error)}])
-        return Explanation(title, place, Table(name, reason, [Column("left out", _left_out, is_number=False)]))
-    return Explanation(title, place, Table(name, table.frame, table.columns, table.notes))
+        table = Table(name, reason, [Column("left out", _left_out, is_number=False)])
+    named = Table(name, table.frame, table.columns, table.notes)
+    return Explanation(title, place, named, _shown(named))
 
 
 def _left_out(row: pd.Series) -> str:

@@ -126,7 +126,7 @@ def page(
     }  # fmt: skip
     for place in ("search", "fails"):
         context[f"explained_{place}"] = [
-            {"title": one.title, "cells": cells_of(one.table), "legend": " ".join(one.table.notes)}
+            {"title": one.title, "cells": cells_of(one.shown), "legend": " ".join(one.shown.notes)}
             for one in explained if one.place == place
         ]  # fmt: skip
     for name in ("real", "heads", "embeddings", "adapted", "pareto"):

@@ -72,6 +72,25 @@ def test_a_long_search_has_importance_as_table_and_chart(tmp_path, write_ledger,
     assert (folder / "tables" / "importance-search.md").exists()
 
 
+def test_a_page_shows_the_first_rows_and_the_files_have_all(study_folder, monkeypatch):
+    monkeypatch.setattr("analysis.explained.MOST_CLASSES", 5)
+    snapshot = read_study(study_folder)
+    _, flips, confused = explanations(snapshot, headline(snapshot))
+    assert (len(flips.table.frame), len(flips.shown.frame)) == (8, 5)
+    assert flips.shown.notes[-1] == "Shown: 5 of 8 classes."
+    assert not [note for note in flips.table.notes if note.startswith("Shown")]
+    rows = confused.shown.frame
+    assert rows.groupby("kind").size().tolist() == [3] * 5
+    assert confused.shown.notes[-1] == f"Shown: 15 of {len(confused.table.frame)} confusions, the first 3 of each kind."
+    first = confused.table.frame.groupby("kind", sort=False).head(3)
+    pd.testing.assert_frame_equal(rows, first)
+    monkeypatch.setattr("analysis.explained.MOST_KEPT", 4)
+    *_, fewer = explanations(snapshot, headline(snapshot))
+    assert len(fewer.table.frame) == 20
+    left = len(confused.table.frame) - 20
+    assert fewer.table.notes[-1] == f"The files have the first 4 of each kind, {left:,} are left out."
+
+
 def test_validation_figures_have_no_failures_of_test_images(tmp_path, write_ledger):
     snapshot = read_study(write_ledger(tmp_path, confirm=False))
     assert explanations(snapshot, headline(snapshot)) == []
