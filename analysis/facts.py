@@ -106,7 +106,8 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
     """The answer in sentences: the chosen configuration, its differences from the baseline, its price."""
     chosen = chosen_arm(snapshot, found)
     if chosen is None:
-        return ["No trial has finished yet, so there is nothing to read."]
+        why = "No trial has finished yet" if found.empty == "no finished trial yet" else found.empty
+        return [f"{why}, so there is nothing to read."]
     clean, noise = chosen.mean(chosen.of(CLEAN)), chosen.mean(chosen.noisy())
     said = []
     if noise is not None:

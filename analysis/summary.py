@@ -20,7 +20,7 @@ def terminal(
         pareto: the front of a search of several objectives.
     """
     if accuracy.frame.empty:
-        return "no finished trial yet"
+        return found.empty
     word = noise_word(found)
     wanted = ("configuration", "clean", f"mean {word}", "worst", "mCE", f"ECE {word}", "flips", "passes", "seeds")
     columns = [column for column in accuracy.columns if column.title in wanted]

@@ -42,6 +42,12 @@ def test_a_search_without_any_figure_has_a_report(tmp_path, write_ledger, change
     html = Path(paths.html or "").read_text()
     assert "figure-search-search" in html
     assert "figure-parallel-search" not in html
+    if change is _without_figure:
+        assert paths.summary == "5 trials finished, but none has a figure for acc/noise"
+        assert paths.facts["reading"] == [f"{paths.summary}, so there is nothing to read."]
+    else:
+        assert paths.summary == "no finished trial yet"
+        assert paths.facts["reading"] == ["No trial has finished yet, so there is nothing to read."]
 
 
 @pytest.mark.slow
