@@ -21,7 +21,7 @@ from analysis.load import Snapshot
 from analysis.pareto import pareto_front
 from analysis.searches import current, figures_of, finalists_of, limits_of, objectives_of
 from analysis.selection import Goal
-from analysis.tables import Column, Table, count_text
+from analysis.tables import Column, Table, value_text
 
 FRONT_LEGEND = (
     "Validation figures of the trials that no other trial of the search beats in one objective without losing in "
@@ -159,15 +159,6 @@ def _short(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}"
-
-
-def value_text(name: str, value: float) -> str:
-    """An objective's value for people."""
-    if pd.isna(value):
-        return "–"
-    if name == "cost/latency_ms":
-        return f"{value:.3g}"
-    return f"{value * 100:.1f}" if name.startswith("acc/") else count_text(value)
 
 
 def _title(name: str) -> str:

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fronts import value_text
 from analysis.labels import short
 from analysis.load import Snapshot
 from analysis.looks import DASHES, SHAPES
 from analysis.searches import objectives_of, search_of
 from analysis.selection import Goal
-from analysis.tables import Table
+from analysis.tables import Table, value_text
 from analysis.vegalite import SCHEMA, Chart, colour, scale, tooltip
 
 MOST_TRIALS = 200

@@ -251,13 +251,24 @@ def worst_text(row: pd.Series) -> str:
 
 
 def count_text(value: float) -> str:
-    """A cost in few characters: 940, 12.3k, 4.5M."""
+    """A cost in few characters: 0.04, 3.1, 940, 12.3k, 4.5M; in the next unit where rounding would reach a thousand."""
     if pd.isna(value):
         return "–"
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if value >= limit:
-            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+    for least, size, unit in ((999.5e6, 1e9, "G"), (999.5e3, 1e6, "M"), (9999.5, 1e3, "k")):
+        if value >= least:
+            return f"{value / size:.3g}{unit}"
+    if value >= 9.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 0.95 or value == 0 else f"{value:.2g}"
+
+
+def value_text(name: str, value: float) -> str:
+    """A metric's value for people: accuracies in per cent, latencies in three digits, costs in few characters."""
+    if pd.isna(value):
+        return "–"
+    if name == "cost/latency_ms":
+        return f"{value:.3g}"
+    return f"{value * 100:.1f}" if name.startswith("acc/") else count_text(value)
 
 
 # --------------------------------------------------------------------------------------- means over parts, real images
@@ -339,18 +350,12 @@ def trial_table(snapshot: Snapshot, *, metric: str) -> Table:
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("seed", lambda row: str(row["seed"])),
         Column("status", lambda row: row["status"] if row["keeps"] else "broke a constraint", is_number=False),
-        Column(f"{metric} (validation)", lambda row: _value_text(metric, row["value"])),
+        Column(f"{metric} (validation)", lambda row: value_text(metric, row["value"])),
         Column("passes", lambda row: count_text(row["cost_passes"])),
         Column("seconds", lambda row: count_text(row["cost_seconds"])),
         Column("error", lambda row: row["error"] if isinstance(row["error"], str) else "", is_number=False),
     ]
     return Table("trials", pd.DataFrame(rows).astype({"error": "str"}) if rows else pd.DataFrame(rows), columns)
-
-
-def _value_text(metric: str, value: float) -> str:
-    if pd.isna(value):
-        return "–"
-    return f"{value * 100:.1f}" if metric.startswith("acc/") else count_text(value)
 
 
 def severity_means(arm: Arm) -> pd.DataFrame:

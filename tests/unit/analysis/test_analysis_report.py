@@ -255,7 +255,9 @@ def test_a_remote_place_gets_the_report(study_folder, without_pictures):
     assert len(pd.read_parquet(io.BytesIO(content))) == 17
 
 
-@pytest.mark.parametrize(("value", "text"), [(3.14, "3.1"), (940, "940"), (12_345, "12.3k"), (4.5e6, "4.5M")])
+@pytest.mark.parametrize(("value", "text"), [(3.14, "3.1"), (940, "940"), (12_345, "12.3k"), (4.5e6, "4.5M"), (0.04, "0.04"), (0, "0.0"), (9.99, "10"),
+                          (0.996, "1.0"), (9_999, "9999"), (9_999.6, "10k"), (999_499, "999k"), (999_600, "1M"),
+                          (999.7e6, "1G")])  # fmt: skip
 def test_costs_are_short(value, text):
     assert count_text(value) == text
 
