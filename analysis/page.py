@@ -31,7 +31,7 @@ from analysis.reproduce import recipe
 from analysis.scores import Headline
 from analysis.searchcharts import slug
 from analysis.sides import LOWER, WORDS, lower_sides, noise_word
-from analysis.tables import ALEXNET_TITLE, MEASURE_LEGEND, REAL_LEGEND, Table
+from analysis.tables import ALEXNET_TITLE, MEASURE_LEGEND, REAL_LEGEND, Table, corruption_title
 from analysis.vegalite import Chart
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -210,13 +210,14 @@ def _by_corruption(found: Headline, table: Table) -> dict[str, Any]:
     """The accuracy table on its side: a row for each corruption, since a page is narrow."""
     groups = found.groups()
     families = {c: f for arm in found.arms for c, f in zip(arm.rows["corruption"], arm.rows["family"], strict=True)}
-    shown = {"clean", *found.corruptions, *(f"real: {name}" for name in found.real)}
-    titles = [c for c in table.columns if c.title in shown]
+    names = {"clean": "clean"} | {corruption_title(name): name for name in found.corruptions}
+    names |= {f"real: {name}": f"real: {name}" for name in found.real}
+    titles = [c for c in table.columns if c.title in names]
     return {
         "arms": [arm.label for arm in found.arms],
         "rows": [
-            {"name": c.title, "group": groups.get(c.title, ""),
-             "marks": {"group": groups.get(c.title, ""), "family": families.get(c.title, "")},
+            {"name": c.title, "group": groups.get(names[c.title], ""),
+             "marks": {"group": groups.get(names[c.title], ""), "family": families.get(names[c.title], "")},
              "cells": [_split_interval(c.text(row)) for _, row in table.frame.iterrows()]}
             for c in titles
         ],

@@ -38,6 +38,9 @@ REAL_LEGEND = (
     "Folders of real noisy images, each of images of its own, without clean ones beside them: these figures stand in "
     "no mean and in no mCE, and their distance from clean accuracy is not the effect of noise alone."
 )
+_TITLES = {"configuration", "seeds", "images", CLEAN, "unseen by all", "worst", "mCE", "relative mCE", "flips",
+           "passes", "seconds", ALEXNET_TITLE, ALEXNET_TITLE.replace("mCE", "relative mCE")}  # fmt: skip
+"""Titles of the accuracy table that no corruption may have."""
 KEEPS_MARGIN = 0.01
 """One point: how much clean accuracy a configuration may lose and still be said to keep it."""
 
@@ -90,7 +93,10 @@ def _cell(text: str) -> str:
 
 # ------------------------------------------------------------------------------------------------ accuracy under noise
 def accuracy_table(found: Headline) -> Table:
-    """Rows are configurations; columns clean, each corruption, mean over noise, worst corruption, mCE and cost."""
+    """Rows are configurations; columns clean, each corruption, mean over noise, worst corruption, mCE and cost.
+
+    In the frame a corruption's accuracy is `noise_column(name)`, that of a folder of real images `real_column(name)`.
+    """
     baseline = next((arm for arm in found.arms if arm.config_id == found.baseline), None)
     notes: list[str] = []
     rows = [_accuracy_row(arm, baseline, found, notes) for arm in found.arms]
@@ -100,7 +106,7 @@ def accuracy_table(found: Headline) -> Table:
         Column("seeds", lambda row: str(row["n_seeds"])),
         Column("images", lambda row: str(row["n_images"])),
         Column("clean", accuracy_text(CLEAN)),
-        *(Column(name, accuracy_text(name, mark=True)) for name in found.corruptions),
+        *(Column(corruption_title(name), accuracy_text(noise_column(name), mark=True)) for name in found.corruptions),
         *(Column(f"real: {name}", real_text(name)) for name in found.real),
         Column(f"mean {word}", accuracy_text(NOISE)),
         Column("unseen by all", accuracy_text(UNSEEN)),
@@ -117,6 +123,24 @@ def accuracy_table(found: Headline) -> Table:
     legend += [MEASURE_LEGEND] if _measure_columns(rows, word) else []
     legend += [REAL_LEGEND] if found.real else []
     return Table("accuracy", pd.DataFrame(rows), columns, [*legend, *dict.fromkeys(notes)])
+
+
+def noise_column(name: str) -> str:
+    """A corruption's column in the accuracy frame, apart from every other: `noise/fog/accuracy`, its bounds with `_low`
+    and `_high`, its relation to the training noise with `_relation`. Own noises may have any name, even `fog_low`.
+    """
+    return f"noise/{name}/accuracy"
+
+
+def real_column(name: str) -> str:
+    """The same of a folder of real images: `real/camera/accuracy`, with `_low`, `_high`, `_n` (images) and `_ece`."""
+    return f"real/{name}/accuracy"
+
+
+def corruption_title(name: str) -> str:
+    """A corruption's title, its name; `noise: worst` where another column of the table is called so."""
+    is_taken = name in _TITLES or name.startswith(("mean ", "ECE ", "noise: ", "real: "))
+    return f"noise: {name}" if is_taken else name
 
 
 def _published_columns(found: Headline) -> list[Column]:
@@ -150,7 +174,8 @@ def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[s
     row |= bounds(CLEAN, clean)
     relations = arm.relations()
     for name in found.corruptions:
-        row |= bounds(name, arm.mean(arm.of(name))) | {f"{name}_relation": relations.get(name)}
+        key = noise_column(name)
+        row |= bounds(key, arm.mean(arm.of(name))) | {f"{key}_relation": relations.get(name)}
     row |= bounds(NOISE, noise)
     row |= bounds(UNSEEN, arm.mean([cell for name in found.unseen_by_all() for cell in arm.of(name)]))
     for relation in MARKS:
@@ -158,7 +183,7 @@ def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[s
     row |= {"ece_clean": arm.measure("ece", arm.of(CLEAN)), "ece_noise": arm.measure("ece", arm.noisy())}
     row |= {"flips_noise": arm.measure("flips", arm.noisy())}
     for name in found.real:
-        row |= _real_figures(arm, name, prefix=f"real/{name}")
+        row |= _real_figures(arm, name, prefix=real_column(name))
     worst = worst_family(arm.rows)[0] if arm.noisy() else None
     row |= {"worst_corruption": worst} | bounds("worst", arm.mean(arm.of(worst)) if worst else None)
     row |= bounds("mce", None) | {"relative_mce": math.nan} | _published(arm, found, notes)
@@ -237,8 +262,8 @@ def real_text(name: str) -> Callable[[pd.Series], str]:
     """A folder of real images: accuracy with its interval, and how many images it is of."""
 
     def text(row: pd.Series) -> str:
-        shown = accuracy_text(f"real/{name}")(row)
-        return shown if shown == "–" else f"{shown} n={row[f'real/{name}_n']:.0f}"
+        shown = accuracy_text(real_column(name))(row)
+        return shown if shown == "–" else f"{shown} n={row[f'{real_column(name)}_n']:.0f}"
 
     return text
 

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from analysis.load import read_study
 from analysis.report import report_tables, write_report
 from analysis.scores import headline
+from analysis.tablefiles import latex
 
 Event = dict[str, Any]
 
@@ -70,3 +72,26 @@ def test_a_folder_of_one_real_image_has_a_figure_and_no_interval(tmp_path, write
     assert column.text(tables["accuracy"].frame.iloc[0]) == "100.0 [no interval] n=1"
     assert tables["real"].texts()[0][4] == "100.0 [no interval]"
     assert len(tables["contrasts"].frame)
+
+
+def test_own_noises_may_be_called_as_other_columns(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    own = {"shot_noise": "fog", "impulse_noise": "fog_low", "contrast": "worst", "resolution": "flips"}
+    for name in ("cells", "predictions"):
+        for path in folder.glob(f"trials/*/{name}.parquet"):
+            rows = pd.read_parquet(path)
+            rows.assign(corruption=rows["corruption"].replace(own)).to_parquet(path, index=False)
+    snapshot = read_study(folder)
+    found = headline(snapshot)
+    table = report_tables(snapshot, found)["accuracy"]
+    texts = {column.title: column.text(table.frame.iloc[0]) for column in table.columns}
+    assert len(texts) == len(table.columns)
+    arm = found.arms[0]
+    for title, name in (("fog", "fog"), ("fog_low", "fog_low"), ("noise: worst", "worst"), ("noise: flips", "flips")):
+        mean = arm.mean(arm.of(name))
+        assert mean is not None
+        shown = f"{mean.estimate * 100:.1f} [{mean.low * 100:.1f}, {mean.high * 100:.1f}]"
+        assert texts[title].removesuffix(" ◐") == shown
+        assert table.frame[f"noise/{name}/accuracy_low"].iloc[0] == mean.low
+    assert texts["worst"].split()[-1] in found.corruptions
+    assert "noise: worst" in latex(table)
