@@ -199,6 +199,11 @@ def _decision(table: Table, found: Headline) -> dict[str, Any]:
     return cells | {"looks": marks}
 
 
+def _parts(text: str, *, is_number: bool) -> dict[str, str]:
+    """A cell's parts; words stand as they are, whatever signs a class or a configuration has in its name."""
+    return _split_interval(text) if is_number else {"value": text, "interval": "", "more": ""}
+
+
 def _split_interval(text: str) -> dict[str, str]:
     """`61.2 [58.0, 64.1] fog` as value, interval and rest, so that the page can set them apart."""
     value, _, rest = text.partition(" [")
@@ -226,7 +231,8 @@ def _by_corruption(found: Headline, table: Table) -> dict[str, Any]:
 
 def cells_of(table: Table, marks: Sequence[Mapping[str, str]] | None = None) -> dict[str, Any]:
     """A table with its estimates and intervals apart, and what each row answers to the page's filters."""
-    rows = [[_split_interval(text) for text in row] for row in table.texts()]
+    rows = [[_parts(text, is_number=column.is_number) for text, column in zip(row, table.columns, strict=True)]
+            for row in table.texts()]  # fmt: skip
     return {"titles": [column.title for column in table.columns], "rows": rows, "marks": marks or [{}] * len(rows)}
 
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import examplecards
 from analysis.contrasts import contrast_table
 from analysis.decision import decision_table
 from analysis.load import read_examples, read_study
+from analysis.page import cells_of
 from analysis.report import write_report
 from analysis.reproduce import recipe
 from analysis.scores import headline
@@ -180,3 +182,15 @@ def test_the_decisions_note_is_of_its_columns_and_names_what_differences_are_fro
     stated = replace(snapshot, study=snapshot.study | {"config": {"report": {"contrasts": [{}]}}})
     (note,) = decision_table(stated, found, contrasts).notes
     assert "difference" not in note
+
+
+def _of_cars() -> Table:
+    frame = pd.DataFrame({"name": ["Audi TT [2011, coupe]", "[EU] plate", "*star"], "text": ["61.2 [58.0, 64.1]"] * 3})
+    return Table("cars", frame, [Column("[class]", lambda row: row["name"], is_number=False),
+                                 Column("flips", lambda row: row["text"])])  # fmt: skip
+
+
+def test_only_numbers_are_taken_apart():
+    (name, figure), *_ = cells_of(_of_cars())["rows"]
+    assert name == {"value": "Audi TT [2011, coupe]", "interval": "", "more": ""}
+    assert figure == {"value": "61.2", "interval": "58.0 – 64.1", "more": ""}
