@@ -194,3 +194,10 @@ def test_only_numbers_are_taken_apart():
     (name, figure), *_ = cells_of(_of_cars())["rows"]
     assert name == {"value": "Audi TT [2011, coupe]", "interval": "", "more": ""}
     assert figure == {"value": "61.2", "interval": "58.0 – 64.1", "more": ""}
+
+
+def test_no_cell_is_an_argument_of_what_stands_before_it_in_latex():
+    lines = latex(_of_cars()).splitlines()
+    assert [line.split(" & ")[0] for line in lines if " & " in line] == [
+        "{}[class]", "Audi TT [2011, coupe]", "{}[EU] plate", "{}*star",
+    ]  # fmt: skip
