@@ -22,9 +22,12 @@ _LATEX = {
 
 def table_files(table: Table, formats: Sequence[str]) -> dict[str, bytes]:
     """File name -> content, in those of the formats that are tables."""
-    files = table.files() | {f"{table.name}.tex": latex(table).encode()}
-    wanted = {ENDINGS[name] for name in formats if name in ENDINGS}
-    return {name: content for name, content in files.items() if name.rpartition(".")[2] in wanted}
+    made = {"csv": table.csv, "parquet": table.parquet, "md": table.markdown, "latex": lambda: latex(table)}
+    return {f"{table.name}.{ENDINGS[name]}": _bytes(make()) for name, make in made.items() if name in formats}
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content if isinstance(content, bytes) else content.encode()
 
 
 def latex(table: Table) -> str:

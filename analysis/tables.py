@@ -75,15 +75,19 @@ class Table:
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return "\n\n".join([table, *(_cell(note) for note in self.notes)]) + "\n"
 
-    def files(self) -> dict[str, bytes]:
-        """File name -> content, in the three formats."""
-        parquet = io.BytesIO()
-        self.frame.to_parquet(parquet, index=False)
-        return {
-            f"{self.name}.csv": self.frame.to_csv(index=False, lineterminator="\n").encode(),
-            f"{self.name}.parquet": parquet.getvalue(),
-            f"{self.name}.md": self.markdown().encode(),
-        }
+    def csv(self) -> str:
+        """The frame's numbers; without rows the titles that people read, so that a file is never without a header."""
+        return self._numbers().to_csv(index=False, lineterminator="\n")
+
+    def parquet(self) -> bytes:
+        """The same as parquet."""
+        buffer = io.BytesIO()
+        self._numbers().to_parquet(buffer, index=False)
+        return buffer.getvalue()
+
+    def _numbers(self) -> pd.DataFrame:
+        is_bare = not len(self.frame) and not len(self.frame.columns)
+        return pd.DataFrame(columns=[column.title for column in self.columns], dtype="str") if is_bare else self.frame
 
 
 def _cell(text: str) -> str:

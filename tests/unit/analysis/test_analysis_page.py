@@ -1,5 +1,6 @@
 """The page's parts: the decision, what reproduces a study, example images, tables for papers."""
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -17,7 +18,7 @@ from analysis.page import cells_of
 from analysis.report import write_report
 from analysis.reproduce import recipe
 from analysis.scores import headline
-from analysis.tablefiles import latex, latex_text, rows_of
+from analysis.tablefiles import latex, latex_text, rows_of, table_files
 from analysis.tables import Column, Table, accuracy_table
 
 pytestmark = pytest.mark.slow  # whole reports with their charts
@@ -190,10 +191,21 @@ def _of_cars() -> Table:
                                  Column("flips", lambda row: row["text"])])  # fmt: skip
 
 
+def test_a_table_without_rows_has_a_header_in_every_format():
+    files = table_files(Table("none", pd.DataFrame(), _of_cars().columns), ("csv", "parquet"))
+    assert files["none.csv"] == b"[class],flips\n"
+    assert list(pd.read_parquet(io.BytesIO(files["none.parquet"]))) == ["[class]", "flips"]
+
+
 def test_only_numbers_are_taken_apart():
     (name, figure), *_ = cells_of(_of_cars())["rows"]
     assert name == {"value": "Audi TT [2011, coupe]", "interval": "", "more": ""}
     assert figure == {"value": "61.2", "interval": "58.0 – 64.1", "more": ""}
+
+
+def test_only_the_formats_asked_for_are_made(monkeypatch):
+    monkeypatch.setattr("analysis.tablefiles.latex", lambda table: pytest.fail("nobody asked for LaTeX"))
+    assert list(table_files(_of_cars(), ("html", "csv", "md"))) == ["cars.csv", "cars.md"]
 
 
 def test_no_cell_is_an_argument_of_what_stands_before_it_in_latex():
