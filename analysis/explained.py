@@ -18,6 +18,7 @@ from analysis.flips import confusion_table, flip_table
 from analysis.importance import LEAST_TRIALS, importance_table
 from analysis.interactions import interaction_table
 from analysis.load import Snapshot, iter_predictions, read_examples
+from analysis.plaintext import encodable
 from analysis.scores import CLEAN, Headline
 from analysis.searchcharts import importance_chart
 from analysis.searches import objectives_of
@@ -113,7 +114,7 @@ def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
 
 def _classes(snapshot: Snapshot, trial: str) -> list[str] | None:
     examples = read_examples(snapshot, trial)
-    return None if examples is None else [str(name) for name in np.asarray(examples["class_names"])]
+    return None if examples is None else [encodable(str(name)) for name in np.asarray(examples["class_names"])]
 
 
 def _kept(table: Table) -> Table:

@@ -121,7 +121,7 @@ def page(
         "searches": searches, "methods": methods, "recipe": recipe(snapshot),
         "filters": _filters(found, methods, ended),
         "trials": _trials(tables["trials"], methods), "num_trials": len(ended), "trials_legend": _trials_legend(ended),
-        "unfinished": ended[ended["status"] != "finished"].to_dict("records") if len(ended) else [],
+        "unfinished": _unfinished(ended),
         "notes": _notes(found, accuracy), "refresh_s": refresh_s,
     }  # fmt: skip
     for place in ("search", "fails"):
@@ -248,6 +248,14 @@ def _trials(table: Table, methods: Mapping[str, str]) -> dict[str, Any]:
     columns = [column for column in table.columns if column.title != "error"]
     marks = [{"phase": row["phase"], "method": methods.get(str(row["trial"]), "")} for _, row in frame.iterrows()]
     return cells_of(Table(table.name, frame, columns), marks)
+
+
+def _unfinished(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """Trials that did not finish, a missing reason as an empty text."""
+    if trials.empty:
+        return []
+    rows = trials[trials["status"] != "finished"]
+    return rows.assign(error=rows["error"].fillna("")).to_dict("records")
 
 
 def _trials_legend(trials: pd.DataFrame) -> str:

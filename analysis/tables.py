@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.load import Snapshot
-from analysis.metrics import alexnet_corruption_error, by_corruption, mean_corruption_error, worst_family
+from analysis.metrics import alexnet_corruption_error, mean_corruption_error, worst_family
+from analysis.plaintext import encodable
 from analysis.records import GROUP_ORDER, RELATIONS, final_metrics, last_metric
 from analysis.scores import CLEAN, NOISE, Arm, Headline, corruption_error
 from analysis.searches import can_be_chosen
@@ -370,14 +371,15 @@ def trial_table(snapshot: Snapshot, *, metric: str) -> Table:
             {"phase": row["phase"], "number": row["number"], "trial": key, "label": row["label"], "seed": row["seed"],
              "status": row["status"], "keeps": record.status != "finished" or can_be_chosen(record, snapshot.study),
              "metric": metric, "value": last, "cost_passes": row["cost_passes"],
-             "cost_seconds": row["cost_seconds"], "error": record.error if record.status == "failed" else None}
+             "cost_seconds": row["cost_seconds"],
+             "error": encodable(record.error or "") if record.status == "failed" else None}
         )  # fmt: skip
     columns = [
         Column("phase", lambda row: row["phase"], is_number=False),
         Column("no.", lambda row: str(row["number"])),
         Column("trial", lambda row: row["trial"], is_number=False),
         Column("configuration", lambda row: row["label"], is_number=False),
-        Column("seed", lambda row: str(row["seed"])),
+        Column("seed", lambda row: "" if pd.isna(row["seed"]) else str(row["seed"])),
         Column("status", lambda row: row["status"] if row["keeps"] else "broke a constraint", is_number=False),
         Column(f"{metric} (validation)", lambda row: value_text(metric, row["value"])),
         Column("passes", lambda row: count_text(row["cost_passes"])),
@@ -394,9 +396,3 @@ def severity_means(arm: Arm) -> pd.DataFrame:
     cells = [(0, arm.of(CLEAN)), *((level, [cell for cell in noisy if cell[1] == level]) for level in levels)]
     rows = [{"severity": level} | bounds("accuracy", arm.mean(some)) for level, some in cells]
     return pd.DataFrame(rows).dropna(subset=["accuracy"])
-
-
-def corruption_means(found: Headline) -> pd.DataFrame:
-    """Accuracy of each corruption (rows) and arm (columns, by label); clean first."""
-    means = {arm.config_id: by_corruption(arm.rows) for arm in found.arms}
-    return pd.DataFrame(means).reindex([CLEAN, *found.corruptions])

@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from analysis import page
 from analysis.load import read_study
 from analysis.report import report_tables, write_report
 from analysis.scores import headline
 from analysis.tablefiles import latex
+from analysis.tables import trial_table
 
 Event = dict[str, Any]
 
@@ -95,3 +97,18 @@ def test_own_noises_may_be_called_as_other_columns(tmp_path, write_ledger):
         assert table.frame[f"noise/{name}/accuracy_low"].iloc[0] == mean.low
     assert texts["worst"].split()[-1] in found.corruptions
     assert "noise: worst" in latex(table)
+
+
+def test_what_trials_lack_is_an_empty_cell_and_half_a_character_is_written_out(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, confirm=False, error="cannot read Citro\udceb/1.png")
+    for path in folder.glob("trials/*/trial.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": None}))
+    paths = write_report(folder, out=tmp_path / "out", formats=("csv", "parquet", "md", "latex"))
+    assert "trials.csv" in {Path(place).name for place in paths.tables}
+    assert "cannot read Citro\\udceb/1.png" in (tmp_path / "out" / "tables" / "trials.csv").read_text()
+    _events(folder, lambda events: _failed(events) if events[-1]["event"] == "failed" else events)
+    snapshot = read_study(folder)
+    table = trial_table(snapshot, metric="acc/noise")
+    (row,) = (row for row in table.texts() if row[5] == "failed")
+    assert (row[4], row[-1]) == ("", "")
+    assert [one["error"] for one in page._unfinished(table.frame)] == ["", "", ""]
