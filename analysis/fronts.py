@@ -94,7 +94,11 @@ def front_lines(table: Table) -> list[str]:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
              for row in (titles, *rows)]  # fmt: skip
     more = len(table.frame) - len(rows)
-    return ["Pareto front, validation images:", *lines, *([f"and {more} more; see tables/pareto.csv"] if more else [])]
+    return [
+        "Pareto front, validation images:",
+        *lines,
+        *([f"and {more} more; the table pareto has all"] if more else []),
+    ]
 
 
 def front_figure(frame: pd.DataFrame, goals: Mapping[str, Goal]) -> Figure:

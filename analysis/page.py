@@ -93,12 +93,14 @@ def sign(look: Look | None) -> Markup:
 def page(
     snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictures: Sequence[Picture],
     charts: Sequence[Chart] = (), *, explained: Sequence[Explanation] = (), refresh_s: int = 0,
+    files: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """The HTML page of a study.
 
     Args:
         explained: further tables, each with its place.
         refresh_s: seconds after which an open page loads itself again; 0 for never.
+        files: endings of the tables' files that are written beside it.
     """
     accuracy, word = tables["accuracy"], noise_word(found)
     rows, columns = _headline_rows(found, accuracy)
@@ -120,7 +122,8 @@ def page(
         "panels": shown, "cards": cards, "cards_caption": f"Test images and what {chosen_label} said.",
         "searches": searches, "methods": methods, "recipe": recipe(snapshot),
         "filters": _filters(found, methods, ended),
-        "trials": _trials(tables["trials"], methods), "num_trials": len(ended), "trials_legend": _trials_legend(ended),
+        "trials": _trials(tables["trials"], methods), "num_trials": len(ended),
+        "trials_legend": _trials_legend(ended, files),
         "unfinished": _unfinished(ended),
         "notes": _notes(found, accuracy), "refresh_s": refresh_s,
     }  # fmt: skip
@@ -258,9 +261,10 @@ def _unfinished(trials: pd.DataFrame) -> list[dict[str, Any]]:
     return rows.assign(error=rows["error"].fillna("")).to_dict("records")
 
 
-def _trials_legend(trials: pd.DataFrame) -> str:
+def _trials_legend(trials: pd.DataFrame, files: Sequence[str]) -> str:
+    same = f"; tables/trials.{files[0]} holds the same" if files else ""
     more = f" The first {MOST_ROWS} of {len(trials)}." if len(trials) > MOST_ROWS else ""
-    return f"Every trial, whatever became of it; tables/trials.csv holds the same.{more}"
+    return f"Every trial, whatever became of it{same}.{more}"
 
 
 def _filters(found: Headline, methods: Mapping[str, str], trials: pd.DataFrame) -> list[dict[str, Any]]:

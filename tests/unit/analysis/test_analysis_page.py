@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import examplecards
+from analysis import examplecards, page
 from analysis.contrasts import contrast_table
 from analysis.decision import decision_table
 from analysis.load import read_examples, read_study
@@ -213,3 +213,15 @@ def test_no_cell_is_an_argument_of_what_stands_before_it_in_latex():
     assert [line.split(" & ")[0] for line in lines if " & " in line] == [
         "{}[class]", "Audi TT [2011, coupe]", "{}[EU] plate", "{}*star",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ((), "became of it."),
+        (("csv", "md"), "of it; tables/trials.csv holds"),
+        (("md",), "of it; tables/trials.md holds"),
+    ],
+)
+def test_the_page_names_only_a_file_that_was_written(files, words):
+    assert words in page._trials_legend(pd.DataFrame(), files)
