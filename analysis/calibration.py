@@ -32,7 +32,8 @@ def reliability(predictions: pd.DataFrame, kinds: Mapping[str, str], *, bins: in
     """Confidence and accuracy in each bin of confidence, for clean images and each kind of noise, trials pooled.
 
     Args:
-        predictions: Rows with `trial`, `corruption`, `confidence` in [0, 1] and `correct`.
+        predictions: Rows with `trial`, `corruption`, `confidence` in [0, 1] and `correct`. Rows without a confidence
+            (NaN) are in no bin.
         kinds: Corruption -> group or family.
 
     Returns:
@@ -59,7 +60,7 @@ def calibration_errors(
     .. math:: ECE = \sum_b \frac{n_b}{n} |acc_b - conf_b|
 
     Returns:
-        `ECE_COLUMNS`; bounds are missing for one trial.
+        `ECE_COLUMNS`; bounds are missing for one trial. Rows without a confidence (NaN) are left out.
     """
     names, (rows_TKB, right_TKB, sure_TKB) = _binned(predictions, kinds, bins)
     n_TK = rows_TKB.sum(axis=2)
@@ -81,7 +82,9 @@ def calibration_errors(
 def _binned(
     predictions: pd.DataFrame, kinds: Mapping[str, str], bins: int
 ) -> tuple[list[str], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Kinds, clean first, and rows, right ones and summed confidence by trial, kind and bin."""
+    """Kinds, clean first, and rows, right ones and summed confidence by trial, kind and bin; none of NaN confidence."""
+    is_known = predictions["confidence"].notna().to_numpy()
+    predictions = predictions if is_known.all() else predictions.loc[is_known]
     sure = predictions["confidence"].to_numpy(dtype=float)
     if len(sure) and not (sure.min() >= 0 and sure.max() <= 1):
         raise ValueError(f"confidence must be in [0, 1], but lies in [{sure.min():.3g}, {sure.max():.3g}]")
@@ -104,4 +107,6 @@ def calibration_table(predictions: pd.DataFrame, kinds: Mapping[str, str]) -> Ta
         Column("accuracy", lambda row: f"{row['accuracy'] * 100:.1f}"),
         Column("trials", lambda row: str(row["n_trials"])),
     ]
-    return Table("calibration", frame, columns, [CALIBRATION_LEGEND] if len(frame) else [])
+    without = int(predictions["confidence"].isna().sum())
+    more = f" Left out: {without:,} of {len(predictions):,} rows that have no confidence." if without else ""
+    return Table("calibration", frame, columns, [CALIBRATION_LEGEND + more] if len(frame) else [])

@@ -67,9 +67,14 @@ def _shown(found: Headline) -> Iterator[tuple[Arm, dict[str, Any]]]:
 
 
 def _figures(mean: Interval) -> dict[str, Any]:
-    low, high = mean.low * 100, mean.high * 100
-    return {"accuracy": mean.estimate * 100, "low": low, "high": high,
-            "read": f"{mean.estimate * 100:.1f} [{low:.1f}, {high:.1f}]"}  # fmt: skip
+    return {"accuracy": mean.estimate * 100, "low": mean.low * 100, "high": mean.high * 100,
+            "read": _read(mean.estimate, mean.low, mean.high)}  # fmt: skip
+
+
+def _read(share: float, low: float, high: float) -> str:
+    if low != low:  # of one image
+        return f"{share * 100:.1f} [no interval]"
+    return f"{share * 100:.1f} [{low * 100:.1f}, {high * 100:.1f}]"
 
 
 def _encoding(found: Headline) -> dict[str, Spec]:
@@ -145,8 +150,7 @@ def side_chart(found: Headline, study: Mapping[str, Any]) -> Chart | None:
     for arm, fixed in _shown(found):
         if size is not None and lower_sides(arm):
             means = side_means(arm, size)
-            read = [f"{row.accuracy * 100:.1f} [{row.accuracy_low * 100:.1f}, {row.accuracy_high * 100:.1f}]"
-                    for row in means.itertuples()]  # fmt: skip
+            read = [_read(row.accuracy, row.accuracy_low, row.accuracy_high) for row in means.itertuples()]
             parts.append(
                 means.assign(accuracy=means["accuracy"] * 100, low=means["accuracy_low"] * 100,
                              high=means["accuracy_high"] * 100, read=read, kind=means["kind"].map(SIDE_KINDS), **fixed)

@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 
 from analysis import facts
-from analysis.contrasts import Contrast, contrast_columns, error_note, family, family_error
+from analysis.contrasts import P_NOTE, Contrast, contrast_columns, endpoint_title, error_note, family, family_error
+from analysis.embeddings import task_settings
 from analysis.load import Snapshot, iter_predictions
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline, headline
-from analysis.tables import Column, Table, bounds, count_text, interval_text
+from analysis.sides import Word, noise_word, rows_word
+from analysis.tables import Column, Table, accuracy_text, bounds, count_text
 
 _NOISE_SETTINGS = ("seed", "scale")
 """Settings of `noise` that change the pixels of a corruption, beside its table of strengths."""
@@ -45,6 +47,11 @@ class Comparison:
     reasons: list[str]
     notes: list[str]
 
+    @property
+    def word(self) -> Word:
+        """What the noisy cells are that differences are over."""
+        return "noise" if self.joined is None else noise_word(self.joined)
+
     def text(self) -> str:
         """The comparison for a terminal."""
         lines = [f"{self.names[0]} against {self.names[1]}"]
@@ -52,11 +59,16 @@ class Comparison:
         lines += [f"no difference is stated: {reason}" for reason in self.reasons]
         for _, row in self.contrasts.frame.iterrows():
             lines.append(
-                f"{'clean' if row['endpoint'] == CLEAN else 'mean noise'}: {row['label']} against {row['baseline']} "
+                f"{endpoint_title(row['endpoint'], noise=self.word)}: {row['label']} against {row['baseline']} "
                 f"{row['difference'] * 100:+.1f} points ({row['joint_low'] * 100:+.1f} to "
                 f"{row['joint_high'] * 100:+.1f}): {row['verdict']}"
             )
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"note: {note}" for note in self.all_notes)])
+
+    @property
+    def all_notes(self) -> list[str]:
+        """What a reader has to know, that of the differences' own table first."""
+        return [*self.contrasts.notes, *self.notes]
 
 
 def compare_studies(first: Snapshot, second: Snapshot) -> Comparison:
@@ -75,13 +87,14 @@ def compare_studies(first: Snapshot, second: Snapshot) -> Comparison:
     contrasts, joined = [], None
     if not reasons:
         joined = _joined(names, parts)
-        contrasts = _contrasts(names, (first, second), parts)
+        contrasts = _contrasts(names, (first, second), found, parts)
         notes.append("These differences were not stated beforehand: they are findings to confirm, no tests of a plan.")
         notes.append(f"Differences are over the {len(cells)} cells that both studies measured with the same strengths.")
     error = min(family_error(one, snapshot.study) for one, snapshot in zip(found, (first, second), strict=True))
     rows = [row for endpoint in ("noise", CLEAN) for row in family(endpoint, contrasts, error)]
-    note = f"Paired by image and noise.{error_note(error)}"
-    table = Table("contrasts", pd.DataFrame(rows), contrast_columns(), [note] if rows else [])
+    note = f"Paired by image and noise.{P_NOTE}{error_note(error)}"
+    word = "noise" if joined is None else noise_word(joined)
+    table = Table("contrasts", pd.DataFrame(rows), contrast_columns(word), [note] if rows else [])
     return Comparison(names, found, joined, _study_table(names, (first, second), found), table, reasons, notes)
 
 
@@ -92,6 +105,9 @@ def _reasons(first: Snapshot, second: Snapshot, own: Headline, other: Headline) 
     if not all(marks) or marks[0] != marks[1]:
         shown = " and ".join(mark[:12] or "none" for mark in marks)
         return [f"they read different data (fingerprints {shown}), so their figures are of different images"]
+    tasks = [task_settings(snapshot.study.get("config") or {}) for snapshot in (first, second)]
+    if tasks[0] != tasks[1]:
+        return [f"their tasks are different ({tasks[0]}; {tasks[1]}), so what is right in one need not be in the other"]
     reasons = []
     splits = [one.split for one in (own, other)]
     if splits != ["test", "test"]:
@@ -160,9 +176,14 @@ def _joined(names: tuple[str, str], parts: list[list[Arm]]) -> Headline:
     return Headline("test", arms, None, ("acc/noise", "maximise"), [])
 
 
-def _contrasts(names: tuple[str, str], snapshots: tuple[Snapshot, Snapshot], parts: list[list[Arm]]) -> list[Contrast]:
+def _contrasts(
+    names: tuple[str, str],
+    snapshots: tuple[Snapshot, Snapshot],
+    found: tuple[Headline, Headline],
+    parts: list[list[Arm]],
+) -> list[Contrast]:
     """What the second study chose minus what the first chose, then each configuration that both have."""
-    chosen = [facts.chosen_arm(snapshot, headline(snapshot)) for snapshot in snapshots]
+    chosen = [facts.chosen_arm(snapshot, own) for snapshot, own in zip(snapshots, found, strict=True)]
     first, second = ({arm.config_id: arm for arm in part} for part in parts)
     pairs = [(chosen[1].config_id, chosen[0].config_id)] if chosen[0] is not None and chosen[1] is not None else []
     pairs += [(name, name) for name in second if name in first and (name, name) not in pairs]
@@ -183,15 +204,16 @@ def _study_table(
                                    "n_seeds": len(trials), "cells": len(arm.noisy())}  # fmt: skip
             row |= bounds(CLEAN, arm.mean(arm.of(CLEAN))) | bounds(NOISE, arm.mean(arm.noisy()))
             rows.append(row | {"cost_passes": float(trials["cost_passes"].mean())})
+    word = rows_word(*(arm.rows for own in found for arm in own.arms))
     columns = [
         Column("study", lambda row: row["study"], is_number=False),
         Column("configuration", lambda row: f"{row['label']}{' (chosen)' if row['chosen'] else ''}", is_number=False),
         Column("images of", lambda row: row["split"], is_number=False),
         Column("seeds", lambda row: str(row["n_seeds"])),
-        Column("clean", interval_text(CLEAN)),
-        Column("mean noise", interval_text(NOISE)),
-        Column("noisy cells", lambda row: str(row["cells"])),
+        Column("clean", accuracy_text(CLEAN)),
+        Column(f"mean {word}", accuracy_text(NOISE)),
+        Column("noisy cells" if word == "noise" else "cells at lower sides", lambda row: str(row["cells"])),
         Column("passes", lambda row: count_text(row["cost_passes"])),
     ]
-    note = "Accuracy in per cent [95 % interval], each study's mean over its own noise."
+    note = f"Accuracy in per cent [95 % interval], each study's mean over its own {word}."
     return Table("studies", pd.DataFrame(rows), columns, [note] if rows else [])

@@ -13,6 +13,7 @@ import pandas as pd
 from analysis import facts
 from analysis.charts import corruption_chart, severity_chart
 from analysis.comparison import Comparison, compare_studies
+from analysis.contrasts import endpoint_phrase, joint_text
 from analysis.load import Snapshot, read_study
 from analysis.page import cells_of, render
 from analysis.panels import panels
@@ -58,7 +59,7 @@ def comparison_facts(made: Comparison) -> dict[str, Any]:
     """The comparison for a script."""
     return {"studies": list(made.names), "configurations": rows_of(made.studies),
             "contrasts": rows_of(made.contrasts), "no_difference_because": made.reasons,
-            "notes": made.notes}  # fmt: skip
+            "notes": made.all_notes}  # fmt: skip
 
 
 def comparison_page(made: Comparison, snapshots: tuple[Snapshot, Snapshot]) -> str:
@@ -69,7 +70,7 @@ def comparison_page(made: Comparison, snapshots: tuple[Snapshot, Snapshot]) -> s
     return render(
         "compare.html", charts=charts, title=" against ".join(made.names), sentences=_sentences(made, snapshots),
         contrasts=cells_of(made.contrasts), studies=cells_of(made.studies), studies_legend=" ".join(made.studies.notes),
-        panels=panels([], charts), runs=cells_of(_runs(made.names, snapshots)), notes=made.notes,
+        panels=panels([], charts), runs=cells_of(_runs(made.names, snapshots)), notes=made.all_notes,
         written=facts.now(),
     )  # fmt: skip
 
@@ -77,10 +78,10 @@ def comparison_page(made: Comparison, snapshots: tuple[Snapshot, Snapshot]) -> s
 def _sentences(made: Comparison, snapshots: tuple[Snapshot, Snapshot]) -> list[str]:
     said = [f"No difference is stated between these studies: {reason}." for reason in made.reasons]
     for _, row in made.contrasts.frame.iterrows():
-        where = "On clean images" if row["endpoint"] == "clean" else "Under noise"
+        where = endpoint_phrase(str(row["endpoint"]), noise=made.word)
+        gap = f"{row['difference'] * 100:+.1f} points (simultaneous 95 % interval {joint_text(row)}; "
         said.append(
-            f"{where}, {row['label']} against {row['baseline']}: {row['difference'] * 100:+.1f} points (simultaneous "
-            f"95 % interval {row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}; {row['n_images']} images, "
+            f"{where[0].upper()}{where[1:]}, {row['label']} against {row['baseline']}: {gap}{row['n_images']} images, "
             f"{row['n_seeds']} seeds): {row['verdict']}."
         )
     for name, snapshot, found in zip(made.names, snapshots, made.found, strict=True):

@@ -17,6 +17,10 @@ from analysis.tables import KEEPS_MARGIN, Column, Table, bounds, interval_text
 from analysis.wording import wording
 
 _ALL_NOISE = "noise"
+P_NOTE = (
+    " The reading follows the interval. p (Holm) steps down, which intervals cannot: it may be below 0.05 where the "
+    "interval still holds 0."
+)
 
 
 class Contrast(NamedTuple):
@@ -48,7 +52,9 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
         families = [(_ALL_NOISE, against), (CLEAN, [c._replace(margin=KEEPS_MARGIN) for c in against])]
     error = family_error(found, study or {})
     rows = [row for endpoint, contrasts in families for row in family(endpoint, contrasts, error)]
-    note = f"Paired by image and noise; seeds and images random (for one seed: images only).{error_note(error)}"
+    note = f"Paired by image and noise; seeds and images random (for one seed: images only).{P_NOTE}{error_note(error)}"
+    if not rows and any(scores_SI.shape[1] == 1 for arm in found.arms for scores_SI in arm.scores.values()):
+        notes = [*notes, "differences on one image, which tells nothing of others"]
     columns = contrast_columns(noise_word(found))
     return Table("contrasts", pd.DataFrame(rows), columns, [*([note] if rows else []), *notes])
 
@@ -186,6 +192,8 @@ def family(endpoint: str, contrasts: Sequence[Contrast], error: float) -> list[d
     if not contrasts or not all(cells.values()):
         return []
     scores = {name: arm.mean_scores(cells[name]) for name, arm in arms.items()}  # max-t knows an arm by its array
+    if all(scores_SI.shape[1] < 2 for scores_SI in scores.values()):  # one image tells nothing of others
+        return []
     terms: list[list[Term]] = [[(1.0, scores[id(c.arm)]), (-1.0, scores[id(c.against)])] for c in contrasts]
     joint = [pair[1] for pair in simultaneous(terms, level=1 - error)]
     pairs = [(crossed(term), interval) for term, interval in zip(terms, joint, strict=True)]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,15 +17,14 @@ from analysis.load import Snapshot
 from analysis.records import final_metrics
 from analysis.scores import CLEAN, NOISE, Headline
 from analysis.sides import noise_word
-from analysis.tables import Column, Table, bounds, count_text, interval_text
+from analysis.tables import Column, Table, accuracy_text, bounds, count_text
 
 _RUNNING = {"cost/params": "parameters", "cost/macs": "MACs", "cost/latency_ms": "latency (ms)"}
-_NOTE = (
-    "Accuracy in per cent of {split} images with its 95 % interval. A difference is from the baseline in points, "
-    "paired by image and noise, with the interval that holds for all rows of the column at once. Training cost is in "
-    "gradient passes against the baseline's. Parameters, MACs (multiply-accumulates for one image) and latency (one "
-    "image, as measured where it was trained) are those of the deployed network."
-)
+_COST = "training cost"
+_EXPLAINED = {
+    "parameters": "parameters", "MACs": "MACs (multiply-accumulates for one image)",
+    "latency (ms)": "latency (one image, as measured where it was trained)",
+}  # fmt: skip
 
 
 def decision_table(snapshot: Snapshot, found: Headline, contrasts: Table) -> Table:
@@ -58,15 +58,34 @@ def decision_table(snapshot: Snapshot, found: Headline, contrasts: Table) -> Tab
         if len(table) and table[endpoint].notna().any():
             columns += _endpoint_columns(endpoint, table, found)
     if len(table) and table["cost_ratio"].notna().any():
-        columns.append(Column("training cost", lambda row: _times(row["cost_ratio"])))
+        columns.append(Column(_COST, lambda row: _times(row["cost_ratio"])))
     columns += [Column(title, lambda row, name=name: _price(row[name])) for name, title in _RUNNING.items()
                 if len(table) and table[name].notna().any()]  # fmt: skip
-    return Table("decision", table, columns, [_NOTE.format(split=found.split)] if rows else [])
+    return Table("decision", table, columns, [_note([column.title for column in columns], found)] if rows else [])
+
+
+def _note(titles: Sequence[str], found: Headline) -> str:
+    """What the columns that there are mean, and which configuration stands behind differences and costs."""
+    base = found.reference()
+    is_baseline = base is not None and base.config_id == found.baseline
+    name = "the baseline" if base is None or is_baseline else base.label
+    said = [f"Accuracy in per cent of {found.split} images with its 95 % interval."]
+    if any(title.endswith(", difference") for title in titles):
+        said.append(f"A difference is from {name} in points, paired by image and noise, with the interval that holds "
+                    "for all rows of the column at once.")  # fmt: skip
+    if _COST in titles:
+        said.append(f"Training cost is in gradient passes against those of {name}.")
+    running = [words for title, words in _EXPLAINED.items() if title in titles]
+    if running:
+        *first, last = running
+        listed = f"{', '.join(first)} and {last}" if first else last
+        said.append(f"{listed[0].upper()}{listed[1:]} are those of the deployed network.")
+    return " ".join(said)
 
 
 def _endpoint_columns(endpoint: str, table: pd.DataFrame, found: Headline) -> list[Column]:
     title = endpoint_title(endpoint, noise=noise_word(found))
-    columns = [Column(title, interval_text(endpoint))]
+    columns = [Column(title, accuracy_text(endpoint))]
     if f"{endpoint}_difference" in table:
         columns.append(Column(f"{title}, difference", lambda row: _difference(row, endpoint)))
     return columns

@@ -121,6 +121,17 @@ def task_of(study: Mapping[str, Any]) -> Task | None:
     return name if name in COLUMNS else None
 
 
+def task_settings(config: Mapping[str, Any]) -> str:
+    """What makes an image right under a configuration's task, in words; figures of two compare where it is the same.
+
+    The K of a retrieval are left out, its accuracy is always Recall@1; so is where the pairs of a verification lie.
+    """
+    task = config.get("task") or {}
+    parts = [str(task.get("name") or "classification")]
+    parts += [f"{name} {task[name]}" for name in ("reference", "normalise") if name in task]
+    return ", ".join(parts)
+
+
 def embedding_table(snapshot: Snapshot, found: Headline) -> Table:
     """What the study's task has beside accuracy, for each configuration; empty for classification."""
     task = task_of(snapshot.study)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,37 +13,46 @@ import pandas as pd
 from analysis import facts
 from analysis.calibration import calibration_table
 from analysis.effects import effect_table
+from analysis.embeddings import task_of
 from analysis.flips import confusion_table, flip_table
 from analysis.importance import LEAST_TRIALS, importance_table
 from analysis.interactions import interaction_table
 from analysis.load import Snapshot, iter_predictions, read_examples
+from analysis.plaintext import encodable
 from analysis.scores import CLEAN, Headline
 from analysis.searchcharts import importance_chart
 from analysis.searches import objectives_of
 from analysis.sharpness import sharpness_table
 from analysis.similarity import study_similarity_table
-from analysis.tables import Table
+from analysis.tables import Column, Table
 from analysis.trialframe import RHO, STAGES, trial_frame
 from analysis.vegalite import Chart
 
 MOST_CLASSES = 20
 MOST_CONFUSIONS = 3
+"""Classes that the page shows, and confusions of each kind of noise; the files have all."""
+MOST_KEPT = 2000
+"""Confusions of each kind that the files have: a thousand classes can have a million."""
 
 
 class Explanation(NamedTuple):
-    """A table with its heading; `place` is the section of the page that it belongs to."""
+    """A table with its heading; `place` is the section of the page that it belongs to.
+
+    `shown` is what the page shows of a long table, with a note of what is left out; the files have all rows.
+    """
 
     title: str
     place: str
     table: Table
+    shown: Table
 
 
 def explanations(snapshot: Snapshot, found: Headline) -> list[Explanation]:
     """The tables that there are rows for: of each search, then of the chosen configuration's test images."""
     made = [one for phase in _searches(snapshot) for one in _of_search(snapshot, phase)]
     made += _of_chosen(snapshot, found)
-    made.append(Explanation("Features of noisy images beside those of clean ones, by stage", "fails",
-                            study_similarity_table(snapshot, found)))  # fmt: skip
+    made.append(_explained("Features of noisy images beside those of clean ones, by stage", "fails", "similarity",
+                           lambda: study_similarity_table(snapshot, found)))  # fmt: skip
     return [one for one in made if len(one.table.frame)]
 
 
@@ -53,7 +62,7 @@ def importance_charts(explained: Sequence[Explanation]) -> list[Chart]:
         importance_chart(
             one.table.frame, phase=one.table.name.removeprefix("importance-"), caption=" ".join(one.table.notes)
         )
-        for one in explained if one.table.name.startswith("importance-")
+        for one in explained if one.table.name.startswith("importance-") and "share" in one.table.frame
     ]  # fmt: skip
     return [chart for chart in charts if chart is not None]
 
@@ -68,19 +77,20 @@ def _of_search(snapshot: Snapshot, phase: str) -> list[Explanation]:
     trials = trial_frame(snapshot, phase=phase)
     if metric not in trials or len(trials[metric].dropna()) < LEAST_TRIALS:
         return []
-    made = [Explanation(f"Phase {phase}: importance of each key", "search", importance_table(snapshot, phase)),
-            Explanation(f"Phase {phase}: the objective by setting", "search",
-                        _named(effect_table(trials, metric), f"effects-{phase}"))]  # fmt: skip
-    made.append(Explanation(f"Phase {phase}: sharpness and the objective", "search",
-                            _named(sharpness_table(trials, metric), f"sharpness-{phase}")))  # fmt: skip
+    asked = [("importance", "importance of each key", lambda: importance_table(snapshot, phase)),
+             ("effects", "the objective by setting", lambda: effect_table(trials, metric)),
+             ("sharpness", "sharpness and the objective", lambda: sharpness_table(trials, metric))]  # fmt: skip
     if all(trials[name].nunique() > 1 for name in (STAGES, RHO)):
-        table = _named(interaction_table(trials, metric), f"interaction-{phase}")
-        made.append(Explanation(f"Phase {phase}: stages and rho together", "search", table))
-    return made
+        asked.append(("interaction", "stages and rho together", lambda: interaction_table(trials, metric)))
+    return [_explained(f"Phase {phase}: {title}", "search", f"{name}-{phase}", make) for name, title, make in asked]
 
 
 def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
-    """Calibration, flips and confusions of what was chosen, its seeds together, on its own test images."""
+    """Calibration, flips and confusions of what was chosen, its seeds together, on its own test images.
+
+    What is judged by embeddings has a similarity where a classifier has a confidence, so no calibration; a verification
+    tells pairs, which are taken for nothing.
+    """
     chosen = facts.example_arm(snapshot, found)
     if chosen is None or found.split != "test":
         return []
@@ -92,18 +102,61 @@ def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
         return []
     kinds = {name: group for name, group in found.groups().items() if name not in real and name != CLEAN}
     classes = _classes(snapshot, trials[0])
-    flips = flip_table(rows, classes=classes)
-    flips = Table(flips.name, flips.frame.head(MOST_CLASSES), flips.columns, flips.notes)
-    confusions = confusion_table(rows, kinds, classes=classes, top=MOST_CONFUSIONS)
-    return [Explanation(f"Is {chosen.label} as sure as it is right?", "fails", calibration_table(rows, kinds)),
-            Explanation(f"Classes that flip most under noise, of {chosen.label}", "fails", flips),
-            Explanation(f"What {chosen.label} takes for what", "fails", confusions)]  # fmt: skip
+    task = task_of(snapshot.study)
+    asked = [("calibration", f"Is {chosen.label} as sure as it is right?", lambda: calibration_table(rows, kinds)),
+             ("flips", f"Classes that flip most under noise, of {chosen.label}",
+              lambda: flip_table(rows, classes=classes)),
+             ("confusions", f"What {chosen.label} takes for what",
+              lambda: _kept(confusion_table(rows, kinds, classes=classes, top=None)))]  # fmt: skip
+    missing = {None: (), "retrieval": ("calibration",), "verification": ("calibration", "confusions")}[task]
+    return [_explained(title, "fails", name, make) for name, title, make in asked if name not in missing]
 
 
 def _classes(snapshot: Snapshot, trial: str) -> list[str] | None:
     examples = read_examples(snapshot, trial)
-    return None if examples is None else [str(name) for name in np.asarray(examples["class_names"])]
+    return None if examples is None else [encodable(str(name)) for name in np.asarray(examples["class_names"])]
 
 
-def _named(table: Table, name: str) -> Table:
-    return Table(name, table.frame, table.columns, table.notes)
+def _kept(table: Table) -> Table:
+    """The confusions that files have, with a note where they are not all."""
+    rows = table.frame.groupby("kind", sort=False).head(MOST_KEPT)
+    left = len(table.frame) - len(rows)
+    notes = [
+        *table.notes,
+        *([f"The files have the first {MOST_KEPT:,} of each kind, {left:,} are left out."] * (left > 0)),
+    ]
+    return Table(table.name, rows, table.columns, notes)
+
+
+def _shown(table: Table) -> Table:
+    """The rows that a page has room for, with a note where they are not all."""
+    match table.name:
+        case "flips":
+            rows, unit = table.frame.head(MOST_CLASSES), "classes"
+        case "confusions" if "kind" in table.frame:
+            rows, unit = table.frame.groupby("kind", sort=False).head(MOST_CONFUSIONS), "confusions"
+        case _:
+            return table
+    if len(rows) == len(table.frame):
+        return table
+    kept = f", the first {MOST_CONFUSIONS} of each kind" if unit == "confusions" else ""
+    note = f"Shown: {len(rows)} of {len(table.frame):,} {unit}{kept}."
+    return Table(table.name, rows, table.columns, [*table.notes, note])
+
+
+def _explained(title: str, place: str, name: str, make: Callable[[], Table]) -> Explanation:
+    """A further table under its own name; where the records do not allow it, the reason stands in its place.
+
+    None of these tables is what a report is for, so that none of them may keep the others from being read.
+    """
+    try:
+        table = make()
+    except (ValueError, LookupError, ArithmeticError) as error:
+        reason = pd.DataFrame([{"left_out": str(error)}])
+        table = Table(name, reason, [Column("left out", _left_out, is_number=False)])
+    named = Table(name, table.frame, table.columns, table.notes)
+    return Explanation(title, place, named, _shown(named))
+
+
+def _left_out(row: pd.Series) -> str:
+    return str(row["left_out"])

@@ -111,7 +111,8 @@ def reading(snapshot: Snapshot, found: Headline, contrasts: pd.DataFrame) -> lis
     Where no configuration shown was chosen, the differences of all from the baseline, and why there is no choice.
     """
     if not found.arms:
-        return ["No trial has finished yet, so there is nothing to read."]
+        why = "No trial has finished yet" if found.empty == "no finished trial yet" else found.empty
+        return [f"{why}, so there is nothing to read."]
     chosen = chosen_arm(snapshot, found)
     said = [] if chosen is None else _accuracies(chosen, found)
     if found.split == "validation":
@@ -195,8 +196,8 @@ def _stated(endpoint: str, contrasts: pd.DataFrame, noise: Word) -> str:
         bounds = f"{row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}"
         more = f", {scope.strip('()')}" if word != "keeps" and scope else ""
         decided.append(f"{pair.format(how)} ({row['difference'] * 100:+.1f} points, {bounds}{more})")
-    phrase, first = endpoint_phrase(endpoint, noise=noise), contrasts.iloc[0]
-    counted = f"{_count(first['n_images'], 'image')}, {_count(first['n_seeds'], 'seed')}"
+    phrase = endpoint_phrase(endpoint, noise=noise)
+    counted = f"{_range(contrasts['n_images'], 'image')}, {_range(contrasts['n_seeds'], 'seed')}"
     head = f"{phrase[0].upper()}{phrase[1:]} ({counted}; simultaneous 95 % intervals)"
     said = f"{head}: {'; '.join(decided) or 'nothing is decided'}."
     return f"{said} Not distinguishable: {', '.join(left_open)}." if left_open else said
@@ -219,7 +220,15 @@ def _comparison(row: pd.Series, noise: Word) -> str:
 
 
 def _percent(found: Interval) -> str:
+    if found.low != found.low:
+        return f"{found.estimate * 100:.1f} % (no interval)"
     return f"{found.estimate * 100:.1f} % (95 % interval {found.low * 100:.1f} to {found.high * 100:.1f})"
+
+
+def _range(counts: pd.Series, one: str) -> str:
+    """A count of each contrast, or the least and the most where they differ: of each its arm that has fewest."""
+    least, most = int(counts.min()), int(counts.max())
+    return _count(least, one) if least == most else f"{least:,} to {most:,} {one}s"
 
 
 def _count(count: int, one: str, many: str | None = None) -> str:

@@ -137,9 +137,9 @@ def flip_table(predictions: pd.DataFrame, *, classes: Sequence[str] | None = Non
 
 
 def confusion_table(
-    predictions: pd.DataFrame, kinds: Mapping[str, str], *, classes: Sequence[str] | None = None, top: int = 10
+    predictions: pd.DataFrame, kinds: Mapping[str, str], *, classes: Sequence[str] | None = None, top: int | None = 10
 ) -> Table:
-    """The most frequent wrong answers under each kind of noise."""
+    """The most frequent wrong answers under each kind of noise; all of them with `top` None."""
     frame = confusions(predictions, kinds, top=top)
     columns = [
         Column("noise", lambda row: row["kind"], is_number=False),

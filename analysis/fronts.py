@@ -21,7 +21,7 @@ from analysis.load import Snapshot
 from analysis.pareto import pareto_front
 from analysis.searches import current, figures_of, finalists_of, limits_of, objectives_of
 from analysis.selection import Goal
-from analysis.tables import Column, Table, count_text
+from analysis.tables import Column, Table, value_text
 
 FRONT_LEGEND = (
     "Validation figures of the trials that no other trial of the search beats in one objective without losing in "
@@ -94,7 +94,11 @@ def front_lines(table: Table) -> list[str]:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
              for row in (titles, *rows)]  # fmt: skip
     more = len(table.frame) - len(rows)
-    return ["Pareto front, validation images:", *lines, *([f"and {more} more; see tables/pareto.csv"] if more else [])]
+    return [
+        "Pareto front, validation images:",
+        *lines,
+        *([f"and {more} more; the table pareto has all"] if more else []),
+    ]
 
 
 def front_figure(frame: pd.DataFrame, goals: Mapping[str, Goal]) -> Figure:
@@ -159,15 +163,6 @@ def _short(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}"
-
-
-def value_text(name: str, value: float) -> str:
-    """An objective's value for people."""
-    if pd.isna(value):
-        return "–"
-    if name == "cost/latency_ms":
-        return f"{value:.3g}"
-    return f"{value * 100:.1f}" if name.startswith("acc/") else count_text(value)
 
 
 def _title(name: str) -> str:

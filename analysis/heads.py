@@ -23,7 +23,7 @@ from analysis.records import CORRECT_PREFIX
 from analysis.scores import CLEAN, NOISE, Arm, Headline
 from analysis.sides import noise_word, rows_word
 from analysis.stats import Interval, crossed_mean, from_counts
-from analysis.tables import Column, Table, bounds, count_text, interval_text
+from analysis.tables import Column, Table, accuracy_text, bounds, count_text, interval_text
 
 HEADS_FILE = "heads.parquet"
 SUM = "sum"
@@ -105,8 +105,8 @@ def head_table(snapshot: Snapshot, found: Headline) -> Table:
         Column("head", lambda row: row["head"], is_number=False),
         Column("seeds", lambda row: str(row["n_seeds"])),
         Column("images", lambda row: str(row["n_images"])),
-        Column("clean", interval_text(CLEAN)),
-        Column(f"mean {word}", interval_text(NOISE)),
+        Column("clean", accuracy_text(CLEAN)),
+        Column(f"mean {word}", accuracy_text(NOISE)),
         Column(f"validation {rows_word(every[every['split'] == 'validation'])}", interval_text("validation_noise")),
         Column("parameters", lambda row: count_text(row["parameters"])),
         Column("MACs", lambda row: count_text(row["macs"])),

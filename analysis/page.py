@@ -31,7 +31,7 @@ from analysis.reproduce import recipe
 from analysis.scores import Headline
 from analysis.searchcharts import slug
 from analysis.sides import LOWER, WORDS, lower_sides, noise_word
-from analysis.tables import ALEXNET_TITLE, MEASURE_LEGEND, REAL_LEGEND, Table
+from analysis.tables import ALEXNET_TITLE, MEASURE_LEGEND, REAL_LEGEND, Table, corruption_title
 from analysis.vegalite import Chart
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -93,12 +93,14 @@ def sign(look: Look | None) -> Markup:
 def page(
     snapshot: Snapshot, found: Headline, tables: Mapping[str, Table], pictures: Sequence[Picture],
     charts: Sequence[Chart] = (), *, explained: Sequence[Explanation] = (), refresh_s: int = 0,
+    files: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """The HTML page of a study.
 
     Args:
         explained: further tables, each with its place.
         refresh_s: seconds after which an open page loads itself again; 0 for never.
+        files: endings of the tables' files that are written beside it.
     """
     accuracy, word = tables["accuracy"], noise_word(found)
     rows, columns = _headline_rows(found, accuracy)
@@ -120,13 +122,14 @@ def page(
         "panels": shown, "cards": cards, "cards_caption": f"Test images and what {chosen_label} said.",
         "searches": searches, "methods": methods, "recipe": recipe(snapshot),
         "filters": _filters(found, methods, ended),
-        "trials": _trials(tables["trials"], methods), "num_trials": len(ended), "trials_legend": _trials_legend(ended),
-        "unfinished": ended[ended["status"] != "finished"].to_dict("records") if len(ended) else [],
+        "trials": _trials(tables["trials"], methods), "num_trials": len(ended),
+        "trials_legend": _trials_legend(ended, files),
+        "unfinished": _unfinished(ended),
         "notes": _notes(found, accuracy), "refresh_s": refresh_s,
     }  # fmt: skip
     for place in ("search", "fails"):
         context[f"explained_{place}"] = [
-            {"title": one.title, "cells": cells_of(one.table), "legend": " ".join(one.table.notes)}
+            {"title": one.title, "cells": cells_of(one.shown), "legend": " ".join(one.shown.notes)}
             for one in explained if one.place == place
         ]  # fmt: skip
     for name in ("real", "heads", "embeddings", "adapted", "pareto"):
@@ -199,6 +202,11 @@ def _decision(table: Table, found: Headline) -> dict[str, Any]:
     return cells | {"looks": marks}
 
 
+def _parts(text: str, *, is_number: bool) -> dict[str, str]:
+    """A cell's parts; words stand as they are, whatever signs a class or a configuration has in its name."""
+    return _split_interval(text) if is_number else {"value": text, "interval": "", "more": ""}
+
+
 def _split_interval(text: str) -> dict[str, str]:
     """`61.2 [58.0, 64.1] fog` as value, interval and rest, so that the page can set them apart."""
     value, _, rest = text.partition(" [")
@@ -210,13 +218,14 @@ def _by_corruption(found: Headline, table: Table) -> dict[str, Any]:
     """The accuracy table on its side: a row for each corruption, since a page is narrow."""
     groups = found.groups()
     families = {c: f for arm in found.arms for c, f in zip(arm.rows["corruption"], arm.rows["family"], strict=True)}
-    shown = {"clean", *found.corruptions, *(f"real: {name}" for name in found.real)}
-    titles = [c for c in table.columns if c.title in shown]
+    names = {"clean": "clean"} | {corruption_title(name): name for name in found.corruptions}
+    names |= {f"real: {name}": f"real: {name}" for name in found.real}
+    titles = [c for c in table.columns if c.title in names]
     return {
         "arms": [arm.label for arm in found.arms],
         "rows": [
-            {"name": c.title, "group": groups.get(c.title, ""),
-             "marks": {"group": groups.get(c.title, ""), "family": families.get(c.title, "")},
+            {"name": c.title, "group": groups.get(names[c.title], ""),
+             "marks": {"group": groups.get(names[c.title], ""), "family": families.get(names[c.title], "")},
              "cells": [_split_interval(c.text(row)) for _, row in table.frame.iterrows()]}
             for c in titles
         ],
@@ -225,7 +234,8 @@ def _by_corruption(found: Headline, table: Table) -> dict[str, Any]:
 
 def cells_of(table: Table, marks: Sequence[Mapping[str, str]] | None = None) -> dict[str, Any]:
     """A table with its estimates and intervals apart, and what each row answers to the page's filters."""
-    rows = [[_split_interval(text) for text in row] for row in table.texts()]
+    rows = [[_parts(text, is_number=column.is_number) for text, column in zip(row, table.columns, strict=True)]
+            for row in table.texts()]  # fmt: skip
     return {"titles": [column.title for column in table.columns], "rows": rows, "marks": marks or [{}] * len(rows)}
 
 
@@ -243,9 +253,18 @@ def _trials(table: Table, methods: Mapping[str, str]) -> dict[str, Any]:
     return cells_of(Table(table.name, frame, columns), marks)
 
 
-def _trials_legend(trials: pd.DataFrame) -> str:
+def _unfinished(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """Trials that did not finish, a missing reason as an empty text."""
+    if trials.empty:
+        return []
+    rows = trials[trials["status"] != "finished"]
+    return rows.assign(error=rows["error"].fillna("")).to_dict("records")
+
+
+def _trials_legend(trials: pd.DataFrame, files: Sequence[str]) -> str:
+    same = f"; tables/trials.{files[0]} holds the same" if files else ""
     more = f" The first {MOST_ROWS} of {len(trials)}." if len(trials) > MOST_ROWS else ""
-    return f"Every trial, whatever became of it; tables/trials.csv holds the same.{more}"
+    return f"Every trial, whatever became of it{same}.{more}"
 
 
 def _filters(found: Headline, methods: Mapping[str, str], trials: pd.DataFrame) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from analysis.pictures import draw
 from analysis.scores import Headline, headline
 from analysis.searchcharts import search_charts
 from analysis.summary import terminal
-from analysis.tablefiles import rows_of, table_files
+from analysis.tablefiles import ENDINGS, rows_of, table_files
 from analysis.tables import Table, accuracy_table, mean_table, real_table, trial_table
 from analysis.unfinished import has_open_tests, unfinished, without_verdicts
 from analysis.vegalite import Chart
@@ -96,8 +96,9 @@ def write_report(
         charts = [*draw_charts(snapshot, found, tables), *importance_charts(explained)]
         files |= {f"figures/{picture.name}.png": figures.render(picture.figure, "png") for picture in pictures}
         files["report.html"] = page(
-            snapshot, found, shown, pictures, charts, explained=explained, refresh_s=refresh_s
-        ).encode()
+            snapshot, found, shown, pictures, charts, explained=explained, refresh_s=refresh_s,
+            files=[ending for name, ending in ENDINGS.items() if name in formats],
+        ).encode()  # fmt: skip
     texts = [table for table in (*shown.values(), *(one.table for one in explained)) if table.columns]
     written = {f"tables/{name}": content for table in texts for name, content in table_files(table, formats).items()}
     places = write_files(str(out), written | files)

@@ -10,6 +10,7 @@ and labelled so. Folders of real noisy images are cells of other images: they st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from analysis.metrics import (
     own_images,
 )
 from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, to_frame, ungrouped
-from analysis.searches import current, objective_of, searched
+from analysis.searches import can_be_chosen, current, figures_of, objective_of, objectives_of, searched
 from analysis.selection import Goal, top_per
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
 
@@ -131,6 +132,7 @@ class Headline:
         objective: metric and goal of the study's first objective.
         normaliser: what mCE is divided by besides the baseline: "alexnet", or "baseline" for nothing else.
         notes: what a reader has to know.
+        empty: why there are no arms, in words.
         small_grid: of what part of the validation grid figures are, in a sentence; empty where they are of the whole.
     """
 
@@ -141,6 +143,7 @@ class Headline:
     notes: list[str]
     normaliser: Literal["baseline", "alexnet"] = "baseline"
     small_grid: str = ""
+    empty: str = "no finished trial yet"
 
     @property
     def corruptions(self) -> list[str]:
@@ -203,7 +206,23 @@ def headline(snapshot: Snapshot) -> Headline:
     types = {name for arm in arms for name in arm.rows["train_noise"].iloc[0].split("+") if name != "none"}
     notes += [f"the group of training noise {name} is not known, so nothing is similar to it"
               for name in ungrouped(types, groups)]  # fmt: skip
-    return Headline(split, arms, baseline, goal, notes, _normaliser(snapshot.study, notes), small_grid)
+    return Headline(split, arms, baseline, goal, notes, _normaliser(snapshot.study, notes), small_grid,
+                    _why_empty(snapshot))  # fmt: skip
+
+
+def _why_empty(snapshot: Snapshot) -> str:
+    """Why a study has nothing to show, where it has not."""
+    ended = [r for r in current(snapshot.trials, snapshot.study) if r.status == "finished"]
+    if not ended:
+        return "no finished trial yet"
+    metrics = {r.key: next(iter(objectives_of(snapshot.study, r.info["phase"]))) for r in ended}
+    known = [r for r in ended if np.isfinite(figures_of(r).get(metrics[r.key], math.nan))]
+    said = f"{len(ended)} trial{'s' if len(ended) != 1 else ''} finished, but none"
+    if not known:
+        return f"{said} has a figure for {' or '.join(dict.fromkeys(metrics.values()))}"
+    return f"{said} keeps the constraints" if not any(can_be_chosen(r, snapshot.study) for r in known) else (
+        f"{said} has accuracies that could be read"
+    )  # fmt: skip
 
 
 def _normaliser(study: Mapping[str, Any], notes: list[str]) -> Literal["baseline", "alexnet"]:
@@ -345,7 +364,7 @@ def corruption_error(arm: Arm, baseline: Arm) -> Interval | None:
 
     With r_c = E_c / B_c the ratio of a corruption's errors, its change is (dE_c - r_c dB_c) / B_c: a weighted
     difference of the two arms' scores, so the crossed interval applies. None for the baseline itself (1 by definition),
-    without predictions, and where no denominator is positive.
+    without predictions, of one image, and where no denominator is positive.
     """
     if arm.config_id == baseline.config_id or not arm.scores or not baseline.scores:
         return None
@@ -357,6 +376,8 @@ def corruption_error(arm: Arm, baseline: Arm) -> Interval | None:
     base_SI = np.mean(
         [(1 - baseline.mean_scores(baseline.of(c))) * float(own[c]) / float(base[c]) ** 2 for c in usable], axis=0
     )
+    if own_SI.shape[1] < 2:
+        return None
     terms: list[Term] = [(1.0, own_SI), (-1.0, base_SI)]
     found, value = crossed(terms), float(np.mean([float(own[c]) / float(base[c]) for c in usable]))
     half = found.high - found.estimate

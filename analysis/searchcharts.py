@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fronts import value_text
 from analysis.labels import short
 from analysis.load import Snapshot
 from analysis.looks import DASHES, SHAPES
 from analysis.searches import objectives_of, search_of
 from analysis.selection import Goal
-from analysis.tables import Table
+from analysis.tables import Table, value_text
 from analysis.vegalite import SCHEMA, Chart, colour, scale, tooltip
 
 MOST_TRIALS = 200
@@ -121,6 +120,8 @@ def parallel_rows(snapshot: Snapshot, trials: pd.DataFrame, *, phase: str, metri
     own = {record.key: record.info for record in snapshot.trials}
     done = trials[(trials["status"] == "finished") & np.isfinite(trials["value"].astype(float))]
     done = done.sort_values("number").head(MOST_TRIALS)
+    if len(done) < 2:
+        return pd.DataFrame()
     params = [own[str(key)].get("params") or {} for key in done["trial"]]
     space, (factor, _) = search_of(snapshot.study, phase).get("space") or {}, _scaled(metric)
     axes: dict[str, tuple[list[float], list[tuple[float, str]]]] = {}
@@ -140,7 +141,7 @@ def parallel_rows(snapshot: Snapshot, trials: pd.DataFrame, *, phase: str, metri
                          "method": str(own[str(trial.trial)]["config"].get("method", {}).get("name", "unknown")),
                          "phase": phase, "axis": name, "place": place, "text": text, "value": value,
                          "read": value_text(metric, value / factor)})  # fmt: skip
-    return pd.DataFrame(rows) if len(done) > 1 else pd.DataFrame()
+    return pd.DataFrame(rows)
 
 
 def _axis(

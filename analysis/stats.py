@@ -34,7 +34,7 @@ _HALVINGS = 20
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval.
+    """An estimate with its confidence interval; one image has none, and its bounds are NaN.
 
     Attributes:
         n_images: images behind it (clusters, not image x cell pairs).
@@ -95,10 +95,21 @@ def crossed(terms: Sequence[Term], *, level: float = LEVEL) -> Interval:
     seed numbers are treated as independent: too wide an interval where they go up and down together (the same order of
     images), too narrow a one where one goes down as the other goes up.
 
+    One image tells nothing of others: the bounds, the standard error and df are missing (NaN).
+
     Raises:
-        ValueError: arms have different images, or there are fewer than 2 images.
+        ValueError: arms have different images, or none.
     """
+    if {scores_SI.shape[1] for _, scores_SI in terms} == {1}:
+        return _of_one_image(terms)
     return _interval(_pieces(terms), level)
+
+
+def _of_one_image(terms: Sequence[Term]) -> Interval:
+    num_seeds = min(len(scores_SI) for _, scores_SI in terms)
+    population: Population = "method" if num_seeds > 1 else "networks"
+    mean, unknown = float(_by_image(terms).mean()), math.nan
+    return Interval(mean, unknown, unknown, unknown, unknown, 1, num_seeds, population)
 
 
 class _Part(NamedTuple):
@@ -172,8 +183,13 @@ def _by_image(terms: Sequence[Term]) -> np.ndarray:
 
 
 def crossed_mean(scores_SI: np.ndarray, *, level: float = LEVEL) -> Interval:
-    """An arm's mean accuracy. One network on one cell, or scores without any spread, get Wilson's interval."""
+    """An arm's mean accuracy. One network on one cell, or scores without any spread, get Wilson's interval.
+
+    One image has no interval (NaN), see `crossed`.
+    """
     interval = crossed([(1.0, scores_SI)], level=level)
+    if interval.n_images == 1:
+        return interval
     binary = scores_SI.shape[0] == 1 and bool(np.isin(scores_SI, (0.0, 1.0)).all())
     if binary or interval.se == 0.0:
         exact = wilson(round(float(scores_SI.mean(0).sum())), scores_SI.shape[1], level=level)

@@ -22,7 +22,7 @@ def terminal(
         unfinished: which phases have not ended, in a sentence.
     """
     if accuracy.frame.empty:
-        return " ".join(part for part in (unfinished, "no finished trial yet") if part)
+        return " ".join(part for part in (unfinished, found.empty) if part)
     word = noise_word(found)
     wanted = ("configuration", "clean", f"mean {word}", "worst", "mCE", f"ECE {word}", "flips", "passes", "seeds")
     columns = [column for column in accuracy.columns if column.title in wanted]

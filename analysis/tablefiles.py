@@ -22,9 +22,12 @@ _LATEX = {
 
 def table_files(table: Table, formats: Sequence[str]) -> dict[str, bytes]:
     """File name -> content, in those of the formats that are tables."""
-    files = table.files() | {f"{table.name}.tex": latex(table).encode()}
-    wanted = {ENDINGS[name] for name in formats if name in ENDINGS}
-    return {name: content for name, content in files.items() if name.rpartition(".")[2] in wanted}
+    made = {"csv": table.csv, "parquet": table.parquet, "md": table.markdown, "latex": lambda: latex(table)}
+    return {f"{table.name}.{ENDINGS[name]}": _bytes(make()) for name, make in made.items() if name in formats}
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content if isinstance(content, bytes) else content.encode()
 
 
 def latex(table: Table) -> str:
@@ -32,13 +35,19 @@ def latex(table: Table) -> str:
 
     An interval stands as `61.2 [58.0, 64.1]` in the cell. The table needs `\\usepackage{booktabs}` and nothing else.
     """
-    frame = pd.DataFrame([[latex_text(cell) for cell in row] for row in table.texts()],
-                         columns=[latex_text(column.title) for column in table.columns])  # fmt: skip
+    frame = pd.DataFrame([_latex_row(row) for row in table.texts()],
+                         columns=_latex_row([column.title for column in table.columns]))  # fmt: skip
     if frame.columns.has_duplicates:
         raise ValueError(f"columns of a table must have different titles, but {table.name} has {list(frame.columns)}")
     form = "".join("r" if column.is_number else "l" for column in table.columns)
     text = frame.style.hide(axis="index").to_latex(hrules=True, column_format=form)
     return "".join([text, *(f"% {' '.join(note.split())}\n" for note in table.notes)])
+
+
+def _latex_row(texts: Sequence[str]) -> list[str]:
+    """A row's cells; what the rule or the line end before it would read as its argument is kept from it."""
+    first, *others = (latex_text(text) for text in texts)
+    return [f"{{}}{first}" if first.startswith(("[", "*")) else first, *others]
 
 
 def latex_text(text: str) -> str:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.load import Snapshot
-from analysis.metrics import alexnet_corruption_error, by_corruption, mean_corruption_error, worst_family
+from analysis.metrics import alexnet_corruption_error, mean_corruption_error, worst_family
+from analysis.plaintext import encodable
 from analysis.records import GROUP_ORDER, RELATIONS, final_metrics, last_metric
 from analysis.scores import CLEAN, NOISE, Arm, Headline, corruption_error
 from analysis.searches import can_be_chosen, objective_of
@@ -38,6 +39,9 @@ REAL_LEGEND = (
     "Folders of real noisy images, each of images of its own, without clean ones beside them: these figures stand in "
     "no mean and in no mCE, and their distance from clean accuracy is not the effect of noise alone."
 )
+_TITLES = {"configuration", "seeds", "images", CLEAN, "unseen by all", "worst", "mCE", "relative mCE", "flips",
+           "passes", "seconds", ALEXNET_TITLE, ALEXNET_TITLE.replace("mCE", "relative mCE")}  # fmt: skip
+"""Titles of the accuracy table that no corruption may have."""
 KEEPS_MARGIN = 0.01
 """One point: how much clean accuracy a configuration may lose and still be said to keep it."""
 
@@ -72,15 +76,19 @@ class Table:
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return "\n\n".join([table, *(_cell(note) for note in self.notes)]) + "\n"
 
-    def files(self) -> dict[str, bytes]:
-        """File name -> content, in the three formats."""
-        parquet = io.BytesIO()
-        self.frame.to_parquet(parquet, index=False)
-        return {
-            f"{self.name}.csv": self.frame.to_csv(index=False, lineterminator="\n").encode(),
-            f"{self.name}.parquet": parquet.getvalue(),
-            f"{self.name}.md": self.markdown().encode(),
-        }
+    def csv(self) -> str:
+        """The frame's numbers; without rows the titles that people read, so that a file is never without a header."""
+        return self._numbers().to_csv(index=False, lineterminator="\n")
+
+    def parquet(self) -> bytes:
+        """The same as parquet."""
+        buffer = io.BytesIO()
+        self._numbers().to_parquet(buffer, index=False)
+        return buffer.getvalue()
+
+    def _numbers(self) -> pd.DataFrame:
+        is_bare = not len(self.frame) and not len(self.frame.columns)
+        return pd.DataFrame(columns=[column.title for column in self.columns], dtype="str") if is_bare else self.frame
 
 
 def _cell(text: str) -> str:
@@ -90,7 +98,10 @@ def _cell(text: str) -> str:
 
 # ------------------------------------------------------------------------------------------------ accuracy under noise
 def accuracy_table(found: Headline) -> Table:
-    """Rows are configurations; columns clean, each corruption, mean over noise, worst corruption, mCE and cost."""
+    """Rows are configurations; columns clean, each corruption, mean over noise, worst corruption, mCE and cost.
+
+    In the frame a corruption's accuracy is `noise_column(name)`, that of a folder of real images `real_column(name)`.
+    """
     baseline = next((arm for arm in found.arms if arm.config_id == found.baseline), None)
     notes: list[str] = []
     rows = [_accuracy_row(arm, baseline, found, notes) for arm in found.arms]
@@ -99,11 +110,11 @@ def accuracy_table(found: Headline) -> Table:
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("seeds", lambda row: str(row["n_seeds"])),
         Column("images", lambda row: str(row["n_images"])),
-        Column("clean", interval_text(CLEAN)),
-        *(Column(name, interval_text(name, mark=True)) for name in found.corruptions),
+        Column("clean", accuracy_text(CLEAN)),
+        *(Column(corruption_title(name), accuracy_text(noise_column(name), mark=True)) for name in found.corruptions),
         *(Column(f"real: {name}", real_text(name)) for name in found.real),
-        Column(f"mean {word}", interval_text(NOISE)),
-        Column("unseen by all", interval_text(UNSEEN)),
+        Column(f"mean {word}", accuracy_text(NOISE)),
+        Column("unseen by all", accuracy_text(UNSEEN)),
         Column("worst", worst_text),
         Column("mCE", interval_text("mce", scale=1.0, digits=2)),
         Column("relative mCE", interval_text("relative_mce", scale=1.0, digits=2)),
@@ -117,6 +128,24 @@ def accuracy_table(found: Headline) -> Table:
     legend += [MEASURE_LEGEND] if _measure_columns(rows, word) else []
     legend += [REAL_LEGEND] if found.real else []
     return Table("accuracy", pd.DataFrame(rows), columns, [*legend, *dict.fromkeys(notes)])
+
+
+def noise_column(name: str) -> str:
+    """A corruption's column in the accuracy frame, apart from every other: `noise/fog/accuracy`, its bounds with `_low`
+    and `_high`, its relation to the training noise with `_relation`. Own noises may have any name, even `fog_low`.
+    """
+    return f"noise/{name}/accuracy"
+
+
+def real_column(name: str) -> str:
+    """The same of a folder of real images: `real/camera/accuracy`, with `_low`, `_high`, `_n` (images) and `_ece`."""
+    return f"real/{name}/accuracy"
+
+
+def corruption_title(name: str) -> str:
+    """A corruption's title, its name; `noise: worst` where another column of the table is called so."""
+    is_taken = name in _TITLES or name.startswith(("mean ", "ECE ", "noise: ", "real: "))
+    return f"noise: {name}" if is_taken else name
 
 
 def _published_columns(found: Headline) -> list[Column]:
@@ -150,7 +179,8 @@ def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[s
     row |= bounds(CLEAN, clean)
     relations = arm.relations()
     for name in found.corruptions:
-        row |= bounds(name, arm.mean(arm.of(name))) | {f"{name}_relation": relations.get(name)}
+        key = noise_column(name)
+        row |= bounds(key, arm.mean(arm.of(name))) | {f"{key}_relation": relations.get(name)}
     row |= bounds(NOISE, noise)
     row |= bounds(UNSEEN, arm.mean([cell for name in found.unseen_by_all() for cell in arm.of(name)]))
     for relation in MARKS:
@@ -158,7 +188,7 @@ def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[s
     row |= {"ece_clean": arm.measure("ece", arm.of(CLEAN)), "ece_noise": arm.measure("ece", arm.noisy())}
     row |= {"flips_noise": arm.measure("flips", arm.noisy())}
     for name in found.real:
-        row |= _real_figures(arm, name, prefix=f"real/{name}")
+        row |= _real_figures(arm, name, prefix=real_column(name))
     worst = worst_family(arm.rows)[0] if arm.noisy() else None
     row |= {"worst_corruption": worst} | bounds("worst", arm.mean(arm.of(worst)) if worst else None)
     row |= bounds("mce", None) | {"relative_mce": math.nan} | _published(arm, found, notes)
@@ -205,9 +235,14 @@ def bounds(name: str, found: Interval | None) -> dict[str, float]:
 
 
 def interval_text(
-    name: str, *, scale: float = 100.0, digits: int = 1, mark: bool = False
+    name: str, *, scale: float = 100.0, digits: int = 1, mark: bool = False, without: str = ""
 ) -> Callable[[pd.Series], str]:
-    """How an estimate and its bounds read: `61.2 [58.0, 64.1]`, a dash where it is missing."""
+    """How an estimate and its bounds read: `61.2 [58.0, 64.1]`, a dash where it is missing.
+
+    Args:
+        mark: whether the mark of a corruption's relation to the training noise follows.
+        without: what stands in place of bounds that are missing.
+    """
 
     def text(row: pd.Series) -> str:
         if pd.isna(row[name]):
@@ -215,18 +250,25 @@ def interval_text(
         shown = f"{row[name] * scale:.{digits}f}"
         if not pd.isna(row.get(f"{name}_low")):
             shown += f" [{row[f'{name}_low'] * scale:.{digits}f}, {row[f'{name}_high'] * scale:.{digits}f}]"
+        else:
+            shown += without
         sign = MARKS.get(row.get(f"{name}_relation"), "") if mark else ""
         return f"{shown} {sign}".rstrip()
 
     return text
 
 
+def accuracy_text(name: str, *, mark: bool = False) -> Callable[[pd.Series], str]:
+    """How an accuracy reads, as `interval_text`; of one image it says that there is no interval."""
+    return interval_text(name, mark=mark, without=" [no interval]")
+
+
 def real_text(name: str) -> Callable[[pd.Series], str]:
     """A folder of real images: accuracy with its interval, and how many images it is of."""
 
     def text(row: pd.Series) -> str:
-        shown = interval_text(f"real/{name}")(row)
-        return shown if shown == "–" else f"{shown} n={row[f'real/{name}_n']:.0f}"
+        shown = accuracy_text(real_column(name))(row)
+        return shown if shown == "–" else f"{shown} n={row[f'{real_column(name)}_n']:.0f}"
 
     return text
 
@@ -235,17 +277,28 @@ def worst_text(row: pd.Series) -> str:
     """The worst corruption with its interval and its name."""
     if pd.isna(row["worst"]):
         return "–"
-    return f"{interval_text('worst')(row)} {row['worst_corruption']}"
+    return f"{accuracy_text('worst')(row)} {row['worst_corruption']}"
 
 
 def count_text(value: float) -> str:
-    """A cost in few characters: 940, 12.3k, 4.5M."""
+    """A cost in few characters: 0.04, 3.1, 940, 12.3k, 4.5M; in the next unit where rounding would reach a thousand."""
     if pd.isna(value):
         return "–"
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if value >= limit:
-            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+    for least, size, unit in ((999.5e6, 1e9, "G"), (999.5e3, 1e6, "M"), (9999.5, 1e3, "k")):
+        if value >= least:
+            return f"{value / size:.3g}{unit}"
+    if value >= 9.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 0.95 or value == 0 else f"{value:.2g}"
+
+
+def value_text(name: str, value: float) -> str:
+    """A metric's value for people: accuracies in per cent, latencies in three digits, costs in few characters."""
+    if pd.isna(value):
+        return "–"
+    if name == "cost/latency_ms":
+        return f"{value:.3g}"
+    return f"{value * 100:.1f}" if name.startswith("acc/") else count_text(value)
 
 
 # --------------------------------------------------------------------------------------- means over parts, real images
@@ -262,7 +315,7 @@ def mean_table(found: Headline) -> Table:
         Column("name", lambda row: row["name"], is_number=False),
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("cells", lambda row: str(row["num_cells"])),
-        Column("accuracy", interval_text("accuracy")),
+        Column("accuracy", accuracy_text("accuracy")),
         *_mean_measures(rows),
     ]
     note = "Accuracy in per cent [95 % interval], each corruption x severity counting the same. A family is a suite."
@@ -297,7 +350,7 @@ def real_table(found: Headline) -> Table:
         Column("configuration", lambda row: row["label"], is_number=False),
         Column("images", lambda row: f"{row['accuracy_n']:.0f}"),
         Column("seeds", lambda row: str(row["n_seeds"])),
-        Column("accuracy", interval_text("accuracy")),
+        Column("accuracy", accuracy_text("accuracy")),
         Column("ECE", interval_text("accuracy_ece")),
     ]
     return Table("real", pd.DataFrame(rows), columns, [REAL_LEGEND] if rows else [])
@@ -317,19 +370,21 @@ def trial_table(snapshot: Snapshot) -> Table:
         metric = objective_of(snapshot.study, row["phase"])[0]
         record = records[str(key)]
         ended = final_metrics(record.events).get(metric, math.nan)
-        last = ended if not math.isnan(ended) else last_metric(record.events, metric)
+        is_final = record.status == "finished" or not math.isnan(ended)
+        last = ended if is_final else last_metric(record.events, metric)
         rows.append(
             {"phase": row["phase"], "number": row["number"], "trial": key, "label": row["label"], "seed": row["seed"],
              "status": row["status"], "keeps": record.status != "finished" or can_be_chosen(record, snapshot.study),
              "metric": metric, "value": last, "cost_passes": row["cost_passes"],
-             "cost_seconds": row["cost_seconds"], "error": record.error if record.status == "failed" else None}
+             "cost_seconds": row["cost_seconds"],
+             "error": encodable(record.error or "") if record.status == "failed" else None}
         )  # fmt: skip
     columns = [
         Column("phase", lambda row: row["phase"], is_number=False),
         Column("no.", lambda row: str(row["number"])),
         Column("trial", lambda row: row["trial"], is_number=False),
         Column("configuration", lambda row: row["label"], is_number=False),
-        Column("seed", lambda row: str(row["seed"])),
+        Column("seed", lambda row: "" if pd.isna(row["seed"]) else str(row["seed"])),
         Column("status", lambda row: row["status"] if row["keeps"] else "broke a constraint", is_number=False),
         _objective_column(rows),
         Column("passes", lambda row: count_text(row["cost_passes"])),
@@ -343,14 +398,8 @@ def _objective_column(rows: Sequence[dict]) -> Column:
     """The figure that trials are ranked by; where phases differ in it, each row names its own."""
     metrics = {row["metric"] for row in rows}
     if len(metrics) == 1:
-        return Column(f"{metrics.pop()} (validation)", lambda row: _value_text(row["metric"], row["value"]))
-    return Column("objective (validation)", lambda row: f"{_value_text(row['metric'], row['value'])} {row['metric']}")
-
-
-def _value_text(metric: str, value: float) -> str:
-    if pd.isna(value):
-        return "–"
-    return f"{value * 100:.1f}" if metric.startswith("acc/") else count_text(value)
+        return Column(f"{metrics.pop()} (validation)", lambda row: value_text(row["metric"], row["value"]))
+    return Column("objective (validation)", lambda row: f"{value_text(row['metric'], row['value'])} {row['metric']}")
 
 
 def severity_means(arm: Arm) -> pd.DataFrame:
@@ -359,10 +408,4 @@ def severity_means(arm: Arm) -> pd.DataFrame:
     levels = sorted({severity for _, severity in noisy})
     cells = [(0, arm.of(CLEAN)), *((level, [cell for cell in noisy if cell[1] == level]) for level in levels)]
     rows = [{"severity": level} | bounds("accuracy", arm.mean(some)) for level, some in cells]
-    return pd.DataFrame(rows).dropna()
-
-
-def corruption_means(found: Headline) -> pd.DataFrame:
-    """Accuracy of each corruption (rows) and arm (columns, by label); clean first."""
-    means = {arm.config_id: by_corruption(arm.rows) for arm in found.arms}
-    return pd.DataFrame(means).reindex([CLEAN, *found.corruptions])
+    return pd.DataFrame(rows).dropna(subset=["accuracy"])

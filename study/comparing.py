@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
 import pandas as pd
 
+from analysis.embeddings import task_settings
 from analysis.load import Snapshot, iter_predictions, read_study
 from analysis.networks import NETWORK_LEGEND, network_table
 from analysis.records import TrialRecord
@@ -63,7 +65,11 @@ def compare_runs(first: str, second: str, *, storage: str | None) -> RunComparis
     _check_comparable(*runs)
     rows, left_out = _common([_predictions(run) for run in runs])
     table = network_table(rows[0], rows[1], names=("first", "second"))
-    notes = [f"cells that only one of them read are left out: {', '.join(left_out)}"] if left_out else []
+    notes = (
+        [f"cells that both did not read with the same strengths are left out: {', '.join(left_out)}"]
+        if left_out
+        else []
+    )
     facts = {"first": _named(runs[0]), "second": _named(runs[1]), "population": "these two networks",
              "cells": rows_of(table), "notes": notes}  # fmt: skip
     head = [f"first   {runs[0].label}, study {runs[0].snapshot.name}",
@@ -80,21 +86,36 @@ def find_run(name: str, storage: str, known: dict[str, Snapshot]) -> Run:
     study, _, start = name.rpartition("/")
     if not start:
         raise ValueError(f"a run must be STUDY/KEY or the first digits of a key, but got {name!r}")
-    studies = [study] if study else _studies(storage)
-    for one in studies:
-        if one not in known:
-            known[one] = read_study(study_url(storage, one))
-    found = [Run(known[one], record) for one in studies for record in known[one].trials if record.key.startswith(start)]
-    if len(found) == 1:
-        return found[0]
+    keys = {study: _keys(storage, study)} if study else {one: _keys(storage, one) for one in _studies(storage)}
+    found = [(one, key) for one, own in keys.items() for key in own if key.startswith(start)]
     where = f"study {study!r}" if study else f"the studies at {redact(storage)}"
     if not found:
-        keys = [record.key for one in studies for record in known[one].trials][:8]
-        raise ValueError(f"{where} must have a trial that begins with {start!r}, but has {', '.join(keys) or 'none'}")
-    listed = ", ".join(f"{run.snapshot.name}/{run.record.key}" for run in found[:8])
-    raise ValueError(
-        f"{name!r} must mean one trial, but means {len(found)} of {where}: {listed}; write more of the key"
-    )
+        listed = ", ".join([key for own in keys.values() for key in own][:8])
+        raise ValueError(f"{where} must have a trial that begins with {start!r}, but has {listed or 'none'}")
+    if len(found) > 1:
+        listed = ", ".join(f"{one}/{key}" for one, key in found[:8])
+        is_shared = len({key for _, key in found}) < len(found)
+        advice = "name the study, as STUDY/KEY" if is_shared else "write more of the key"
+        raise ValueError(f"{name!r} must mean one trial, but means {len(found)} of {where}: {listed}; {advice}")
+    ((one, key),) = found
+    if one not in known:
+        known[one] = read_study(study_url(storage, one))
+    record = next((record for record in known[one].trials if record.key == key), None)
+    if record is None:
+        raise ValueError(f"trial {one}/{key} must have a record that can be read, but trial.json is missing in it")
+    return Run(known[one], record)
+
+
+def _keys(storage: str, study: str) -> list[str]:
+    """Keys of a study's trials by their folders, without reading any: a damaged study hinders no other."""
+    filesystem, root = fsspec.core.url_to_fs(study_url(storage, study))
+    place = f"{root}/trials"
+    if not filesystem.isdir(place):
+        if not filesystem.exists(f"{root}/study.json"):
+            raise FileNotFoundError(f"there is no study {study!r} at {redact(storage)}")
+        return []
+    folders = [item["name"].rstrip("/") for item in filesystem.ls(place, detail=True) if item["type"] == "directory"]
+    return sorted(name.rsplit("/", 1)[-1] for name in folders)
 
 
 def _studies(storage: str) -> list[str]:
@@ -111,6 +132,11 @@ def _check_comparable(first: Run, second: Run) -> None:
         raise ValueError(
             f"two networks can be paired on the same images, but these read different data (fingerprints "
             f"{marks[0][:12]} and {marks[1][:12]})"
+        )
+    tasks = [task_settings(run.record.info["config"]) for run in (first, second)]
+    if tasks[0] != tasks[1]:
+        raise ValueError(
+            f"two networks can be paired by what both are judged by, but theirs are {tasks[0]} and {tasks[1]}"
         )
     settings = [_noise(run) for run in (first, second)]
     if settings[0] != settings[1]:
@@ -142,14 +168,21 @@ def _predictions(run: Run) -> pd.DataFrame:
 
 
 def _common(rows: list[pd.DataFrame]) -> tuple[list[pd.DataFrame], list[str]]:
-    """Rows of the cells that both read with the same strengths, and the names of the others."""
+    """Rows of the cells that both read with the same strengths, and the others: `shot_noise (severities 1, 5)`."""
     kinds = [{(row.corruption, row.severity, str(getattr(row, "table", "")))
               for row in one.drop_duplicates(_CELL).itertuples()} for one in rows]  # fmt: skip
     shared = {(name, severity) for name, severity, _ in kinds[0] & kinds[1]}
     if not shared:
         raise ValueError("two networks can be paired in cells that both read, but these have none in common")
     kept = [one[[cell in shared for cell in zip(one["corruption"], one["severity"], strict=True)]] for one in rows]
-    return kept, sorted({name for name, _, _ in kinds[0] ^ kinds[1]})
+    others: dict[str, set[int]] = {}
+    for name, severity, _ in kinds[0] ^ kinds[1]:
+        others.setdefault(name, set()).add(int(severity))
+    return kept, [f"{name} {_levels(levels)}" if levels != {0} else name for name, levels in sorted(others.items())]
+
+
+def _levels(levels: Collection[int]) -> str:
+    return f"(severit{'y' if len(levels) == 1 else 'ies'} {', '.join(str(level) for level in sorted(levels))})"
 
 
 def _lines(table: Table) -> list[str]:

@@ -8,7 +8,9 @@ import pytest
 
 from analysis.comparison import compare_studies
 from analysis.comparisonpage import write_comparison
+from analysis.embeddings import task_settings
 from analysis.load import read_study
+from analysis.scores import headline
 from analysis.stats import crossed_difference
 
 
@@ -26,8 +28,11 @@ def _change(folder: Path, **fields) -> None:
     (folder / "study.json").write_text(json.dumps(record | fields))
 
 
-def test_the_same_images_are_paired(two):
+def test_the_same_images_are_paired(two, monkeypatch):
+    read = []
+    monkeypatch.setattr("analysis.comparison.headline", lambda snapshot: read.append(snapshot) or headline(snapshot))
     made = _compared(two)
+    assert len(read) == 2, "each study's predictions are read once"
     assert made.reasons == []
     frame = made.contrasts.frame
     assert set(frame["endpoint"]) == {"clean", "noise_mean"}
@@ -56,6 +61,40 @@ def test_other_data_give_no_difference_and_the_page_says_why(two, tmp_path):
     assert "No difference is stated between these studies: they read different data" in html
     assert "better" not in html.split("<main>")[1].split("</main>")[0]
     assert [Path(path).name for path in paths.tables] == ["studies.csv"]
+
+
+def test_notes_of_the_differences_are_in_page_text_and_facts(two, tmp_path):
+    record = json.loads((two[0] / "study.json").read_text())
+    leader = record["phases"][1]["selected"][0]
+    record["phases"][1]["looks"] = [{"look": look, "leader": leader, "seeds": {}} for look in (0, 1)]
+    (two[0] / "study.json").write_text(json.dumps(record))
+    paths = write_comparison(*two, out=tmp_path / "out", formats=("html",))
+    page = Path(paths.html or "").read_text().split("<main>")[1].split("</main>")[0]
+    for text in (page, paths.summary, " ".join(paths.facts["notes"])):
+        assert "simultaneous intervals are drawn at 97% to hold" in text
+
+
+def test_studies_of_lower_sides_alone_are_not_told_as_noise(two, tmp_path, with_sides):
+    for folder in two:
+        with_sides(folder, only=True)
+    paths = write_comparison(*two, out=tmp_path / "out", formats=("html",))
+    page = Path(paths.html or "").read_text().split("<main>")[1].split("</main>")[0]
+    assert "mean lower sides: two: " in paths.summary
+    assert "<p>At lower sides, two: " in page or '<p class="first">At lower sides, two: ' in page
+    for text in (page, paths.summary):
+        assert "under noise" not in text.lower()
+        assert "mean noise" not in text.lower()
+
+
+def test_other_tasks_give_no_difference(two):
+    record = json.loads((two[1] / "study.json").read_text())
+    record["config"]["task"] = {"name": "retrieval", "at": [1, 5], "reference": "same"}
+    (two[1] / "study.json").write_text(json.dumps(record))
+    made = _compared(two)
+    assert made.contrasts.frame.empty
+    assert made.reasons == ["their tasks are different (classification; retrieval, reference same), "
+                            "so what is right in one need not be in the other"]  # fmt: skip
+    assert task_settings({}) == task_settings({"task": {"name": "classification"}})
 
 
 def test_other_noise_seeds_or_numerics_give_no_difference(two):

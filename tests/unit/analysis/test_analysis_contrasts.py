@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from analysis import facts
 from analysis.contrasts import contrast_table, endpoint_cells, endpoint_phrase, endpoint_title
 from analysis.labels import label_configs
 from analysis.load import read_study
@@ -62,6 +63,7 @@ def test_each_contrast_is_the_paired_difference_of_its_endpoints_cells(tmp_path,
         assert row["difference"] == pytest.approx(expected.estimate)
         assert (row["difference_low"], row["difference_high"]) == pytest.approx((expected.low, expected.high))
         assert row["joint_low"] <= expected.low
+    assert "it may be below 0.05 where the interval still holds 0" in contrast_table(found, snapshot.study).notes[0]
     lost = frame[frame["baseline"] == "C"]
     keeps = (lost["joint_low"] > -0.3) & (lost["joint_low"] <= 0)
     assert lost["verdict"].str.startswith("keeps it (loses less than 30 points)").tolist() == keeps.tolist()
@@ -219,3 +221,11 @@ def test_seeds_that_validation_chose_make_the_family_stricter(tmp_path, write_le
     assert looked.frame["p_holm"].to_numpy() == pytest.approx(expected)
     assert looked.frame["p"].tolist() == plain.frame["p"].tolist()
     assert "drawn at" not in plain.markdown()
+
+
+def test_seeds_of_stated_contrasts_are_said_as_a_range_where_they_differ():
+    row = {"label": "a", "baseline": "b", "verdict": "better", "difference": 0.1, "joint_low": 0.05, "joint_high": 0.15}
+    frame = pd.DataFrame([row | {"n_images": 1200, "n_seeds": 1}, row | {"n_images": 1200, "n_seeds": 3}])
+    said = facts._stated("clean", frame, "noise")
+    assert said.startswith("On clean images (1,200 images, 1 to 3 seeds; simultaneous 95 % intervals): ")
+    assert facts._stated("clean", frame.iloc[:1], "noise").startswith("On clean images (1,200 images, 1 seed; ")

@@ -11,6 +11,7 @@ from analysis.explained import explanations, importance_charts
 from analysis.load import read_study
 from analysis.report import write_report
 from analysis.scores import headline
+from analysis.tables import Table
 
 
 def _grown(folder: Path, count: int) -> Path:
@@ -71,6 +72,25 @@ def test_a_long_search_has_importance_as_table_and_chart(tmp_path, write_ledger,
     assert (folder / "tables" / "importance-search.md").exists()
 
 
+def test_a_page_shows_the_first_rows_and_the_files_have_all(study_folder, monkeypatch):
+    monkeypatch.setattr("analysis.explained.MOST_CLASSES", 5)
+    snapshot = read_study(study_folder)
+    _, flips, confused = explanations(snapshot, headline(snapshot))
+    assert (len(flips.table.frame), len(flips.shown.frame)) == (8, 5)
+    assert flips.shown.notes[-1] == "Shown: 5 of 8 classes."
+    assert not [note for note in flips.table.notes if note.startswith("Shown")]
+    rows = confused.shown.frame
+    assert rows.groupby("kind").size().tolist() == [3] * 5
+    assert confused.shown.notes[-1] == f"Shown: 15 of {len(confused.table.frame)} confusions, the first 3 of each kind."
+    first = confused.table.frame.groupby("kind", sort=False).head(3)
+    pd.testing.assert_frame_equal(rows, first)
+    monkeypatch.setattr("analysis.explained.MOST_KEPT", 4)
+    *_, fewer = explanations(snapshot, headline(snapshot))
+    assert len(fewer.table.frame) == 20
+    left = len(confused.table.frame) - 20
+    assert fewer.table.notes[-1] == f"The files have the first 4 of each kind, {left:,} are left out."
+
+
 def test_validation_figures_have_no_failures_of_test_images(tmp_path, write_ledger):
     snapshot = read_study(write_ledger(tmp_path, confirm=False))
     assert explanations(snapshot, headline(snapshot)) == []
@@ -99,3 +119,51 @@ def test_what_was_not_kept_is_left_out(tmp_path, write_ledger, files):
     made = explanations(snapshot, headline(snapshot))
     assert len(made) == (0 if files == "predictions.parquet" else 3)
     assert all(text[0].isdigit() for one in made[1:2] for text in one.table.texts())
+
+
+def _confidences(folder: Path, value: float) -> None:
+    """Give one noisy row of every tested trial another confidence."""
+    for path in folder.glob("trials/*/predictions.parquet"):
+        rows = pd.read_parquet(path)
+        rows.loc[len(rows) - 1, "confidence"] = value
+        rows.to_parquet(path, index=False)
+
+
+def test_rows_without_a_confidence_are_left_out_and_counted(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    before = _calibration(folder)
+    _confidences(folder, float("nan"))
+    after = _calibration(folder)
+    assert after.notes[0].endswith(" Left out: 3 of 1,860 rows that have no confidence.")
+    lost = (before.frame.set_index("kind")["n_rows"] - after.frame.set_index("kind")["n_rows"]).to_dict()
+    assert lost == {"clean": 0, "blur": 0, "digital": 0, "noise": 0, "resolution": 3}
+    assert after.frame["ece"].notna().all()
+
+
+def test_a_further_table_that_fails_says_why_and_the_others_stand(tmp_path, write_ledger):
+    folder = write_ledger(tmp_path, num_images=20)
+    _confidences(folder, 1.5)
+    snapshot = read_study(folder)
+    made = {one.table.name: one.table for one in explanations(snapshot, headline(snapshot))}
+    ((reason,),) = made["calibration"].texts()
+    assert reason.startswith("confidence must be in [0, 1], but lies in [")
+    assert len(made["flips"].frame) == 8
+
+
+@pytest.mark.parametrize(
+    ("task", "names"), [("retrieval", ["flips", "confusions"]), ("verification", ["flips"]), ("classification", None)]
+)
+def test_a_similarity_is_no_confidence(tmp_path, write_ledger, task, names):
+    folder = write_ledger(tmp_path, num_images=20)
+    study = json.loads((folder / "study.json").read_text())
+    study["config"]["task"] = {"name": task}
+    (folder / "study.json").write_text(json.dumps(study))
+    snapshot = read_study(folder)
+    made = [one.table.name for one in explanations(snapshot, headline(snapshot))]
+    assert made == (names or ["calibration", "flips", "confusions"])
+
+
+def _calibration(folder: Path) -> Table:
+    snapshot = read_study(folder)
+    (table,) = (one.table for one in explanations(snapshot, headline(snapshot)) if one.table.name == "calibration")
+    return table

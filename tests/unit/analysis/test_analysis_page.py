@@ -1,20 +1,24 @@
 """The page's parts: the decision, what reproduces a study, example images, tables for papers."""
 
+import io
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from analysis import examplecards
+from analysis import examplecards, page
 from analysis.contrasts import contrast_table
 from analysis.decision import decision_table
 from analysis.load import read_examples, read_study
+from analysis.page import cells_of
 from analysis.report import write_report
 from analysis.reproduce import recipe
 from analysis.scores import headline
-from analysis.tablefiles import latex, latex_text, rows_of
+from analysis.tablefiles import latex, latex_text, rows_of, table_files
 from analysis.tables import Column, Table, accuracy_table
 
 pytestmark = pytest.mark.slow  # whole reports with their charts
@@ -163,3 +167,61 @@ def test_rows_for_scripts_hold_null_and_not_nan(study):
     rows = rows_of(accuracy_table(found))
     assert rows[0]["mce_low"] is None
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+
+
+def test_the_decisions_note_is_of_its_columns_and_names_what_differences_are_from(study):
+    snapshot, found = study
+    contrasts = contrast_table(found, snapshot.study)
+    (note,) = decision_table(snapshot, found, contrasts).notes
+    assert "A difference is from the baseline in points" in note
+    assert "MACs" not in note
+    nobody = replace(found, baseline=None)
+    (note,) = decision_table(snapshot, nobody, contrasts).notes
+    assert f"A difference is from {nobody.arms[0].label} in points" in note
+    assert f"against those of {nobody.arms[0].label}." in note
+    assert "baseline" not in note
+    stated = replace(snapshot, study=snapshot.study | {"config": {"report": {"contrasts": [{}]}}})
+    (note,) = decision_table(stated, found, contrasts).notes
+    assert "difference" not in note
+
+
+def _of_cars() -> Table:
+    frame = pd.DataFrame({"name": ["Audi TT [2011, coupe]", "[EU] plate", "*star"], "text": ["61.2 [58.0, 64.1]"] * 3})
+    return Table("cars", frame, [Column("[class]", lambda row: row["name"], is_number=False),
+                                 Column("flips", lambda row: row["text"])])  # fmt: skip
+
+
+def test_a_table_without_rows_has_a_header_in_every_format():
+    files = table_files(Table("none", pd.DataFrame(), _of_cars().columns), ("csv", "parquet"))
+    assert files["none.csv"] == b"[class],flips\n"
+    assert list(pd.read_parquet(io.BytesIO(files["none.parquet"]))) == ["[class]", "flips"]
+
+
+def test_only_numbers_are_taken_apart():
+    (name, figure), *_ = cells_of(_of_cars())["rows"]
+    assert name == {"value": "Audi TT [2011, coupe]", "interval": "", "more": ""}
+    assert figure == {"value": "61.2", "interval": "58.0 – 64.1", "more": ""}
+
+
+def test_only_the_formats_asked_for_are_made(monkeypatch):
+    monkeypatch.setattr("analysis.tablefiles.latex", lambda table: pytest.fail("nobody asked for LaTeX"))
+    assert list(table_files(_of_cars(), ("html", "csv", "md"))) == ["cars.csv", "cars.md"]
+
+
+def test_no_cell_is_an_argument_of_what_stands_before_it_in_latex():
+    lines = latex(_of_cars()).splitlines()
+    assert [line.split(" & ")[0] for line in lines if " & " in line] == [
+        "{}[class]", "Audi TT [2011, coupe]", "{}[EU] plate", "{}*star",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ((), "became of it."),
+        (("csv", "md"), "of it; tables/trials.csv holds"),
+        (("md",), "of it; tables/trials.md holds"),
+    ],
+)
+def test_the_page_names_only_a_file_that_was_written(files, words):
+    assert words in page._trials_legend(pd.DataFrame(), files)

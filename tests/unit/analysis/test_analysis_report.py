@@ -172,7 +172,11 @@ def test_csv_parquet_and_markdown_agree(report):
     shown = [dict(zip(titles, map(str.strip, line.strip("|").split("|")), strict=True)) for line in lines[2:5]]
     frame = pd.read_parquet(folder / "accuracy.parquet")
     for row, (_, numbers) in zip(shown, frame.iterrows(), strict=True):
-        for title, column in (("clean", "clean"), ("mean noise", "noise_mean"), ("shot_noise", "shot_noise")):
+        for title, column in (
+            ("clean", "clean"),
+            ("mean noise", "noise_mean"),
+            ("shot_noise", "noise/shot_noise/accuracy"),
+        ):
             values = [float(v) for v in re.findall(r"[\d.]+", row[title])]
             expected = [round(numbers[c] * 100, 1) for c in (column, f"{column}_low", f"{column}_high")]
             assert values == pytest.approx(expected)
@@ -254,7 +258,10 @@ def test_a_remote_place_gets_the_report(study_folder, without_pictures):
     assert len(pd.read_parquet(io.BytesIO(content))) == 17
 
 
-@pytest.mark.parametrize(("value", "text"), [(3.14, "3.1"), (940, "940"), (12_345, "12.3k"), (4.5e6, "4.5M")])
+@pytest.mark.parametrize(("value", "text"), [(3.14, "3.1"), (940, "940"), (12_345, "12.3k"), (4.5e6, "4.5M"),
+                          (0.04, "0.04"), (0, "0.0"), (9.99, "10"),
+                          (0.996, "1.0"), (9_999, "9999"), (9_999.6, "10k"), (999_499, "999k"), (999_600, "1M"),
+                          (999.7e6, "1G")])  # fmt: skip
 def test_costs_are_short(value, text):
     assert count_text(value) == text
 
@@ -353,7 +360,7 @@ def test_real_images_of_other_trials_get_intervals_from_counts(tmp_path, write_l
     rows.to_parquet(place, index=False)
     found = headline(read_study(folder))
     assert found.notes == ["trials read different images of camera: its intervals come from counts"]
-    assert accuracy_table(found).frame["real/camera_low"].notna().all()
+    assert accuracy_table(found).frame["real/camera/accuracy_low"].notna().all()
     assert not contrast_table(found).frame.empty
 
 

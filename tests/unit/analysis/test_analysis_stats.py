@@ -127,6 +127,15 @@ def test_arms_must_share_images():
         crossed_difference(np.zeros((2, 5)), np.zeros((2, 6)))
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_image_has_a_mean_and_no_interval(seeds):
+    scores = np.linspace(0.25, 0.75, seeds)[:, None]
+    for found in (crossed_mean(scores), crossed_difference(scores, np.zeros((seeds, 1)))):
+        assert found.estimate == pytest.approx(scores.mean())
+        assert np.isnan([found.low, found.high, found.se, found.df]).all()
+        assert (found.n_images, found.n_seeds) == (1, seeds)
+
+
 def test_mcnemar_is_the_exact_binomial_where_pairs_are_few():
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(5, 0) == pytest.approx(2 * 0.5**5)

@@ -214,10 +214,32 @@ def test_digits_are_enough_where_they_mean_one_trial(studies: Path) -> None:
     assert "(abc00000)" in made.stdout
 
 
+def test_a_damaged_study_beside_it_hinders_nothing(studies: Path) -> None:
+    path = studies / "one" / "trials" / THIRD
+    path.rename(path.with_name("abc" + THIRD[3:]))
+    info = json.loads((path.with_name("abc" + THIRD[3:]) / "trial.json").read_text()) | {"key": "abc" + THIRD[3:]}
+    (path.with_name("abc" + THIRD[3:]) / "trial.json").write_text(json.dumps(info))
+    (studies / "two" / "trials" / FIRST / "cells.parquet").write_bytes(b"damaged")
+    made = _murk("compare", "abc", f"one/{FIRST}")
+    assert made.exit_code == 0, made.output
+
+
+def test_cells_that_one_lacks_are_named_with_their_severities(studies: Path) -> None:
+    for name in ("predictions.parquet", "cells.parquet"):
+        path = studies / "one" / "trials" / THIRD / name
+        rows = pd.read_parquet(path)
+        is_out = (rows["corruption"] == "shot_noise") & rows["severity"].isin([3, 5])
+        rows[~(is_out | (rows["corruption"].eq("contrast") & rows["severity"].eq(1)))].to_parquet(path, index=False)
+    (note,) = compare_runs(f"one/{FIRST}", f"one/{THIRD}", storage=str(studies)).facts["notes"]
+    assert note.endswith("are left out: contrast (severity 1), shot_noise (severities 3, 5)")
+
+
 @pytest.mark.parametrize(
     ("runs", "words"),
     [
-        ((FIRST, f"one/{THIRD}"), "must mean one trial, but means 2"),
+        ((FIRST, f"one/{THIRD}"), f": one/{FIRST}, two/{FIRST}; name the study, as STUDY/KEY"),
+        (("one/00000000000c", f"one/{THIRD}"), "; write more of the key"),
+        (("nobody/0", f"one/{THIRD}"), "there is no study 'nobody'"),
         (("one/f", f"one/{THIRD}"), "must have a trial that begins with 'f'"),
         ((f"one/{FIRST}", f"one/{FIRST}"), "two different trials can be compared"),
         ((f"one/{SEARCHED}", f"one/{FIRST}"), "kept no predictions of test images"),
@@ -235,6 +257,10 @@ def test_runs_of_other_data_or_noise_are_refused(studies: Path) -> None:
     info = json.loads(path.read_text())
     path.write_text(json.dumps(info | {"numerics": 99}))
     assert "different versions or seeds" in _murk("compare", f"one/{FIRST}", f"two/{THIRD}").stderr
+    task = {"task": {"name": "retrieval", "reference": "clean"}}
+    path.write_text(json.dumps(info | {"config": info["config"] | task}))
+    said = _murk("compare", f"one/{FIRST}", f"two/{THIRD}").stderr
+    assert "theirs are classification and retrieval, reference clean" in said
     path.write_text(json.dumps(info | {"fingerprint": "other"}))
     assert "read different data" in _murk("compare", f"one/{FIRST}", f"two/{THIRD}").stderr
 
