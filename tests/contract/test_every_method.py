@@ -162,6 +162,7 @@ def test_a_teacher_shows_its_maps_and_its_own_prediction(name: str, batch: Batch
     torch.testing.assert_close(torch.stack(lesson.logits).sum(0), method.predict(batch.images_BCHW))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
 def test_heads_that_answer_alone_have_names_and_costs(name: str, backbone: str, batch: Batch) -> None:
@@ -190,6 +191,7 @@ def test_weights_depend_on_the_seed_alone(name: str) -> None:
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_cost_is_at_least_a_pass_and_changes_nothing(name: str) -> None:
     method = build(name)

@@ -51,6 +51,7 @@ def test_other_tables_are_the_same_with_and_without(tmp_path, write_ledger, with
     assert more.notes == plain.notes
 
 
+@pytest.mark.slow
 def test_differences_are_over_seeds_with_students_interval(tmp_path, write_ledger, with_adapted):
     gains = (3, 1, 2)
     folder = with_adapted(
@@ -74,6 +75,7 @@ def test_differences_are_over_seeds_with_students_interval(tmp_path, write_ledge
     assert "depends on the other images of the test" in table.markdown()
 
 
+@pytest.mark.slow
 def test_one_seed_has_means_and_no_interval(tmp_path, write_ledger, with_adapted):
     folder = with_adapted(write_ledger(tmp_path, num_images=100), {KEYS[0]: 2})
     snapshot = read_study(folder)

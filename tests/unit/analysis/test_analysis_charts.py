@@ -46,6 +46,7 @@ def charts(study):
     ]
 
 
+@pytest.mark.slow
 def test_every_specification_is_valid_and_names_columns_of_its_rows(charts):
     assert [chart.name for chart in charts] == ["severity", "corruptions", "cost", "search-search", "parallel-search",
                                                 "curves", "importance-search"]  # fmt: skip
@@ -84,6 +85,7 @@ def test_severity_rows_are_the_table_by_severity(study):
     assert blur["accuracy"].iloc[0] == pytest.approx(float(arm.scores["gaussian_blur", 3].mean()) * 100)
 
 
+@pytest.mark.slow
 def test_scopes_offer_only_what_there_are_several_of(study, tmp_path, write_ledger, with_sides):
     _, found = study
     assert list(scopes(found)) == ["all", "group:blur", "group:digital", "group:noise", "group:resolution"]

@@ -47,6 +47,7 @@ def test_the_same_images_are_paired(two, monkeypatch):
     assert len(made.joined.arms) == 6
 
 
+@pytest.mark.slow
 def test_other_data_give_no_difference_and_the_page_says_why(two, tmp_path):
     _change(two[1], fingerprint="abcd" * 16)
     made = _compared(two)
@@ -63,6 +64,7 @@ def test_other_data_give_no_difference_and_the_page_says_why(two, tmp_path):
     assert [Path(path).name for path in paths.tables] == ["studies.csv"]
 
 
+@pytest.mark.slow
 def test_notes_of_the_differences_are_in_page_text_and_facts(two, tmp_path):
     record = json.loads((two[0] / "study.json").read_text())
     leader = record["phases"][1]["selected"][0]
@@ -74,6 +76,7 @@ def test_notes_of_the_differences_are_in_page_text_and_facts(two, tmp_path):
         assert "simultaneous intervals are drawn at 97% to hold" in text
 
 
+@pytest.mark.slow
 def test_studies_of_lower_sides_alone_are_not_told_as_noise(two, tmp_path, with_sides):
     for folder in two:
         with_sides(folder, only=True)

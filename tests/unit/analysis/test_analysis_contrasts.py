@@ -43,6 +43,7 @@ def stated(folder: Path, contrasts: list[dict], endpoints: list[str]) -> None:
     (folder / "study.json").write_text(json.dumps(study))
 
 
+@pytest.mark.slow
 def test_each_contrast_is_the_paired_difference_of_its_endpoints_cells(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=60)
     contrasts = [{"arm": "A", "against": "B"}, {"arm": "A", "against": "C", "margin_points": 30.0}]
@@ -149,6 +150,7 @@ def test_networks_of_the_same_settings_and_seed_are_no_further_seeds(tmp_path, w
     assert sum("phases confirm, confirm2 trained the same settings with 3 seeds" in note for note in found.notes) == 3
 
 
+@pytest.mark.slow
 def test_a_phase_of_equal_networks_can_still_be_contrasted(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=30)
     confirm_twice(folder)
@@ -202,6 +204,7 @@ def test_phases_of_one_label_are_told_apart_by_their_names():
     assert set(label_configs({("search", "a"): plain, ("A5", "a"): plain}).values()) == {"pmal S=2"}
 
 
+@pytest.mark.slow
 def test_seeds_that_validation_chose_make_the_family_stricter(tmp_path, write_ledger):
     """The report's own error after looks is simulated in tests/bench/bench_statistics.py; here: that it is drawn so."""
     folder = write_ledger(tmp_path, num_images=60)

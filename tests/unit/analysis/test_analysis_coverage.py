@@ -29,6 +29,7 @@ def test_coverage_is_near_nominal_and_alike_methods_are_seldom_told_apart(name: 
     assert found["better"] <= found["claim"]
 
 
+@pytest.mark.slow
 def test_few_seeds_that_weigh_more_than_images_are_covered() -> None:
     """One Satterthwaite figure for the whole sum covered 89.5 % to 92 % here; so many studies would tell."""
     rng, situation, hits = np.random.default_rng(1), BY_NAME["seeds weigh ten times images"], np.zeros(2)

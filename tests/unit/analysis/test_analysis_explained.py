@@ -96,6 +96,7 @@ def test_validation_figures_have_no_failures_of_test_images(tmp_path, write_ledg
     assert explanations(snapshot, headline(snapshot)) == []
 
 
+@pytest.mark.slow
 def test_likeness_of_features_stands_beside_each_tested_configuration(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=20)
     for path in sorted(folder.glob("trials/*/predictions.parquet")):
@@ -129,6 +130,7 @@ def _confidences(folder: Path, value: float) -> None:
         rows.to_parquet(path, index=False)
 
 
+@pytest.mark.slow
 def test_rows_without_a_confidence_are_left_out_and_counted(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=20)
     before = _calibration(folder)
@@ -140,6 +142,7 @@ def test_rows_without_a_confidence_are_left_out_and_counted(tmp_path, write_ledg
     assert after.frame["ece"].notna().all()
 
 
+@pytest.mark.slow
 def test_a_further_table_that_fails_says_why_and_the_others_stand(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=20)
     _confidences(folder, 1.5)
@@ -150,6 +153,7 @@ def test_a_further_table_that_fails_says_why_and_the_others_stand(tmp_path, writ
     assert len(made["flips"].frame) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "names"), [("retrieval", ["flips", "confusions"]), ("verification", ["flips"]), ("classification", None)]
 )

@@ -68,6 +68,7 @@ def test_without_the_images_the_intervals_come_from_counts(folder):
     assert (row["clean"], row["clean_low"], row["clean_high"]) == pytest.approx((0.6, expected.low, expected.high))
 
 
+@pytest.mark.slow
 def test_files_that_contradict_each_other_are_an_error(folder):
     place = next(path for path in sorted(folder.glob("trials/*/heads.parquet")))
     rows = pd.read_parquet(place)

@@ -34,6 +34,7 @@ def test_records_of_earlier_versions_lack_measures(study_folder):
     assert frame[["family", "ece", "flips"]].isna().all(axis=None)
 
 
+@pytest.mark.slow
 def test_measures_and_real_images_load(tmp_path, write_ledger, with_measures):
     frame = load(with_measures(write_ledger(tmp_path, num_images=20), real={"camera": 7}))
     assert {name: str(kind) for name, kind in frame.dtypes.items()} == COLUMNS
@@ -222,6 +223,7 @@ def test_torn_events_are_passed_over_and_counted():
     assert torn == 2
 
 
+@pytest.mark.slow
 def test_missing_study_and_missing_files_are_said(tmp_path, write_ledger):
     with pytest.raises(FileNotFoundError, match="a study is a folder"):
         load(tmp_path / "nothing")

@@ -114,6 +114,7 @@ def _keep_tested(folder, keys):
     (folder / "study.json").write_text(json.dumps(study))
 
 
+@pytest.mark.slow
 def test_one_network_without_a_baseline(tmp_path, write_ledger, without_pictures):
     folder = write_ledger(tmp_path, num_images=30)
     _keep_tested(folder, ["00000000000c0000"])
@@ -126,6 +127,7 @@ def test_one_network_without_a_baseline(tmp_path, write_ledger, without_pictures
     assert frame["mce"].isna().all()
 
 
+@pytest.mark.slow
 def test_one_network_against_one_has_mcnemar_and_says_whom_it_speaks_of(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=60)
     _keep_tested(folder, ["00000000000c0000", "00000000000c0006"])
@@ -136,6 +138,7 @@ def test_one_network_against_one_has_mcnemar_and_says_whom_it_speaks_of(tmp_path
     assert frame["verdict"].str.startswith(("better (these networks only)", "not distinguishable with 1 seed")).all()
 
 
+@pytest.mark.slow
 def test_test_reads_again_are_said(tmp_path, write_ledger, without_pictures):
     folder = write_ledger(tmp_path, num_images=20)
     study = json.loads((folder / "study.json").read_text())
@@ -213,6 +216,7 @@ def test_a_study_with_nothing_finished_still_gets_a_report(tmp_path):
     assert paths.summary == "no finished trial yet"
 
 
+@pytest.mark.slow
 def test_predictions_that_disagree_with_cells_are_refused(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=20)
     place = next(folder.glob("trials/00000000000c0000/predictions.parquet"))
@@ -235,6 +239,7 @@ def test_without_predictions_intervals_come_from_counts(tmp_path, write_ledger):
     assert contrast_table(found).frame.empty
 
 
+@pytest.mark.slow
 def test_pictures_are_the_same_bytes_every_time(study_folder):
     found = headline(read_study(study_folder))
     first, second = (figures.render(figures.heat_figure(found), "svg") for _ in range(2))
@@ -248,6 +253,7 @@ def test_history_figure_takes_trials_without_values():
     assert figures.render(figure, "png").startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_remote_place_gets_the_report(study_folder, without_pictures):
     import fsspec
 
@@ -288,6 +294,7 @@ def _titles(table):
     return [column.title for column in table.columns]
 
 
+@pytest.mark.slow
 def test_earlier_records_have_no_columns_for_what_they_lack(study_folder):
     found = headline(read_study(study_folder))
     assert not {"ECE clean", "ECE noise", "flips"} & set(_titles(accuracy_table(found)))
@@ -296,6 +303,7 @@ def test_earlier_records_have_no_columns_for_what_they_lack(study_folder):
     assert set(mean_table(found).frame["over"]) == {"group", "relation"}
 
 
+@pytest.mark.slow
 def test_calibration_and_flips_are_means_over_cells_and_seeds(measured):
     table = accuracy_table(headline(read_study(measured)))
     assert {"ECE clean", "ECE noise", "flips"} <= set(_titles(table))
@@ -339,6 +347,7 @@ def test_family_means_by_hand(measured):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_report_with_real_images_claims_nothing_by_them(measured, without_pictures):
     paths = write_report(measured, out=measured / "out")
     html = paths.html.read_text()
@@ -352,6 +361,7 @@ def test_a_report_with_real_images_claims_nothing_by_them(measured, without_pict
     assert "tables/real.csv" in {str(path.relative_to(measured / "out")) for path in paths.tables}
 
 
+@pytest.mark.slow
 def test_real_images_of_other_trials_get_intervals_from_counts(tmp_path, write_ledger, with_measures):
     folder = with_measures(write_ledger(tmp_path, num_images=20), real={"camera": 8})
     place = folder / "trials" / "00000000000c0000" / "predictions.parquet"

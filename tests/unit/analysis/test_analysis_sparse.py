@@ -38,6 +38,7 @@ def _without_figure(events: list[Event]) -> list[Event]:
     return events
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [_running, _failed, _without_figure])
 def test_a_search_without_any_figure_has_a_report(tmp_path, write_ledger, change):
     folder = write_ledger(tmp_path, confirm=False)
@@ -66,6 +67,7 @@ def test_a_test_split_of_one_image_has_a_report_without_intervals(tmp_path, writ
     assert "Not drawn: differences on one image, which tells nothing of others." in html
 
 
+@pytest.mark.slow
 def test_a_folder_of_one_real_image_has_a_figure_and_no_interval(tmp_path, write_ledger, with_measures):
     folder = with_measures(write_ledger(tmp_path, num_images=20), real={"night": 1})
     snapshot = read_study(folder)
@@ -76,6 +78,7 @@ def test_a_folder_of_one_real_image_has_a_figure_and_no_interval(tmp_path, write
     assert len(tables["contrasts"].frame)
 
 
+@pytest.mark.slow
 def test_own_noises_may_be_called_as_other_columns(tmp_path, write_ledger):
     folder = write_ledger(tmp_path, num_images=20)
     own = {"shot_noise": "fog", "impulse_noise": "fog_low", "contrast": "worst", "resolution": "flips"}

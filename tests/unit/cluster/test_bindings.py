@@ -17,6 +17,7 @@ SERVERS = {"http.server", "socketserver", "xmlrpc.server", "uvicorn", "flask", "
 _SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|CREDENTIAL|_KEY\b")
 
 
+@pytest.mark.slow
 def test_no_module_serves_anything() -> None:
     for path in (ROOT / room for room in ROOMS):
         for file in path.rglob("*.py"):

@@ -155,6 +155,7 @@ def _load_named(block: Block, words: list[str]) -> None:
     load_study(study, sets, next((value for word, value in values if word == "--name"), None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_in_sentences_exist(page: str) -> None:
     for text in commands_in_lines(page):
@@ -173,6 +174,7 @@ def test_a_misspelt_key_is_answered_as_the_first_page_says(tmp_path: Path, monke
     assert answer.output.strip() == next(text for text in texts if text.startswith("murk: ")).strip()
 
 
+@pytest.mark.slow
 def test_what_is_not_run_is_there() -> None:
     shell = [shlex.join(words) for page in PAGES for block in blocks(page) if block.language in SHELL
              for words in shells.statements(block.text)]  # fmt: skip

@@ -113,6 +113,7 @@ def seen(name: str, *, image_size: int = SIDE, num_classes: int = 5) -> StagedBa
     return backbone.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_and_multiplications_are_the_published_ones(name: str) -> None:
     with torch.device("meta"):
@@ -142,6 +143,7 @@ def test_images_of_many_sizes_run_forward_and_backward(name: str, side: int) -> 
         assert side == 8 or parameter.grad.any(), parameter_name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_stages_end_where_the_resolution_changes(name: str) -> None:
     stages = check_backbone(name, SIDE)
@@ -264,6 +266,7 @@ def test_weights_start_by_the_number_of_outputs(name: str) -> None:
     assert last.weight.detach().std().item() == pytest.approx(expected, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_a_seed_gives_the_same_network_and_a_plain_step_trains_it(name: str) -> None:
     context = Context(name, num_classes=3, image_size=16, seed=4)
@@ -319,6 +322,7 @@ def test_parameters_are_called_as_in_the_public_benchmark() -> None:
         assert names <= set(timm.create_model(name).state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_torch_can_export_them_for_any_batch(name: str) -> None:
     model = seen(name).model

@@ -125,6 +125,7 @@ def test_horkd_is_the_three_orders_to_both_teachers() -> None:
     torch.testing.assert_close(step.loss(slice(None)).total / 6, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_trains_a_student_and_leaves_nothing_in_it(name: str) -> None:
     """A teacher of another depth and width, and images of half the side: adapters are needed everywhere."""

@@ -279,6 +279,7 @@ def test_without_a_sampler_an_image_is_its_own_target() -> None:
         assert torch.equal(ours.loss(slice(0, 4)).total, theirs.loss(slice(0, 4)).total)
 
 
+@pytest.mark.slow
 def test_cost_is_the_share_of_operations() -> None:
     """One stage, the last: by hand from the multiplications of each convolution and linear layer."""
     settings = replace(SETTINGS, stages=1)

@@ -29,6 +29,7 @@ def make_batch(height: int, width: int, count: int = 4) -> Batch:
     return Batch(images_BCHW, labels_B=torch.arange(count) % 3, keys_B=torch.arange(count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "stages", "height", "width"),
     [
@@ -84,6 +85,7 @@ def giga_macs(run: Any) -> float:
     return counter.get_total_flops() / 2e9
 
 
+@pytest.mark.slow
 def test_the_papers_network_has_the_derived_sizes() -> None:
     """ResNet50, 448 px, 196 classes; on the meta device, which holds shapes only."""
     with torch.device("meta"):

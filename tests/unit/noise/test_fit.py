@@ -189,6 +189,7 @@ def test_clipped_blocks_do_not_count(clean_BCHW):
     assert fit.noise_at(0.5) == pytest.approx(0.02, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_order_of_images_hardly_matters_and_nothing_is_random(clean_BCHW):
     images = _degraded([clean_BCHW], 0.02, 0.002, 1.0)
     assert fit_camera(images) == fit_camera(images)

@@ -52,6 +52,7 @@ def test_a_cells_rows_are_under_statistics_of_its_own_images(tmp_path: Path) -> 
         assert row["correct"] == int((predicted_B.numpy() == images.labels).sum())
 
 
+@pytest.mark.slow
 def test_a_trial_keeps_them_beside_its_own_rows(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path / "with", tiny_config(train={"adapt_bn": True}), role="train")
     plain = tiny_spec(tmp_path / "without", role="train")
@@ -71,6 +72,7 @@ def test_a_trial_keeps_them_beside_its_own_rows(tmp_path: Path) -> None:
     assert models[0] == models[1]
 
 
+@pytest.mark.slow
 def test_a_network_without_batch_norms_has_none(tmp_path: Path) -> None:
     config = tiny_config(model={"backbone": "test_convnext"}, train={"adapt_bn": True, "epochs": 1})
     spec = tiny_spec(tmp_path, config, role="train")

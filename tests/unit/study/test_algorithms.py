@@ -87,6 +87,7 @@ def told() -> list:
 
 
 # --------------------------------------------------------------------------------------------------------- resuming
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "more"),
     [
@@ -109,6 +110,7 @@ def test_a_search_cut_off_goes_on_as_if_it_were_not(tmp_path, algorithm, more):
     assert len({json.dumps(params) for params in whole}) == len(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["nsga2", "nsga3", "qmc", "tpe", "gp"])
 def test_a_search_in_a_wide_space_goes_on_too(tmp_path, algorithm):
     more = {"population": 4, "objectives": TWO} if algorithm.startswith("nsga") else {"constraints": ("passes <= 1",)}

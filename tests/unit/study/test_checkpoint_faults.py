@@ -70,6 +70,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_not_kept(
     assert without_time(run_trial(spec)) == without_time(expected)
 
 
+@pytest.mark.slow
 def test_a_trial_whose_checkpoints_are_all_damaged_starts_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

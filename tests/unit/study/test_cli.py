@@ -77,6 +77,7 @@ def test_noise_list_prints_every_corruption_or_those_asked_for() -> None:
     assert "near: kornia.rain" in unknown.stderr
 
 
+@pytest.mark.slow
 def test_noise_preview_draws_a_sheet_and_refuses_what_it_cannot_draw() -> None:
     Image.new("RGB", (40, 30), "teal").save("a.png")
     done = _murk("noise", "preview", "a.png", "--families", "blur", "--severities", "1,5", "--size", "32")

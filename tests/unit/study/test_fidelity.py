@@ -74,6 +74,7 @@ def spec_in(folder: Path, *, part: dict[str, Any], **noise: Any):
     return dataclasses.replace(spec, key=key, fidelity=part)
 
 
+@pytest.mark.slow
 def test_a_finalists_whole_grid_is_that_of_the_same_trial_without_a_part(folder: Path) -> None:
     part = part_of(SMALL, tiny_config(noise=NOISE))
     small, whole = spec_in(folder, part=part), spec_in(folder, part={})
@@ -112,6 +113,7 @@ class Poison:
         raise AssertionError(f"a search must not read the test images, but asked for {name}")
 
 
+@pytest.mark.slow
 def test_neither_test_images_nor_test_noise_reach_the_objective(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -172,6 +174,7 @@ def test_finalists_of_several_objectives_are_those_of_the_front(tmp_path: Path, 
     assert choose_finalists(ledger, study.config, phase, search, keys) == [keys[0], keys[3], keys[1]]
 
 
+@pytest.mark.slow
 def test_agreement_is_spearmans_and_its_interval_narrows_with_trials() -> None:
     rng = np.random.default_rng(0)
     full = rng.normal(size=200)

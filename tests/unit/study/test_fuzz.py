@@ -186,6 +186,7 @@ def test_changed_studies_are_read_or_named(path: list, value: Any, edits: list, 
         assert isinstance(parse_study(content, "study.json").get("config", {}), dict)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(PATHS, JSON, EDITS, CUTS, NEAR)
 @example([0], [], [], None, 32)

@@ -118,6 +118,7 @@ def test_a_tested_pmal_trial_leaves_its_heads(tmp_path, monkeypatch: pytest.Monk
         assert costs.loc[head].tolist() == [cost.parameters, cost.parameters, cost.macs, cost.macs]
 
 
+@pytest.mark.slow
 def test_a_search_and_a_method_of_one_head_leave_none(tmp_path) -> None:
     search = tiny_spec(tmp_path, tiny_config(method=PMAL, train={"epochs": 1}))
     plain = tiny_spec(tmp_path, tiny_config(train={"epochs": 1}), role="train", study="plain")

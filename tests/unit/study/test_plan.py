@@ -321,6 +321,7 @@ def drawn(folder, *places):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "users"),
     [("resnet50-pmal", ["data.path"]), ("tresnet-l-pmal", ["data.path", "model.pretrained"])],
@@ -337,6 +338,7 @@ def test_the_papers_presets_lack_only_what_is_the_users(preset, users, tmp_path)
     }
 
 
+@pytest.mark.slow
 def test_real_images_are_counted_and_told(fixed_cost, tmp_path):
     folder = drawn(tmp_path / "camera", "Alda saloon/a.png", "Alda saloon/b.png", "Alda hatchback/c.png")
     plan = make_plan(quickstart(f"noise.real.camera={folder}"), available=MACHINE)

@@ -23,6 +23,7 @@ def test_what_is_no_mlflow_place_is_refused(tmp_path: Path) -> None:
         pull_study("any", storage=None, tracking="garbage", out=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_a_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="could not be read"):
         pull_study("any", storage=None, tracking="http://127.0.0.1:9", out=tmp_path / "out")

@@ -83,6 +83,7 @@ def test_only_those_that_validation_leaves_open_get_more_seeds(tmp_path: Path, m
     assert [(read["phase"], len(read["trials"])) for read in record["test_reads"]] == [("confirm", len(made.runs))]
 
 
+@pytest.mark.slow
 def test_a_second_launch_runs_nothing_and_one_that_was_cut_off_goes_the_same_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_failed_trial_is_tried_once_in_a_launch_and_one_without_seeds_has_fall
     assert sorted(tries) == [(0.1, 101), (0.1, 102), (0.2, 102)]
 
 
+@pytest.mark.slow
 def test_other_test_figures_lead_to_the_same_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = [tmp_path / name for name in ("one", "two")]
     found = []

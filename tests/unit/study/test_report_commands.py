@@ -46,6 +46,7 @@ def studies(tmp_path: Path, _written: Path) -> Path:
 
 
 # --------------------------------------------------------------------------------------------------------------- report
+@pytest.mark.slow
 def test_formats_and_json(studies: Path) -> None:
     made = _murk("report", "one", "--format", "latex", "--format", "csv", "--out", "there", "--json")
     assert made.exit_code == 0, made.output
@@ -119,6 +120,7 @@ def test_it_is_written_when_something_is_new_and_a_last_time_at_the_end(studies:
     assert "13 of 17 trials finished" in said[1]
 
 
+@pytest.mark.slow
 def test_of_a_study_that_nobody_runs_a_person_is_told_once_and_may_stop(studies: Path) -> None:
     folder = studies / "one"
     _set_status(folder, "running")
@@ -172,6 +174,7 @@ def test_a_study_whose_phases_wait_has_not_ended(studies: Path) -> None:
     assert not has_ended(read_study(studies / "two"))
 
 
+@pytest.mark.slow
 def test_a_watched_study_that_has_ended_is_written_once_without_reloading(studies: Path) -> None:
     made = _murk("report", "one", "--watch", "--format", "html")
     assert made.exit_code == 0, made.output

@@ -204,6 +204,7 @@ def test_the_teachers_pass_is_a_forward_pass_of_the_large_image(
     assert both == pytest.approx(1 + 2 * forward, rel=0.02)  # the orders themselves cost next to nothing
 
 
+@pytest.mark.slow
 def test_a_budget_buys_fewer_epochs_with_a_teacher(tmp_path: Path, teachers: list[str]) -> None:
     whole = tiny_config()
     train = {name: value for name, value in whole.train.model_dump().items() if name != "epochs"}
@@ -223,6 +224,7 @@ def test_a_budget_buys_fewer_epochs_with_a_teacher(tmp_path: Path, teachers: lis
     assert 4 * 21 - 2 * batch <= metrics["cost/passes"] <= 4 * 21 + batch
 
 
+@pytest.mark.slow
 def test_the_estimate_times_a_student_with_both_teachers(teachers: list[str]) -> None:
     config = taught({"name": "horkd", "direct_weight": 0.5}, teachers, resolution=SIDES, train={"batch_size": 4})
     teacher: Any = load_model(teachers[0]).method

@@ -221,6 +221,7 @@ def test_a_search_is_written_once_under_a_name_of_its_own_and_a_lost_database_an
     assert len(optuna.get_all_study_names(url)) == 2
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_is_written_with_the_size_that_its_settings_decide(tmp_path: Path) -> None:
     run = earlier(tmp_path, "search.constraints=[params <= 25e6]")
     for name, sizes in (("known", {}), ("unknown", {"num_classes": None})):

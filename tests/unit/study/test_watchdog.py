@@ -37,6 +37,7 @@ def test_a_hang_is_told_with_its_place() -> None:
     assert "hang_here" in where
 
 
+@pytest.mark.slow
 def test_steps_keep_it_quiet_and_it_waits_for_the_first() -> None:
     found: list[float] = []
     ended = threading.Event()
