@@ -173,7 +173,7 @@ def _restricted(found: Headline, cells: set[Cell]) -> list[Arm]:
 def _joined(names: tuple[str, str], parts: list[list[Arm]]) -> Headline:
     arms = [Arm(f"{place}-{arm.config_id}", f"{name}: {arm.label}", arm.rows, arm.scores, arm.trials)
             for place, (name, own) in enumerate(zip(names, parts, strict=True)) for arm in own]  # fmt: skip
-    return Headline("test", arms, None, ("acc/noise", "maximise"), [])
+    return Headline("test", arms, None, [])
 
 
 def _contrasts(

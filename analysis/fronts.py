@@ -21,7 +21,7 @@ from analysis.load import Snapshot
 from analysis.pareto import pareto_front
 from analysis.searches import current, figures_of, finalists_of, limits_of, objectives_of
 from analysis.selection import Goal
-from analysis.tables import Column, Table, value_text
+from analysis.tables import Column, Table, count_text, value_text
 
 FRONT_LEGEND = (
     "Validation figures of the trials that no other trial of the search beats in one objective without losing in "
@@ -155,14 +155,7 @@ def _cost_axis(axes: Axes, name: str, values: pd.Series) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.locator_params(axis="x", nbins=5)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-
-
-def _short(value: float) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}"
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
 
 
 def _title(name: str) -> str:

@@ -30,7 +30,7 @@ from analysis.metrics import (
 )
 from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, to_frame, ungrouped
 from analysis.searches import can_be_chosen, current, figures_of, objective_of, objectives_of, searched
-from analysis.selection import Goal, top_per
+from analysis.selection import top_per
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
 
 CLEAN, NOISE = "clean", "noise_mean"
@@ -129,7 +129,6 @@ class Headline:
         split: "test", or "validation" where nothing was tested: figures that the trials were chosen by.
         arms: configurations, the baseline first.
         baseline: its config id; None where no arm matches the study's baseline.
-        objective: metric and goal of the study's first objective.
         normaliser: what mCE is divided by besides the baseline: "alexnet", or "baseline" for nothing else.
         notes: what a reader has to know.
         empty: why there are no arms, in words.
@@ -139,7 +138,6 @@ class Headline:
     split: Literal["test", "validation"]
     arms: list[Arm]
     baseline: str | None
-    objective: tuple[str, Goal]
     notes: list[str]
     normaliser: Literal["baseline", "alexnet"] = "baseline"
     small_grid: str = ""
@@ -175,19 +173,12 @@ class Headline:
         return next((arm for arm in self.arms if arm.config_id == self.baseline), self.arms[0] if self.arms else None)
 
 
-def objective(study: Mapping[str, Any]) -> tuple[str, Goal]:
-    """Metric and goal that the study's search was run for."""
-    found = ((study.get("config") or {}).get("search") or {}).get("objectives") or [{}]
-    return found[0].get("metric", "acc/noise"), found[0].get("goal", "maximise")
-
-
 def headline(snapshot: Snapshot) -> Headline:
     """The arms of a study, see the module's first lines."""
     frame, notes = snapshot.frame(), list(snapshot.notes)
     own = {record.key for record in current(snapshot.trials, snapshot.study)}
     frame = frame[frame["trial"].isin(own) & (frame["status"] == "finished")]
     tested = main_rows(frame[frame["role"] != "search"], split="test")
-    goal = objective(snapshot.study)
     if len(tested):
         split, rows, small_grid = "test", tested, ""
     else:
@@ -206,7 +197,7 @@ def headline(snapshot: Snapshot) -> Headline:
     types = {name for arm in arms for name in arm.rows["train_noise"].iloc[0].split("+") if name != "none"}
     notes += [f"the group of training noise {name} is not known, so nothing is similar to it"
               for name in ungrouped(types, groups)]  # fmt: skip
-    return Headline(split, arms, baseline, goal, notes, _normaliser(snapshot.study, notes), small_grid,
+    return Headline(split, arms, baseline, notes, _normaliser(snapshot.study, notes), small_grid,
                     _why_empty(snapshot))  # fmt: skip
 
 

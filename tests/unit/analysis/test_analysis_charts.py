@@ -116,7 +116,7 @@ def test_looks_are_those_of_the_drawn_figures_and_stay_apart(study):
     own = looks(found)
     assert [look.colour for look in own.values()] == [0, 1, 2]
     many = [type(found.arms[0])(f"c{n}", "same", found.arms[0].rows) for n in range(24)]
-    wide = Headline("test", many, None, ("acc/noise", "maximise"), [])
+    wide = Headline("test", many, None, [])
     assert len(set(looks(wide).values())) == 24
     assert len(set(names(wide).values())) == 24
     assert all(len(set(palette.values())) == len(palette) for palette in PALETTES.values())

@@ -27,7 +27,7 @@ def arms_of(snapshot: Snapshot) -> Headline:
     tested = [one for one in snapshot.trials if one.info["role"] != "search" and one.status == "finished"]
     names = list(dict.fromkeys(config_id(one.info["config"]) for one in tested))
     arms = [Arm(name, f"arm {place}", pd.DataFrame()) for place, name in enumerate(names)]
-    return Headline("test", arms, names[0] if names else None, ("acc/noise", "maximise"), [])
+    return Headline("test", arms, names[0] if names else None, [])
 
 
 SEARCHED = [record("s0", "search", "search", rate=0.1, value=0.6),

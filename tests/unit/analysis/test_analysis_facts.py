@@ -18,7 +18,7 @@ from analysis.report import write_report
 from analysis.scores import Headline, headline
 from analysis.unfinished import has_open_tests, unfinished
 
-NOTHING = Headline("validation", [], None, ("acc/noise", "maximise"), [])
+NOTHING = Headline("validation", [], None, [])
 
 
 def trial(key: str, phase: str = "confirm", *, role: str = "confirm", end: str | None = "final") -> TrialRecord:

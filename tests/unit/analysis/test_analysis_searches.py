@@ -217,7 +217,7 @@ def test_trials_show_their_own_phases_objective(tmp_path, write_ledger):
     assert set(table.frame["metric"][table.frame["phase"] == "confirm"]) == {"acc/noise"}
     column = next(column for column in table.columns if column.title == "objective (validation)")
     assert column.text(frame.iloc[0]).endswith(" cost/passes")
-    (picture,) = draw(snapshot, Headline("test", [], None, ("acc/noise", "maximise"), []), {"trials": table})
+    (picture,) = draw(snapshot, Headline("test", [], None, []), {"trials": table})
     assert "cost/passes" in picture.figure.axes[0].get_ylabel()
 
 
