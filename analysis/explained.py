@@ -151,7 +151,7 @@ def _explained(title: str, place: str, name: str, make: Callable[[], Table]) -> 
     """
     try:
         table = make()
-    except (ValueError, LookupError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError) as error:
         reason = pd.DataFrame([{"left_out": str(error)}])
         table = Table(name, reason, [Column("left out", _left_out, is_number=False)])
     named = Table(name, table.frame, table.columns, table.notes)

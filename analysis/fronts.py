@@ -21,7 +21,7 @@ from analysis.load import Snapshot
 from analysis.pareto import pareto_front
 from analysis.searches import current, figures_of, finalists_of, limits_of, objectives_of
 from analysis.selection import Goal
-from analysis.tables import Column, Table, count_text, value_text
+from analysis.tables import Column, Table, value_text
 
 FRONT_LEGEND = (
     "Validation figures of the trials that no other trial of the search beats in one objective without losing in "
@@ -155,7 +155,15 @@ def _cost_axis(axes: Axes, name: str, values: pd.Series) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.locator_params(axis="x", nbins=5)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+
+
+def _tick(value: float) -> str:
+    """Three digits, as ticks lie at even steps; in the next unit where rounding would reach a thousand."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
 
 
 def _title(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 Place = TypeVar("Place", bound=Hashable)
 
 MAX_DIFFERENCES = 3
-MAX_LENGTH = 24
+MAX_LENGTH = 32
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _told_apart(base: str, configs: Mapping[Place, Mapping[str, Any]]) -> dict[P
 
 
 def short(value: Any) -> str:
-    """A value in few characters: three significant digits, names of a list joined, the last part of a path."""
+    """A value in few characters: three significant digits, names of a list joined, of a long text start and end."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, float) and math.isfinite(value):
@@ -100,5 +100,5 @@ def short(value: Any) -> str:
         return "+".join(short(item) for item in value) or "none"
     if isinstance(value, Mapping):
         return str(value.get("name", "{...}"))
-    text = str(value).rstrip("/").rpartition("/")[2] or str(value)
-    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH // 2 - 1]}…{text[-MAX_LENGTH // 2 :]}"
+    text = str(value)
+    return text if len(text) <= MAX_LENGTH else f"{text[:8]}…{text[9 - MAX_LENGTH :]}"

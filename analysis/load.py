@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fidelity import FULL_EVENT
-from analysis.recordfile import RecordError, parse_event, parse_study, parse_trial
+from analysis.recordfile import RecordError, parse_event, parse_study, parse_table, parse_trial
 from analysis.records import TrialRecord, sort_rows, to_frame
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def iter_predictions(snapshot: Snapshot, *, trials: Sequence[str] | None = None)
     for key in trials if trials is not None else [record.key for record in snapshot.trials]:
         content = snapshot.places[key].read("predictions.parquet")
         if content is not None:
-            frame = _table(content, f"predictions.parquet of trial {key}").assign(trial=key)
+            frame = parse_table(content, f"predictions.parquet of trial {key}").assign(trial=key)
             yield key, frame[list(PREDICTION_COLUMNS)].astype(PREDICTION_COLUMNS)
 
 
@@ -292,21 +292,7 @@ def _read_trial(place: Place) -> tuple[TrialRecord | None, int]:
 
 def _cells(place: Place, name: str) -> pd.DataFrame | None:
     content = place.read(name)
-    return None if content is None else _table(content, f"{name} of trial {place.key}")
-
-
-def _table(content: bytes, what: str) -> pd.DataFrame:
-    """A parquet file of the ledger.
-
-    Raises:
-        RecordError: It cannot be read.
-    """
-    try:
-        return pd.read_parquet(io.BytesIO(content))
-    except (OSError, ValueError, LookupError, TypeError, NotImplementedError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise RecordError(f"a table of the ledger must be as Murk wrote it, but {what} cannot be read ({reason}); "
-                          "restore it from a copy")  from error  # fmt: skip
+    return None if content is None else parse_table(content, f"{name} of trial {place.key}")
 
 
 def parse_events(content: bytes) -> tuple[list[dict[str, Any]], int]:

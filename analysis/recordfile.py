@@ -1,11 +1,14 @@
-"""The ledger's JSON files read with care: what a crash, a disk or a person changed is named, never trusted."""
+"""The ledger's files read with care: what a crash, a disk or a person changed is named, never trusted."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import pandas as pd
 
 MAX_DEPTH = 32
 """Levels of a record; Murk's own have nine."""
@@ -94,6 +97,20 @@ def parse_trial(content: bytes, place: str) -> dict[str, Any]:
     if problem:
         raise _damaged(place, problem)
     return found
+
+
+def parse_table(content: bytes, what: str) -> pd.DataFrame:
+    """A parquet file of the ledger.
+
+    Raises:
+        RecordError: It cannot be read.
+    """
+    try:
+        return pd.read_parquet(io.BytesIO(content))
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise RecordError(f"a table of the ledger must be as Murk wrote it, but {what} cannot be read ({reason}); "
+                          "restore it from a copy")  from error  # fmt: skip
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:

@@ -160,10 +160,10 @@ def _axis(
         ends = [(place[value], short(value) if digits is None else f"{value:.{digits}f}")
                 for value in dict.fromkeys((min(known), max(known)))]  # fmt: skip
         return [_UNSET_PLACE if value is None else place[value] for value in values], ticks + ends
-    texts = sorted({short(value) for value in known})
-    spots = {text: 0.5 if len(texts) == 1 else at / (len(texts) - 1) for at, text in enumerate(texts)}
-    places = [_UNSET_PLACE if value is None else spots[short(value)] for value in values]
-    return places, ticks + [(spot, text) for text, spot in spots.items()]
+    texts = dict(sorted({repr(value): short(value) for value in known}.items(), key=lambda item: item[::-1]))
+    spots = {name: 0.5 if len(texts) == 1 else at / (len(texts) - 1) for at, name in enumerate(texts)}
+    places = [_UNSET_PLACE if value is None else spots[repr(value)] for value in values]
+    return places, ticks + [(spots[name], text) for name, text in texts.items()]
 
 
 def parallel_chart(snapshot: Snapshot, trials: pd.DataFrame, *, phase: str, metric: str, goal: Goal) -> Chart | None:

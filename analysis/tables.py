@@ -284,7 +284,7 @@ def count_text(value: float) -> str:
     """A cost in few characters: 0.04, 3.1, 940, 12.3k, 4.5M; in the next unit where rounding would reach a thousand."""
     if pd.isna(value):
         return "–"
-    for least, size, unit in ((999.5e6, 1e9, "G"), (999.5e3, 1e6, "M"), (9999.5, 1e3, "k")):
+    for least, size, unit in ((999.5e9, 1e12, "T"), (999.5e6, 1e9, "G"), (999.5e3, 1e6, "M"), (9999.5, 1e3, "k")):
         if value >= least:
             return f"{value / size:.3g}{unit}"
     if value >= 9.95:

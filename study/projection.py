@@ -7,7 +7,6 @@ step and value). So a pass that died half-way is simply repeated.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ import fsspec
 import pandas as pd
 
 from analysis.fidelity import FULL_EVENT
+from analysis.recordfile import RecordError, parse_table, parse_trial
 from analysis.records import CELL_COLUMNS, LATER_COLUMNS, TrialRecord, trial_status
 from analysis.searches import finalists_of
 from study import mlflow_rows
@@ -164,17 +164,22 @@ class Projection:
         status = trial_status(events)
         shown = "interrupted" if status == "running" and ending else status
         try:
-            return Trial(key, dict(json.loads(content)), events, shown)
-        except ValueError as error:
-            self._runs.counts.problems[key] = f"its trial.json cannot be read ({error})"
+            return Trial(key, parse_trial(content, f"trial.json of {key}"), events, shown)
+        except RecordError as error:
+            self._runs.counts.problems[key] = redact(str(error))
             return None
 
     def _guarded(self, trial: Trial) -> None:
-        """Project a trial; one that MLflow refuses does not hold up the others."""
+        """Project a trial; one that MLflow refuses, or whose records are damaged, does not hold up the others.
+
+        It is tried again at each pass, so that a record that was restored is caught up with.
+        """
         from mlflow.exceptions import MlflowException
 
         try:
             self._project(trial)
+        except RecordError as error:
+            self._runs.counts.problems[trial.key] = redact(str(error))
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise
@@ -182,6 +187,7 @@ class Projection:
             self._runs.forget("trial", trial.key)
 
     def _project(self, trial: Trial) -> None:
+        cells = self._cells(trial.key) if trial.shown == "finished" else None
         record = self._record(trial.key)
         if not record.run_id:
             self._create(trial, record)
@@ -192,7 +198,7 @@ class Projection:
         if rows or params:
             self._runs.log(record.run_id, metrics=rows, params=params)
         if record.status != trial.shown or (new and trial.shown != "running"):
-            self._show(trial, record)
+            self._show(trial, record, cells)
         elif not (new or has_new_inputs):
             self._settle(trial)
             return
@@ -222,9 +228,8 @@ class Projection:
         record.run_id = self._runs.open("trial", trial.key, tags=tags, title=title, start_ms=trial.start_ms)
         self._save(trial.key, record)
 
-    def _show(self, trial: Trial, record: RunRecord) -> None:
+    def _show(self, trial: Trial, record: RunRecord, cells: pd.DataFrame | None) -> None:
         """Give the run its files and tags and, after all else, its state."""
-        cells = self._cells(trial.key) if trial.shown == "finished" else None
         self._runs.upload(record, self._files(trial, cells))
         tags = mlflow_rows.end_tags(trial.shown, trial.events)
         tags |= mlflow_rows.machine_tags(mlflow_rows.start_facts(trial.events))
@@ -282,7 +287,13 @@ class Projection:
         done = [trial for trial in trials if trial.shown == "finished" and trial.info.get("role") != "search"]
         if name in self._scored or not done:
             return
-        records = [TrialRecord(trial.info, self._ledger.events(trial.key), self._cells(trial.key)) for trial in done]
+        try:
+            records = [
+                TrialRecord(trial.info, self._ledger.events(trial.key), self._cells(trial.key)) for trial in done
+            ]
+        except RecordError as error:  # damaged since it was shown
+            self._runs.counts.problems[name] = redact(str(error))
+            return
         found = mlflow_rows.trial_mce(records, study)
         end_ms = max(trial.end_ms or 0 for trial in done)
         for trial in done:
@@ -296,19 +307,20 @@ class Projection:
 
     # ---------------------------------------------------------------------------------------------------------- ledger
     def _cells(self, key: str) -> pd.DataFrame | None:
-        """A trial's cells; None where there are none, or of a damaged file, which is a problem to tell."""
+        """A trial's cells; None where there are none.
+
+        Raises:
+            RecordError: They are damaged.
+        """
         content = self._ledger.read_bytes(key, "cells.parquet")
         if content is None:
             return None
-        try:
-            cells = pd.read_parquet(io.BytesIO(content))
-            if missing := set(CELL_COLUMNS) - set(LATER_COLUMNS) - set(cells):
-                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-            return cells
-        except (ValueError, OSError) as error:  # pyarrow's own are of these
-            what = " ".join(str(error).split())[:200]
-            self._runs.counts.problems[key] = f"its cells.parquet cannot be read ({what})"
-            return None
+        cells = parse_table(content, f"cells.parquet of trial {key}")
+        if missing := set(CELL_COLUMNS) - set(LATER_COLUMNS) - set(cells):
+            raise RecordError(
+                f"cells.parquet of trial {key} lacks {', '.join(sorted(missing))}; restore it from a copy"
+            )
+        return cells
 
     def _report(self, place: str) -> bytes | None:
         is_whole = place.startswith("/") or "://" in place

@@ -63,14 +63,14 @@ def watch(
                     say(f"{time.strftime('%H:%M:%S')}  {_progress(snapshot)}; wrote {_where(paths)}")
                 elif quiet_s < QUIET_S <= quiet_s + every_s:
                     say(f"{time.strftime('%H:%M:%S')}  nothing new for {QUIET_S / 60:.0f} minutes. If nobody runs the "
-                        f"study any more, `murk resume {snapshot.name}` goes on with it; Ctrl-C ends this")  # fmt: skip
+                        "study any more, `murk resume` goes on with it; Ctrl-C ends this")  # fmt: skip
                 quiet_s += every_s
                 failures = 0
             except Exception as error:  # each store has its own: a file half there, a server away for a moment
                 failures += 1
                 if last is None or failures >= FAILURES:
                     raise
-                say(f"{time.strftime('%H:%M:%S')}  could not be read, trying again: {error}")
+                say(f"{time.strftime('%H:%M:%S')}  could not be read or written, trying again: {error}")
             wait(every_s)
     except KeyboardInterrupt:
         if last is not None:

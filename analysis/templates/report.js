@@ -177,7 +177,9 @@
     }
   }
   const filters = document.getElementById("filters");
-  const before = JSON.parse(kept(`murk-view ${document.title}`) ?? "{}");  // of the same page, loaded again while it is watched
+  const viewName = `murk-view ${document.title}`;
+  const before = JSON.parse(kept(viewName) || "{}");  // of the page that has just loaded itself again
+  kept(viewName, "");
   if (filters) {
     filters.hidden = false;
     const said = filters.querySelector("output");
@@ -222,17 +224,18 @@
     for (const details of opened) details.open = false;
     filterTables();
   });
+  const folds = [...document.querySelectorAll("main details")];
+  const nameOf = (part, at) => part.dataset.name ?? part.querySelector("summary")?.textContent ??
+    part.parentElement.getAttribute("aria-label") ?? at;
+  if (before.open) folds.forEach((part, at) => { part.open = before.open.includes(nameOf(part, at)); });
+  sorts.forEach(({ table, sort }, at) => {
+    const [column, how] = before.sorted?.[nameOf(table, at)] ?? [];
+    if (how) sort(column, how);
+  });
   const watch = document.getElementById("refresh");
   if (watch) {
     watch.checked = kept("murk-refresh") !== "off";
     watch.addEventListener("change", () => kept("murk-refresh", watch.checked ? "on" : "off"));
-    const folds = [...document.querySelectorAll("main details")];
-    const nameOf = (part, at) => part.querySelector("summary")?.textContent ?? part.parentElement.getAttribute("aria-label") ?? at;
-    if (before.open) folds.forEach((part, at) => { part.open = before.open.includes(nameOf(part, at)); });
-    sorts.forEach(({ table, sort }, at) => {
-      const [column, how] = before.sorted?.[nameOf(table, at)] ?? [];
-      if (how) sort(column, how);
-    });
     const again = () => {
       const sorted = sorts.map(({ table }, at) => {
         const heads = [...table.tHead.rows[0].cells], column = heads.findIndex(head => head.hasAttribute("aria-sort"));
@@ -240,7 +243,7 @@
       });
       const open = folds.filter(part => part.open).map(nameOf);
       const view = { filters: { ...state }, open, sorted: Object.fromEntries(sorted) };
-      kept(`murk-view ${document.title}`, JSON.stringify(view));
+      kept(viewName, JSON.stringify(view));
       location.reload();
     };
     setInterval(() => { if (watch.checked) again(); }, 1000 * Number(watch.dataset.seconds));

@@ -241,14 +241,22 @@ def test_print_shows_every_row_whatever_was_filtered(opened):
 
 def test_a_watched_page_keeps_what_was_chosen_when_it_loads_itself_again(opened, tmp_path):
     folder = write_study(tmp_path, num_images=40)
-    page = opened(Path(write_report(folder, formats=("html",), refresh_s=6).html or ""))
+    first = Path(write_report(folder, formats=("html",), refresh_s=15).html or "")
+    _grow(folder, len(list((folder / "trials").iterdir())) + 1)
+    second = Path(write_report(folder, out=tmp_path / "later", formats=("html",), refresh_s=15).html or "")
+    page = opened(first)
     table = page.locator("section[aria-labelledby=accuracy] table.sortable").first
     fold = page.locator("main details", has_text="The same with intervals")
+    trials = page.locator("details[data-name=trials]")
+    before = trials.locator("summary").inner_text()
     with page.expect_navigation(timeout=120_000):
         page.select_option("select[name=method]", "pmal")
         table.locator("thead th").nth(1).locator("button").click()
         fold.locator("summary").click()
+        page.locator("details[data-name=trials] > summary").click()
+        is_open = trials.evaluate("node => node.open")
         page.evaluate("window.isOld = true")
+        second.replace(first)
     page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
     page.locator("#refresh").uncheck()
     assert page.evaluate("window.isOld") is None
@@ -257,6 +265,11 @@ def test_a_watched_page_keeps_what_was_chosen_when_it_loads_itself_again(opened,
     assert page.locator("#filters output").inner_text() == "Shown: pmal"
     assert table.locator("thead th").nth(1).get_attribute("aria-sort") == "ascending"
     assert fold.evaluate("node => node.open")
+    assert trials.locator("summary").inner_text() != before, "no trial was added"
+    assert trials.evaluate("node => node.open") == is_open
+    page.reload()
+    page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
+    assert page.locator("select[name=method]").input_value() == "", "a reader's own reload starts afresh"
 
 
 def test_without_scripts_all_is_there_but_what_needs_them(browser, page_path):

@@ -209,19 +209,26 @@ def test_a_refused_trial_does_not_hold_up_the_others(ledger, uri, client, caplog
     assert runs_of(client, ledger.study)["t1"].info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("content", [b"no parquet", b""])
-def test_damaged_records_of_a_trial_do_not_hold_up_the_others(ledger, uri, client, content):
+@pytest.mark.parametrize("trial", [b'{"key": ', b"[]", b"{}", b"5"])
+def test_damaged_records_of_a_trial_are_told_until_they_are_restored(ledger, uri, client, trial):
     for number in range(3):
         add_trial(ledger, f"t{number}", "p", config("plain"), number=number)
         finish(ledger, f"t{number}")
-    ledger.write_bytes("t0", "cells.parquet", content)
-    ledger.write_bytes("t1", "trial.json", b'{"key": ')
-    report = sync(ledger, uri)
-    assert sorted(report.problems) == ["t0", "t1"]
-    assert "its cells.parquet cannot be read" in report.problems["t0"]
-    assert "its trial.json cannot be read" in report.problems["t1"]
+    whole = {name: ledger.read_bytes(*name) or b"" for name in (("t0", "cells.parquet"), ("t1", "trial.json"))}
+    ledger.write_bytes("t0", "cells.parquet", whole["t0", "cells.parquet"][:99])
+    ledger.write_bytes("t1", "trial.json", trial)
+    for _ in range(2):
+        problems = sync(ledger, uri).problems
+        assert sorted(problems) == ["t0", "t1"]
+        assert "cells.parquet of trial t0 cannot be read" in problems["t0"]
+        assert "trial.json of t1" in problems["t1"]
+    assert runs_of(client, ledger.study)["t2"].info.status == "FINISHED"
+    for name, content in whole.items():
+        ledger.write_bytes(*name, content)
+    assert sync(ledger, uri).problems == {}
     runs = runs_of(client, ledger.study)
-    assert {name: runs[name].info.status for name in ("t0", "t2")} == {"t0": "FINISHED", "t2": "FINISHED"}
+    assert {run.info.status for name, run in runs.items() if name.startswith("t")} == {"FINISHED"}
+    assert "grid.json" in files_of(client, runs["t0"])
 
 
 def test_a_deleted_experiment_is_named_with_the_way_out(ledger, uri, client):
