@@ -62,7 +62,7 @@ class RunRecord:
 
 @dataclass
 class Counts:
-    """What a pass did; `problems` are trials that MLflow refused, with its words."""
+    """What a pass did; `problems` are trials that MLflow refused or whose records are damaged, in words."""
 
     runs: int = 0
     metrics: int = 0

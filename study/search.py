@@ -289,7 +289,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 def _credentials_stay() -> Iterator[None]:
     """Keep Tune from copying AWS's credentials into each actor's runtime environment, which Ray writes into its logs.
 
-    Processes on this machine have the driver's environment anyway; other machines have credentials of their own.
+    Processes of a Ray that Murk starts have the driver's environment anyway; those of another have their machine's.
     """
     from ray.tune.execution import class_cache
 

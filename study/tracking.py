@@ -49,7 +49,7 @@ _LOUD = "mlflow.store.db.utils"
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What a sync wrote; all zeros where MLflow was up to date. `problems`: trial key -> why MLflow refused it."""
+    """What a sync wrote; all zeros where MLflow was up to date. `problems`: trial key -> why it is not shown whole."""
 
     uri: str
     study: str
@@ -63,7 +63,7 @@ class SyncReport:
             return f"{self.study} is up to date in MLflow at {self.uri}"
         lines = [f"{self.study} -> MLflow at {self.uri}: {self.runs} new runs, {self.metrics} metric values, "
                  f"{self.files} files"]  # fmt: skip
-        return "\n".join(lines + [f"trial {key} refused: {reason}" for key, reason in self.problems.items()])
+        return "\n".join(lines + [f"trial {key} is not shown whole: {reason}" for key, reason in self.problems.items()])
 
 
 def connect(uri: str) -> MlflowClient:
@@ -227,7 +227,7 @@ class Tracker:
     def _passed(self, counts: Counts) -> None:
         for key, reason in counts.problems.items():
             if self._refused.get(key) != reason:
-                _log.warning("MLflow refused trial %s: %s", key, _one_line(reason))
+                _log.warning("trial %s is not shown whole in MLflow: %s", key, _one_line(reason))
         with self._changed:
             self._refused = dict(counts.problems)
             self._done = self._tried

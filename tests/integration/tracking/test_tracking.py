@@ -205,7 +205,7 @@ def test_a_refused_trial_does_not_hold_up_the_others(ledger, uri, client, caplog
     ledger.append("t0", "final", epoch=2, metrics={"no good: [name]": 1.0}, final=True)
     report = sync(ledger, uri)
     assert list(report.problems) == ["t0"]
-    assert "trial t0 refused" in str(report)
+    assert "trial t0 is not shown whole" in str(report)
     assert runs_of(client, ledger.study)["t1"].info.status == "FINISHED"
 
 
