@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from analysis.load import Snapshot
 from analysis.records import TrialRecord, config_id
 from analysis.repeats import first_choice, place_of
-from analysis.searches import current, objective_of, searched
-from analysis.selection import best
+from analysis.searches import current, searched, unconfirmed
 
 NOTHING_TO_CHOOSE = "nothing was chosen: every configuration was named in the file"
 
@@ -34,18 +32,20 @@ class Choice(NamedTuple):
 
 
 def choice_of(snapshot: Snapshot) -> Choice:
-    """What the last confirm phase put first; without one the best of the last search that has a figure to choose by."""
+    """What the last confirm phase put first; without one the best of the last search in which a trial finished."""
     chosen = [phase for phase in snapshot.study.get("phases") or [] if first_choice(phase) is not None]
     if chosen:
         return _confirmed(snapshot, chosen[-1])
-    searches = searched(snapshot.trials, snapshot.study)
-    by_key = {record.key: record for record in snapshot.trials}
-    for phase, pool in reversed(searches.items()):
-        metric, goal = objective_of(snapshot.study, phase)
-        if any(math.isfinite(candidate.value) for candidate in pool):
-            record = by_key[best(pool, goal=goal).key]
-            what = f"the best finished trial of phase {phase} by {metric} on validation"
-            return Choice(record, what, f"{what} was not tested", record)
+    pools = searched(snapshot.trials, snapshot.study)
+    found = unconfirmed(snapshot.study, pools)
+    if found is not None and found.best is not None:
+        record = next(record for record in snapshot.trials if record.key == found.best.key)
+        what = f"the best finished trial of phase {found.phase} by {found.metric} on validation"
+        return Choice(record, what, f"{what} was not tested", record)
+    if found is not None:
+        why = "keeps its constraints" if not pools[found.phase] else "has a figure to choose by"
+        words = f"nothing was chosen: no finished trial of phase {found.phase} {why}"
+        return Choice(None, words, words)
     if any(record.info["role"] == "search" for record in snapshot.trials):
         words = "nothing was chosen: no trial of the search has a figure to choose by"
         return Choice(None, words, words)

@@ -28,8 +28,9 @@ from analysis.metrics import (
     main_rows,
     own_images,
 )
+from analysis.pareto import front_of
 from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, to_frame, ungrouped
-from analysis.searches import can_be_chosen, current, figures_of, objective_of, objectives_of, searched
+from analysis.searches import can_be_chosen, current, figures_of, objectives_of, searched
 from analysis.selection import top_per
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
 
@@ -231,12 +232,13 @@ def _normaliser(study: Mapping[str, Any], notes: list[str]) -> Literal["baseline
 
 
 def _best(snapshot: Snapshot) -> list[str]:
-    """The best trial of each method, of each search by its own objective."""
+    """The best trial of each method, of each search by its own first objective, on the front where it has several."""
     keys = []
     for phase, found in searched(snapshot.trials, snapshot.study).items():
         if any(np.isfinite(candidate.value) for candidate in found):
-            goal = objective_of(snapshot.study, phase)[1]
-            keys += [chosen.key for chosen in top_per(found, 1, key="method.name", goal=goal)]
+            goals = list(objectives_of(snapshot.study, phase).values())
+            pool = front_of(found, goals, per="method.name") if len(goals) > 1 else found
+            keys += [chosen.key for chosen in top_per(pool or found, 1, key="method.name", goal=goals[0])]
     return keys
 
 

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from analysis.constraints import Constraint, is_feasible, read_constraints
-from analysis.fidelity import full_metrics
+from analysis.fidelity import FULL_PREFIX, chosen_value, full_metrics, judged
+from analysis.pareto import front_of
 from analysis.records import TrialRecord, final_metrics
-from analysis.selection import Candidate, Goal, candidates
+from analysis.selection import Candidate, Goal, ranked
+
+
+class Ended(NamedTuple):
+    """A finished trial of a search; `metrics` has a finalist's on the whole grid too, as `full/acc/noise`."""
+
+    key: str
+    number: int
+    metrics: Mapping[str, float]
+    config: Mapping[str, Any] = {}
+
+
+class Unconfirmed(NamedTuple):
+    """What a search chose by itself; `best` is None where no trial of it may be chosen."""
+
+    phase: str
+    metric: str
+    best: Candidate | None
 
 
 def search_of(study: Mapping[str, Any], phase: str) -> Mapping[str, Any]:
@@ -84,13 +103,62 @@ def _is_older(record: TrialRecord, study: Mapping[str, Any]) -> bool:
 def searched(records: Sequence[TrialRecord], study: Mapping[str, Any]) -> dict[str, list[Candidate]]:
     """Phase -> what may be chosen of each search, by its own first objective, phases in the study's order.
 
-    These are trials of the present settings that keep the search's constraints. A search with finalists counts these
-    alone, by their figures on the whole grid; another counts all its trials.
+    These are finished trials of the present settings. A search none of whose trials may be chosen is there without any.
     """
-    kept = [record for record in current(records, study) if can_be_chosen(record, study)]
     places = {phase["name"]: place for place, phase in enumerate(study.get("phases") or [])}
-    names = dict.fromkeys(record.info["phase"] for record in kept if record.info["role"] == "search")
-    return {
-        name: candidates(kept, phase=name, metric=objective_of(study, name)[0], finalists=finalists_of(study, name))
-        for name in sorted(names, key=lambda name: places.get(name, len(places)))
-    }
+    ended: dict[str, list[Ended]] = {}
+    for record in current(records, study):
+        if record.info["role"] == "search" and record.status == "finished":
+            ended.setdefault(record.info["phase"], []).append(_ended(record))
+    names = sorted(ended, key=lambda name: places.get(name, len(places)))
+    return {name: pool_of(study, name, ended[name]) for name in names}
+
+
+def pool_of(study: Mapping[str, Any], phase: str, ended: Iterable[Ended]) -> list[Candidate]:
+    """Those of a search's finished trials that may be chosen, with its objectives; NaN where one was not measured.
+
+    They keep its constraints. A search with finalists counts these alone, by their figures on the whole grid.
+    """
+    metric, *others = objectives_of(study, phase)
+    limits, finalists = limits_of(study, phase), finalists_of(study, phase)
+
+    def figure(trial: Ended, name: str) -> float:
+        return chosen_value(trial.metrics, name) if finalists else trial.metrics.get(name, math.nan)
+
+    return [
+        Candidate(
+            trial.key, figure(trial, metric), trial.number, trial.config, tuple(figure(trial, name) for name in others)
+        )
+        for trial in ended
+        if (not finalists or trial.key in finalists) and is_feasible(limits, judged(trial.metrics))
+    ]  # fmt: skip
+
+
+def unconfirmed(study: Mapping[str, Any], pools: Mapping[str, Sequence[Candidate]]) -> Unconfirmed | None:
+    """What a study chose that confirmed nothing: the best of the last search in which a trial finished, no other's.
+
+    It is the trial that a confirm phase would put first: of several objectives the best on the Pareto front by the
+    first one.
+
+    Args:
+        pools: Of each search in which a trial finished, in the study's order; see `pool_of`.
+
+    Returns:
+        None where no search has a finished trial.
+    """
+    if not pools:
+        return None
+    phase = next(reversed(pools))
+    goals = objectives_of(study, phase)
+    metric, goal = objective_of(study, phase)
+    whole = [trial for trial in pools[phase] if all(map(math.isfinite, trial.others))]
+    order = ranked(whole, goal=goal)
+    # No trial that is worse in the first objective dominates the best ones there.
+    level = [trial for trial in order if trial.value == order[0].value]
+    return Unconfirmed(phase, metric, next(iter(front_of(level, list(goals.values()))), None))
+
+
+def _ended(record: TrialRecord) -> Ended:
+    whole = {f"{FULL_PREFIX}{name}": value for name, value in full_metrics(record.events).items()}
+    return Ended(record.key, int(record.info.get("number", 0)), final_metrics(record.events) | whole,
+                 record.info["config"])  # fmt: skip

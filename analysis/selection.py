@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from analysis.fidelity import full_metrics
 from analysis.labels import flatten
-from analysis.records import TrialRecord, final_metrics
 
 Goal = Literal["maximise", "minimise"]
 
@@ -40,15 +38,6 @@ def ranked(candidates: Iterable[Candidate], *, goal: Goal = "maximise") -> list[
         raise ValueError(f"goal must be 'maximise' or 'minimise', but got {goal!r}")
     finite = [c for c in candidates if math.isfinite(c.value)]
     return sorted(finite, key=lambda c: (sign * c.value, c.number, c.key))
-
-
-def best(candidates: Iterable[Candidate], *, goal: Goal = "maximise") -> Candidate:
-    """The best candidate.
-
-    Raises:
-        ValueError: no candidate has a finite value.
-    """
-    return top_of(candidates, 1, goal=goal)[0]
 
 
 def top_of(candidates: Iterable[Candidate], count: int, *, goal: Goal = "maximise") -> list[Candidate]:
@@ -82,31 +71,3 @@ def top_per(candidates: Iterable[Candidate], count: int, *, key: str, goal: Goal
     if not groups:
         return top_of([], count, goal=goal)
     return [chosen for group in groups.values() for chosen in top_of(group, count, goal=goal)]
-
-
-def candidates(
-    records: Sequence[TrialRecord],
-    *,
-    phase: str | None = None,
-    metric: str = "acc/noise",
-    finalists: Collection[str] = (),
-) -> list[Candidate]:
-    """The finished search trials (of one phase) with the final value of a metric; NaN where it was not reported.
-
-    Search trials alone: what confirming and single trials report in the end is measured on the test split.
-
-    Args:
-        finalists: Where there are some, they alone are candidates, by their figures on the whole validation grid.
-    """
-    found = []
-    for record in records:
-        mine = phase is None or record.info["phase"] == phase
-        mine = mine and (not finalists or record.key in finalists)
-        if mine and record.info["role"] == "search" and record.status == "finished":
-            figures = final_metrics(record.events)
-            if finalists and metric.startswith("acc/"):
-                figures = full_metrics(record.events)
-            value = figures.get(metric, float("nan"))
-            number = int(record.info.get("number", 0))
-            found.append(Candidate(record.key, value, number, record.info["config"]))
-    return found

@@ -8,10 +8,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from analysis.choice import trials_of_choice
-from analysis.constraints import is_feasible
-from analysis.fidelity import FULL_EVENT, chosen_value, judged
+from analysis.fidelity import FULL_EVENT, chosen_value
 from analysis.repeats import first_choice
-from analysis.searches import finalists_of, limits_of
+from analysis.searches import Ended, finalists_of, pool_of, unconfirmed
 from analysis.selection import Candidate, ranked
 
 DEFAULT_METRIC = "acc/noise"
@@ -44,10 +43,9 @@ def champion_of(study: Mapping[str, Any], trials: Iterable[Finished]) -> Champio
 
     The last confirm phase has chosen already: its first choice (with adaptive seeds the one that led on validation in
     the end), with the first seed that finished; where none did, the search's trial of it, never another choice. Without
-    a confirm phase it is the best trial of the last search in which any
-    finished, among those that keep its constraints (none where none does) and, where it measured finalists, among these
-    by their figures on the whole grid; without a search the best of all trained ones. The `test/...` figures are never
-    looked at.
+    a confirm phase it is the best trial of the last search in which any finished, the very one that the report calls
+    chosen (none where none keeps the constraints); without a search the best of all trained ones. The `test/...`
+    figures are never looked at.
 
     Args:
         study: `study.json`.
@@ -62,21 +60,24 @@ def champion_of(study: Mapping[str, Any], trials: Iterable[Finished]) -> Champio
     of_kind = {
         kind: [phase["name"] for phase in phases if phase["kind"] == kind] for kind in ("confirm", "search", "train")
     }
-    metric, goal = _objective(study, of_kind["search"])
+    metric, goal = _accuracy(study, of_kind["search"])
     for name in reversed(of_kind["confirm"]):
-        origin = by_key.get(first_choice(_phase(study, name)) or "")
+        chosen = first_choice(_phase(study, name))
+        origin = by_key.get(chosen or "")
         if found := _of_the_first(study, name, own[name], origin):
             first = min(found, key=lambda trial: trial.number)
             return Champion(first.key, metric, _value(first, metric), f"first choice of phase {name}")
         if origin is not None:
             reason = f"first choice of phase {name}, as the search trained it: none of its seeds finished there"
-            return Champion(origin.key, metric, _value(origin, metric), reason)
-    for name in reversed(of_kind["search"]):
-        if not own[name]:
-            continue
-        pool, has_finalists = _searched(study, name, own[name])
-        found = _best(pool, metric, goal, whole=has_finalists)
-        return Champion(*found, f"best of phase {name} by {metric}") if found else None
+            value = _value(origin, metric, whole=bool(finalists_of(study, origin.phase)))
+            return Champion(origin.key, metric, value, reason)
+        if chosen is not None:
+            return None
+    pools = {name: pool_of(study, name, map(_ended, own[name])) for name in of_kind["search"] if own[name]}
+    if (best := unconfirmed(study, pools)) is not None:
+        if best.best is None:
+            return None
+        return Champion(best.best.key, best.metric, best.best.value, f"best of phase {best.phase} by {best.metric}")
     found = _best([trial for name in of_kind["train"] for trial in own[name]], metric, goal)
     return Champion(*found, f"best trained by {metric}") if found else None
 
@@ -103,20 +104,12 @@ def _of_the_first(
     return [trial for trial in trials if trial.key in keys]
 
 
-def _searched(study: Mapping[str, Any], name: str, trials: list[Finished]) -> tuple[list[Finished], bool]:
-    """A search's trials that may be chosen, and whether that is by their figures on the whole grid."""
-    limits, finalists = limits_of(study, name), finalists_of(study, name)
-    known = [{key: value for key, value in trial.metrics.items() if value is not None} for trial in trials]
-    kept = [
-        trial
-        for trial, metrics in zip(trials, known, strict=True)
-        if is_feasible(limits, judged(metrics)) and (not finalists or trial.key in finalists)
-    ]
-    return kept, bool(finalists)
+def _ended(trial: Finished) -> Ended:
+    return Ended(trial.key, trial.number, _known(trial))
 
 
-def _objective(study: Mapping[str, Any], searches: list[str]) -> tuple[str, Any]:
-    """The first objective of the last search that is an accuracy, and its goal."""
+def _accuracy(study: Mapping[str, Any], searches: list[str]) -> tuple[str, Any]:
+    """By what trained networks are ranked and confirmed ones described: the last search's first accuracy, its goal."""
     config = study.get("config", {})
     own = {phase["name"]: phase.get("search") for phase in config.get("phases") or ()}
     section = (own.get(searches[-1]) if searches else None) or config.get("search") or {}
@@ -126,10 +119,10 @@ def _objective(study: Mapping[str, Any], searches: list[str]) -> tuple[str, Any]
     return DEFAULT_METRIC, "maximise"
 
 
-def _best(trials: list[Finished], metric: str, goal: Any, *, whole: bool = False) -> tuple[str, str, float] | None:
+def _best(trials: list[Finished], metric: str, goal: Any) -> tuple[str, str, float] | None:
     """Key, metric and value; a study without validation noise is ordered by its clean accuracy."""
     for name in dict.fromkeys([metric, "acc/clean"]):
-        values = [(trial, _value(trial, name, whole=whole)) for trial in trials]
+        values = [(trial, _value(trial, name)) for trial in trials]
         order = ranked([Candidate(trial.key, value, trial.number) for trial, value in values], goal=goal)
         if order:
             return order[0].key, name, order[0].value
@@ -137,5 +130,9 @@ def _best(trials: list[Finished], metric: str, goal: Any, *, whole: bool = False
 
 
 def _value(trial: Finished, metric: str, *, whole: bool = False) -> float:
-    known = {name: float(value) for name, value in trial.metrics.items() if value is not None}
+    known = _known(trial)
     return chosen_value(known, metric) if whole else known.get(metric, math.nan)
+
+
+def _known(trial: Finished) -> dict[str, float]:
+    return {name: float(value) for name, value in trial.metrics.items() if value is not None}

@@ -19,7 +19,8 @@ from analysis.metrics import (
     worst_family,
 )
 from analysis.records import config_id
-from analysis.selection import Candidate, best, candidates, ranked, top_of, top_per
+from analysis.searches import searched
+from analysis.selection import Candidate, ranked, top_of, top_per
 
 
 def rows(accuracies, trial="t"):
@@ -184,7 +185,7 @@ def test_ranking_is_the_same_in_any_order_and_breaks_ties():
     assert [c.key for c in ranked(POOL[::-1])] == ["c", "b", "a"]
     assert [c.key for c in ranked(POOL, goal="minimise")] == ["a", "c", "b"]
     same = [Candidate("z", 0.1, 0), Candidate("y", 0.1, 0)]
-    assert best(same).key == "y"
+    assert top_of(same, 1)[0].key == "y"
 
 
 def test_top_and_top_per_value():
@@ -195,7 +196,7 @@ def test_top_and_top_per_value():
 
 def test_choosing_says_what_is_wrong():
     with pytest.raises(ValueError, match="there is none"):
-        best([POOL[3]])
+        top_of([POOL[3]], 1)
     with pytest.raises(ValueError, match="count must be at least 1"):
         top_of(POOL, 0)
     with pytest.raises(ValueError, match=r"dotted key.*method\.name"):
@@ -205,8 +206,9 @@ def test_choosing_says_what_is_wrong():
 
 
 def test_candidates_are_finished_search_trials_alone(study_folder):
-    records = read_study(study_folder).trials
-    found = candidates(records)
+    snapshot = read_study(study_folder)
+    pools = searched(snapshot.trials, snapshot.study)
+    assert list(pools) == ["search"]
+    found = pools["search"]
     assert [c.number for c in found] == [0, 1, 3, 5, 6]
-    assert candidates(records, phase="confirm") == []
-    assert best(found).number == 5
+    assert top_of(found, 1)[0].number == 5

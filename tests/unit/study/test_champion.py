@@ -2,6 +2,11 @@
 
 from typing import Any
 
+import pytest
+
+from analysis.choice import choice_of
+from analysis.load import Snapshot
+from analysis.records import TrialRecord
 from study.champion import Finished, champion_of, metrics_of
 
 
@@ -27,13 +32,58 @@ def test_of_a_search_it_is_the_best_by_the_objective():
     assert (found.key, found.metric, found.value) == ("s1", "acc/noise", 0.7)
 
 
-def test_an_objective_of_the_study_decides_and_costs_do_not():
-    objectives = [{"metric": "cost/passes", "goal": "minimise"}, {"metric": "acc/clean", "goal": "maximise"}]
-    trials = [trial("s0", "search", 0, 0.9, **{"acc/clean": 0.1, "cost/passes": 1.0}),
-              trial("s1", "search", 1, 0.1, **{"acc/clean": 0.9, "cost/passes": 9.0})]  # fmt: skip
-    found = champion_of(study(phase("search", "search", "s0", "s1"), objectives=objectives), trials)
-    assert found is not None
-    assert found.key == "s1"
+COST_FIRST = [{"metric": "cost/passes", "goal": "minimise"}, {"metric": "acc/noise", "goal": "maximise"}]
+ACCURACY_FIRST = COST_FIRST[::-1]
+
+
+def searched_record(key: str, phase: str, number: int, **metrics: float) -> TrialRecord:
+    """A finished search trial; `acc_noise` stands for `acc/noise`, `full_acc_noise` for the whole grid's."""
+    config = {"method": {"name": "plain"}, "optim": {"lr": 0.1 + number}, "train": {"seed": 0}}
+    info = {"key": key, "phase": phase, "role": "search", "number": number, "config": config}
+    named = {name.replace("full_", "full/").replace("_", "/"): value for name, value in metrics.items()}
+    full = {name: value for name, value in named.items() if name.startswith("full/")}
+    small = {name: value for name, value in named.items() if name not in full}
+    return TrialRecord(info, [{"event": "final", "metrics": small}, {"event": "full", "metrics": full}])
+
+
+EARLIER = [searched_record("s0", "search", 0, acc_noise=0.9, cost_passes=9.0),
+           searched_record("s1", "search", 1, acc_noise=0.2, cost_passes=1.0),
+           searched_record("s2", "search", 2, acc_noise=0.3, cost_passes=1.0)]  # fmt: skip
+LATER = [searched_record("t0", "later", 0, acc_noise=0.5, cost_passes=9.0)]
+MEASURED = [searched_record("s0", "search", 0, acc_noise=0.9, full_acc_noise=0.4),
+            searched_record("s1", "search", 1, acc_noise=0.2, full_acc_noise=0.6),
+            searched_record("s2", "search", 2, acc_noise=0.95)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("records", "objectives", "later", "finalists", "expected"),
+    [
+        (EARLIER, ACCURACY_FIRST, None, [], ("s0", 0.9)),
+        (EARLIER, COST_FIRST, None, [], ("s2", 1.0)),  # s1 costs as much and is worse, so it is not on the front
+        ([*EARLIER, *LATER], ACCURACY_FIRST, {}, [], ("t0", 0.5)),
+        ([*EARLIER, *LATER], ACCURACY_FIRST, {"constraints": ["passes <= 1"]}, [], None),
+        ([*EARLIER, *LATER], ACCURACY_FIRST, {"objectives": [{"metric": "acc/clean", "goal": "maximise"}]}, [], None),
+        (EARLIER, ACCURACY_FIRST, {}, [], ("s0", 0.9)),  # no trial of the later search finished
+        (MEASURED, [{"metric": "acc/noise", "goal": "maximise"}], None, ["s0", "s1"], ("s1", 0.6)),
+    ],
+)  # fmt: skip
+def test_the_champion_of_what_nobody_confirmed_is_the_reports_choice(
+    records: list[TrialRecord], objectives: list[dict[str, str]], later: dict[str, Any] | None, finalists: list[str],
+    expected: tuple[str, float] | None,
+) -> None:  # fmt: skip
+    phases = [phase("search", "search", "s0", "s1", "s2") | {"finalists": finalists}]
+    phases += [] if later is None else [phase("later", "search", "t0")]
+    whole = study(*phases, objectives=objectives)
+    whole["config"]["phases"][-1] |= {"search": {"objectives": objectives} | later} if later is not None else {}
+    finished = [Finished(r.key, r.info["phase"], r.info["number"], metrics_of(r.events), r.info) for r in records]
+    found = champion_of(whole, finished)
+    choice = choice_of(Snapshot("s", whole, records, []))
+    assert (None if found is None else (found.key, found.value)) == expected
+    assert (None if choice.record is None else choice.record.key) == (None if expected is None else expected[0])
+    if found is not None:
+        assert choice.words.endswith(f"by {found.metric} on validation")
+    if expected is None:
+        assert choice.words.startswith("nothing was chosen: no finished trial of phase later ")
 
 
 def test_confirming_has_chosen_and_its_own_figures_change_nothing():
@@ -141,6 +191,23 @@ def test_another_choice_never_stands_for_the_first():
     assert found is not None
     assert (found.key, found.value) == ("s1", 0.7)
     assert "none of its seeds finished there" in found.reason
+
+
+def test_a_choice_that_cannot_be_read_and_whose_seeds_failed_leaves_no_champion():
+    whole, trials = confirmed()
+    assert champion_of(whole, [SEARCH[0], *trials[2:]]) is None
+    found = champion_of(whole, [SEARCH[0], *trials[1:]])
+    assert found is not None
+    assert found.key == "c1", "its own seed is there"
+
+
+def test_the_search_trial_of_a_choice_has_its_figure_of_the_whole_grid():
+    whole, trials = confirmed()
+    whole["phases"][0]["finalists"] = ["s1", "s0"]
+    measured = [item._replace(metrics={**item.metrics, "full/acc/noise": 0.4}) for item in SEARCH[:2]]
+    found = champion_of(whole, [*measured, *trials[2:]])
+    assert found is not None
+    assert (found.key, found.value) == ("s1", 0.4)
 
 
 def test_settings_and_not_numbers_tell_whose_a_confirmed_trial_is():
