@@ -153,16 +153,3 @@ def first_choice(phase: Mapping[str, Any]) -> str | None:
     """
     looks, selected = phase.get("looks") or (), phase.get("selected") or ()
     return looks[-1]["leader"] if looks else next(iter(selected), None)
-
-
-def of_the_first(phase: Mapping[str, Any], numbers: Sequence[int], *, first: int) -> set[int]:
-    """The numbers of those trials that are of a confirm phase's first choice.
-
-    All of them where there was no look (the lowest number is then the first choice's) or none is of the leader.
-    """
-    leader, selected = first_choice(phase), list(phase.get("selected") or ())
-    if not phase.get("looks") or leader not in selected or first < 1:
-        return set(numbers)
-    place = selected.index(leader)
-    mine = {number for number in numbers if place_of(number, first=first, contenders=len(selected)) == place}
-    return mine or set(numbers)

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analysis.choice import trials_of_choice
 from analysis.constraints import Constraint, broken, is_feasible, total_excess
 from analysis.fidelity import chosen_value, judged
-from analysis.repeats import of_the_first
+from analysis.repeats import first_choice
 from analysis.selection import Candidate, top_of
 from study.config import StudyConfig, TrialConfig
 from study.config_method import teacher_kind, teacher_phase, teachers_of
@@ -125,11 +126,11 @@ def _resolved(run: StudyRun, reference: str) -> FoundTeacher:
 def _best_of(run: StudyRun, reference: str) -> str:
     """The key of a phase's best finished trial by validation accuracy; of a confirm phase the first that was chosen.
 
-    With adaptive seeds that is the configuration that led on validation in the end.
-    `PHASE@7` asks for the same among its trials of seed 7.
+    With adaptive seeds that is the configuration that led on validation in the end. Where all its seeds failed nobody
+    teaches, no other choice in its place. `PHASE@7` asks for the same among its trials of seed 7.
 
     Raises:
-        ValueError: No trial of that phase finished.
+        ValueError: No trial of that phase finished, or of a confirm phase none of its first choice.
     """
     name, _, seed = reference.partition("@")
     phase = next((item for item in run.config.phases if item.name == name), None)
@@ -141,13 +142,28 @@ def _best_of(run: StudyRun, reference: str) -> str:
     limits = search.limits if isinstance(phase, SearchPhase) else ()
     candidates = candidates_of(run, name, accuracies[0].metric if accuracies else "acc/noise", limits)
     candidates = [item for item in candidates if not seed or item.config["train"]["seed"] == int(seed)]
+    of_seed = f" of seed {seed}" if seed else ""
     if not candidates:
-        of_seed = f" of seed {seed}" if seed else ""
         raise ValueError(f"no trial of {name!r}{of_seed} finished, so nobody can teach")
     if isinstance(phase, ConfirmPhase):
-        numbers = of_the_first(known[name], [candidate.number for candidate in candidates], first=len(phase.seeds))
-        return next(candidate.key for candidate in candidates if candidate.number == min(numbers))
+        first = _of_first_choice(run, known[name], candidates)
+        if not first:
+            raise ValueError(
+                f"no trial of the first choice of {name!r}{of_seed} finished, so nobody can teach; the phase's other "
+                "choices do not stand for it: look in the report at why it failed"
+            )
+        return min(first, key=lambda item: item.number).key
     return top_of(candidates, 1, goal="maximise")[0].key
+
+
+def _of_first_choice(run: StudyRun, phase: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those of a confirm phase's finished trials that are of the configuration that it puts first."""
+    chosen = first_choice(phase)
+    is_there = chosen is not None and run.ledger.read_bytes(chosen, "trial.json") is not None
+    origin = run.ledger.trial(chosen) if is_there else None
+    own = {item.key: run.ledger.trial(item.key) for item in candidates}
+    keys = trials_of_choice(run.ledger.read_json("study.json") or {}, phase, own, origin)
+    return [item for item in candidates if item.key in keys]
 
 
 def candidates_of(

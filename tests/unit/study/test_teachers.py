@@ -18,6 +18,7 @@ from study.config_phases import ConfirmPhase
 from study.estimate import measure
 from study.ledger import Ledger, TrialSpec, trial_key
 from study.loop import Stopped
+from study.override import apply
 from study.places import resolve_places
 from study.plan import make_plan
 from study.possible import refuse_what_cannot_run
@@ -375,6 +376,36 @@ def test_of_a_confirm_phase_the_first_chosen_teaches(run: studyrun.StudyRun) -> 
     studyrecord.record_phase(run.ledger, run.config.phases[1], status="finished", trials=[later.key, first.key])
     assert isinstance(run.config.phases[1], ConfirmPhase)
     assert studyrun._best_of(run, "chosen") == first.key
+
+
+def test_where_the_first_choice_failed_the_second_does_not_teach(run: studyrun.StudyRun) -> None:
+    search, confirm = run.config.phases[:2]
+    config = for_phase(run.config, search).trial()
+    chosen = [apply(config, {"optim.lr": rate}) for rate in (0.1, 0.2)]
+    searched = [run.spec(setting, search, number=place, params={}) for place, setting in enumerate(chosen)]
+    tested = {
+        (place, seed): run.spec(apply(chosen[place], {"train.seed": seed}), confirm, number=2 * place + turn, params={})
+        for place in (1, 0) for turn, seed in enumerate((101, 102))
+    }  # fmt: skip
+    for spec in [*searched, *tested.values()]:
+        run.ledger.create_trial(spec)
+    for (place, _), spec in tested.items():
+        if place == 0:
+            run.ledger.append(spec.key, "final", epoch=1, step=0, metrics={"acc/noise": 0.5}, final=True)
+    studyrecord.record_phase(
+        run.ledger, confirm, status="finished", trials=[spec.key for spec in tested.values()],
+        selected=[searched[1].key, searched[0].key],
+    )  # fmt: skip
+    for seed in ("", "@102"):
+        with pytest.raises(
+            ValueError, match="no trial of the first choice of 'chosen'.* finished, so nobody"
+        ):
+            studyrun._best_of(run, f"chosen{seed}")
+    late = tested[1, 102]  # its number is above that of the second choice's first seed, as after --again
+    run.ledger.append(late.key, "final", epoch=1, step=0, metrics={"acc/noise": 0.1}, final=True)
+    assert studyrun._best_of(run, "chosen") == studyrun._best_of(run, "chosen@102") == late.key
+    with pytest.raises(ValueError, match="no trial of the first choice of 'chosen' of seed 101 finished"):
+        studyrun._best_of(run, "chosen@101")
 
 
 def test_a_phase_in_which_no_trial_finished_cannot_teach(run: studyrun.StudyRun) -> None:
