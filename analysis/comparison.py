@@ -14,11 +14,12 @@ import pandas as pd
 
 from analysis import facts
 from analysis.contrasts import P_NOTE, Contrast, contrast_columns, endpoint_title, error_note, family, family_error
-from analysis.embeddings import task_settings
+from analysis.embeddings import other_pairs, task_settings
 from analysis.load import Snapshot, iter_predictions
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline, headline
 from analysis.sides import Word, noise_word, rows_word
 from analysis.tables import Column, Table, accuracy_text, bounds, count_text
+from analysis.unfinished import has_open_tests, unfinished, without_verdicts
 
 _NOISE_SETTINGS = ("seed", "scale")
 """Settings of `noise` that change the pixels of a corruption, beside its table of strengths."""
@@ -76,11 +77,13 @@ def compare_studies(first: Snapshot, second: Snapshot) -> Comparison:
 
     Differences are drawn between what each study chose, and between the same configuration in both, over the cells
     that both measured with the same strengths, paired by image. They were not stated beforehand, and are said to be so.
+    Where a phase that is tested has not finished in one of them, no difference is judged.
     """
     names = (first.name, second.name) if first.name != second.name else (f"{first.name} (1)", f"{second.name} (2)")
     found = (headline(first), headline(second))
     reasons = _reasons(first, second, *found)
     cells, notes = _shared(*found)
+    still = [f"{name}: {said}" for name, said in zip(names, map(unfinished, (first, second)), strict=True) if said]
     if not reasons and not any(name != CLEAN for name, _ in cells):
         reasons = ["they have no noisy cell in common"]
     parts = [_restricted(one, cells) for one in found]
@@ -95,7 +98,11 @@ def compare_studies(first: Snapshot, second: Snapshot) -> Comparison:
     note = f"Paired by image and noise.{P_NOTE}{error_note(error)}"
     word = "noise" if joined is None else noise_word(joined)
     table = Table("contrasts", pd.DataFrame(rows), contrast_columns(word), [note] if rows else [])
-    return Comparison(names, found, joined, _study_table(names, (first, second), found), table, reasons, notes)
+    if has_open_tests(first.study) or has_open_tests(second.study):
+        table = without_verdicts(table)
+        still.append("No difference is judged before all phases that are tested have finished.")
+    studies = _study_table(names, (first, second), found)
+    return Comparison(names, found, joined, studies, table, reasons, [*still, *notes])
 
 
 # ------------------------------------------------------------------------------------------------- what may be compared
@@ -112,6 +119,8 @@ def _reasons(first: Snapshot, second: Snapshot, own: Headline, other: Headline) 
     splits = [one.split for one in (own, other)]
     if splits != ["test", "test"]:
         reasons.append(f"their figures are of {' and '.join(splits)} images, and validation figures were chosen by")
+    elif differ := other_pairs(first.study, second.study):
+        reasons.append(f"they are tested on {differ}")
     settings = [_noise_settings(snapshot) for snapshot in (first, second)]
     if settings[0] != settings[1]:
         reasons.append(f"their noise is of different versions or seeds ({_told(settings[0])}; {_told(settings[1])})")

@@ -124,12 +124,25 @@ def task_of(study: Mapping[str, Any]) -> Task | None:
 def task_settings(config: Mapping[str, Any]) -> str:
     """What makes an image right under a configuration's task, in words; figures of two compare where it is the same.
 
-    The K of a retrieval are left out, its accuracy is always Recall@1; so is where the pairs of a verification lie.
+    The K of a retrieval are left out, its accuracy is always Recall@1; so is where the pairs of a verification lie:
+    `other_pairs` tells whether they are the same.
     """
     task = config.get("task") or {}
     parts = [str(task.get("name") or "classification")]
     parts += [f"{name} {task[name]}" for name in ("reference", "normalise") if name in task]
     return ", ".join(parts)
+
+
+def other_pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """How the lists that two verifications are tested on differ, in words; empty where they are one.
+
+    Args:
+        first: `study.json`, or `trial.json` of a tested trial.
+        second: The same of the other.
+    """
+    marks = [str(item.get("pairs") or "") for item in (first, second)]
+    shown = " and ".join(mark[:12] or "none" for mark in marks)
+    return f"different lists of pairs (fingerprints {shown})" if marks[0] != marks[1] else ""
 
 
 def embedding_table(snapshot: Snapshot, found: Headline) -> Table:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import fsspec
 import pandas as pd
 
-from analysis.embeddings import task_settings
+from analysis.embeddings import other_pairs, task_settings
 from analysis.load import Snapshot, iter_predictions, read_study
 from analysis.networks import NETWORK_LEGEND, network_table
 from analysis.records import TrialRecord
@@ -138,6 +138,9 @@ def _check_comparable(first: Run, second: Run) -> None:
         raise ValueError(
             f"two networks can be paired by what both are judged by, but theirs are {tasks[0]} and {tasks[1]}"
         )
+    are_tested = all(run.record.info["role"] != "search" for run in (first, second))
+    if are_tested and (differ := other_pairs(first.record.info, second.record.info)):
+        raise ValueError(f"two networks can be paired on the same pairs, but these were tested on {differ}")
     settings = [_noise(run) for run in (first, second)]
     if settings[0] != settings[1]:
         raise ValueError(

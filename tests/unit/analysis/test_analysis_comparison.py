@@ -100,6 +100,35 @@ def test_other_tasks_give_no_difference(two):
     assert task_settings({}) == task_settings({"task": {"name": "classification"}})
 
 
+@pytest.mark.parametrize(("second", "is_paired"), [("a", True), ("b", False), ("", False)])
+def test_verifications_of_other_pairs_are_not_paired(two, second, is_paired):
+    for folder, mark in zip(two, ("a", second), strict=True):
+        config = json.loads((folder / "study.json").read_text())["config"]
+        _change(folder, pairs=mark * 64, config=config | {"task": {"name": "verification"}})
+    made = _compared(two)
+    assert made.contrasts.frame.empty is not is_paired
+    expected = f"they are tested on different lists of pairs (fingerprints aaaaaaaaaaaa and {second * 12 or 'none'})"
+    assert made.reasons == ([] if is_paired else [expected])
+
+
+def test_studies_that_have_not_finished_get_figures_and_no_verdict(two):
+    record = json.loads((two[1] / "study.json").read_text())
+    record["phases"][1] |= {"status": "running", "trials": []}
+    (two[1] / "study.json").write_text(json.dumps(record))
+    made = _compared(two)
+    assert set(made.contrasts.frame["verdict"]) == {"not finished"}
+    assert made.contrasts.frame["difference"].notna().all()
+    assert made.notes[0].startswith("two: Phase confirm has not finished: ")
+    for word in ("better", "worse", "distinguishable"):
+        assert word not in made.text(), word
+    record["phases"][1]["status"] = "finished"
+    record["phases"][0]["status"] = "running"
+    (two[1] / "study.json").write_text(json.dumps(record))
+    made = _compared(two)
+    assert "not finished" not in set(made.contrasts.frame["verdict"]), "its tested phases are over"
+    assert made.notes[0].startswith("two: Phase search has not finished: ")
+
+
 def test_other_noise_seeds_or_numerics_give_no_difference(two):
     path = next(two[1].glob("trials/00000000000c0000/trial.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"numerics": 2}))

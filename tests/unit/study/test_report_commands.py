@@ -264,6 +264,9 @@ def test_runs_of_other_data_or_noise_are_refused(studies: Path) -> None:
     path.write_text(json.dumps(info | {"config": info["config"] | task}))
     said = _murk("compare", f"one/{FIRST}", f"two/{THIRD}").stderr
     assert "theirs are classification and retrieval, reference clean" in said
+    path.write_text(json.dumps(info | {"pairs": "b" * 64}))
+    said = _murk("compare", f"one/{FIRST}", f"two/{THIRD}").stderr
+    assert "different lists of pairs (fingerprints none and bbbbbbbbbbbb)" in said
     path.write_text(json.dumps(info | {"fingerprint": "other"}))
     assert "read different data" in _murk("compare", f"one/{FIRST}", f"two/{THIRD}").stderr
 
