@@ -148,7 +148,7 @@ def unconfirmed(study: Mapping[str, Any], pools: Mapping[str, Sequence[Candidate
     """
     if not pools:
         return None
-    phase = next(reversed(pools))
+    phase = list(pools)[-1]
     goals = objectives_of(study, phase)
     metric, goal = objective_of(study, phase)
     whole = [trial for trial in pools[phase] if all(map(math.isfinite, trial.others))]

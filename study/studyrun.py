@@ -159,8 +159,9 @@ def _best_of(run: StudyRun, reference: str) -> str:
 def _of_first_choice(run: StudyRun, phase: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Candidate]:
     """Those of a confirm phase's finished trials that are of the configuration that it puts first."""
     chosen = first_choice(phase)
-    is_there = chosen is not None and run.ledger.read_bytes(chosen, "trial.json") is not None
-    origin = run.ledger.trial(chosen) if is_there else None
+    origin = None
+    if chosen is not None and run.ledger.read_bytes(chosen, "trial.json") is not None:
+        origin = run.ledger.trial(chosen)
     own = {item.key: run.ledger.trial(item.key) for item in candidates}
     keys = trials_of_choice(run.ledger.read_json("study.json") or {}, phase, own, origin)
     return [item for item in candidates if item.key in keys]
