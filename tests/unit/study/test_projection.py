@@ -32,7 +32,7 @@ def settled(tmp_path: Path) -> tuple[Ledger, Registry, Projection]:
     ledger, registry = Ledger(str(tmp_path), "tiny"), Registry()
     projection = Projection(ledger, cast(Runs, registry))
     for number, key in enumerate(("a", "b")):
-        info = {"key": key, "phase": "search", "role": "search", "number": number, "config": {}}
+        info = {"key": key, "study": "tiny", "phase": "search", "role": "search", "number": number, "config": {}}
         ledger.write_bytes(key, "trial.json", json.dumps(info).encode())
         for name in ("model.safetensors", "model.json"):
             ledger.write_bytes(key, name, key.encode())
