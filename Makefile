@@ -19,8 +19,8 @@ test: $(READY)  ## set up, run the tests (unit, contract, golden, integration)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not e2e and not integration" $(UNIT)
 	$(BIN)/python -m pytest -m integration tests/unit tests/integration
 
-test-all: test  ## and the slow end-to-end ones
-	$(BIN)/python -m pytest -m e2e tests
+test-all: test  ## and the slow end-to-end ones, with a soak of 300 trials
+	MURK_SOAK_TRIALS=$${MURK_SOAK_TRIALS:-300} $(BIN)/python -m pytest -m e2e tests
 
 unit: $(READY)  ## the quick tests only
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(UNIT)
