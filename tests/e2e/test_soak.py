@@ -1,7 +1,6 @@
 """A soak: many short real trials whose processes are killed at random; every trial is accounted for once.
 
-MURK_SOAK_TRIALS sets their number, `make test-all` to 300: a quarter of an hour on two busy cores. Without it the soak is
-left out.
+MURK_SOAK_TRIALS sets their number, `make test-all` to 300, a quarter of an hour on two busy cores; without it none run.
 """
 
 import os
