@@ -82,10 +82,19 @@ def report(
         else:
             write = partial(write_report, places[0], out=out, tracking_uri=uri, formats=chosen)
             paths = watch(lambda seconds: write(refresh_s=seconds), places[0], tracking_uri=uri, every_s=every_s,
-                          say=say) if every_s is not None else write()  # fmt: skip
+                          say=say, passing=_passing(uri)) if every_s is not None else write()  # fmt: skip
     written = [place for place in (paths.html, *paths.tables) if place is not None]
     where = paths.html or (str(paths.tables[0]).rpartition("/")[0] if paths.tables else "nothing to write")
     return Written(f"{paths.summary}\n\nreport  {where}", {**paths.facts, "files": [str(place) for place in written]})
+
+
+def _passing(uri: str | None) -> tuple[type[Exception], ...]:
+    """What reading may raise for a moment; MLflow, which is slow to import, has its own."""
+    if uri is None:
+        return ValueError, OSError
+    from mlflow.exceptions import MlflowException
+
+    return ValueError, OSError, MlflowException
 
 
 def _records(name: str, storage: str | None) -> str:

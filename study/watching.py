@@ -34,6 +34,7 @@ def state_of(snapshot: Snapshot) -> tuple[Any, ...]:
 def watch(
     write: Callable[[int], ReportPaths], place: str, *, tracking_uri: str | None, every_s: int,
     say: Callable[[str], None], wait: Callable[[float], None] = time.sleep,
+    passing: tuple[type[Exception], ...] = (ValueError, OSError),
 ) -> ReportPaths:  # fmt: skip
     """Write a report whenever something was added, until its study has ended or the person stops it (Ctrl-C).
 
@@ -44,6 +45,7 @@ def watch(
         place: the study's folder or URL, or its name where it is read from MLflow.
         every_s: seconds between two looks.
         say: tells the person what was done.
+        passing: what a moment may raise: a file half there, a server that is away.
 
     Raises:
         ValueError: the time between two looks is too short, or the study cannot be read.
@@ -66,7 +68,7 @@ def watch(
                         "study any more, `murk resume` goes on with it; Ctrl-C ends this")  # fmt: skip
                 quiet_s += every_s
                 failures = 0
-            except Exception as error:  # each store has its own: a file half there, a server away for a moment
+            except passing as error:
                 failures += 1
                 if last is None or failures >= FAILURES:
                     raise

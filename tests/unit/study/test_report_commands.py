@@ -164,6 +164,25 @@ def test_a_moment_in_which_nothing_can_be_read_does_not_end_a_watch(studies: Pat
     assert "cells.parquet" in tried[0]
 
 
+def test_a_fault_of_our_own_ends_a_watch_at_once(studies: Path) -> None:
+    _set_status(studies / "one", "running")
+    looks: list[float] = []
+
+    def write(seconds: int) -> ReportPaths:
+        if looks:
+            raise KeyError("a fault")
+        return ReportPaths("report.html", [], [], "")
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        with (studies / "one" / "trials" / FIRST / "events.jsonl").open("a") as file:
+            file.write('{"event": "resume", "time": 1.0}\n')
+
+    with pytest.raises(KeyError, match="a fault"):
+        watch(write, str(studies / "one"), tracking_uri=None, every_s=9, say=lambda _: None, wait=wait)
+    assert looks == [9]
+
+
 def test_a_study_whose_phases_wait_has_not_ended(studies: Path) -> None:
     assert has_ended(read_study(studies / "one"))
     _set_status(studies / "one", "running")
