@@ -15,6 +15,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
+from analysis import provenance
 from analysis.choice import choice_of
 from analysis.chosen import adaptive_remarks, fidelity_remarks
 from analysis.contrasts import endpoint_phrase
@@ -26,6 +27,7 @@ from analysis.sides import LOWER, Word, full_size_noise, lower_sides, noise_at_s
 from analysis.stats import Interval
 from analysis.tables import Table
 from analysis.unfinished import has_open_tests, unfinished
+from analysis.wording import counted
 
 TPE_STARTUP = 10
 LEAST_SEEDS = 5
@@ -63,11 +65,11 @@ def gather(snapshot: Snapshot, found: Headline, contrasts: Table) -> Facts:
     skipped = study.get("skipped") or []
     return Facts(
         name=str(study.get("study", snapshot.name)),
-        subtitle=_subtitle(snapshot),
+        subtitle=provenance.subtitle(snapshot),
         written=now(),
         unfinished=still,
         reading=reading(snapshot, found, contrasts.frame),
-        run=_run(snapshot, found),
+        run=provenance.what_ran(snapshot, found),
         remarks=[*([still] if still else []), *_remarks(snapshot, found)],
         best_yaml="" if record is None else yaml_text(record.info["config"]),
         best_of=source,
@@ -149,11 +151,11 @@ def _accuracies(arm: Arm, found: Headline) -> list[str]:
     else:
         what = f"got {_percent(clean)} of clean {found.split} images right" if clean is not None else ""
     if some is not None:
-        said.append(f"{name} {what} ({_count(some.n_images, 'image')}, {_count(some.n_seeds, 'seed')}).")
+        said.append(f"{name} {what} ({counted(some.n_images, 'image')}, {counted(some.n_seeds, 'seed')}).")
     for folder in found.real:
         if (real := arm.mean(arm.of(folder))) is not None:
             said.append(
-                f"On {_count(real.n_images, 'real noisy image')} of {folder} it got {_percent(real)} right; these are "
+                f"On {counted(real.n_images, 'real noisy image')} of {folder} it got {_percent(real)} right; these are "
                 "other images than the clean ones, so the two figures are not compared."
             )
     return said or [f"{name} has no figure on {found.split} images."]
@@ -174,12 +176,12 @@ def _what_noise(arm: Arm) -> str:
     parts = []
     if noisy:
         levels = len({severity for _, severity in noisy})
-        names = _count(len({name for name, _ in noisy}), "corruption")
-        parts.append(f"{names} at {_count(levels, 'severity', 'severities')}")
+        names = counted(len({name for name, _ in noisy}), "corruption")
+        parts.append(f"{names} at {counted(levels, 'severity', 'severities')}")
     if sides:
         pixels = ", ".join(str(side) for side in sides)
         also = ", with and without noise" if noise_at_sides(arm) else ""
-        parts.append(f"{_count(len(sides), 'lower side')} ({pixels} px{also})")
+        parts.append(f"{counted(len(sides), 'lower side')} ({pixels} px{also})")
     return " and ".join(parts)
 
 
@@ -215,7 +217,7 @@ def _comparison(row: pd.Series, noise: Word) -> str:
     return (
         f"{phrase[0].upper()}{phrase[1:]} it {what}: "
         f"{row['difference'] * 100:+.1f} points (simultaneous 95 % interval {row['joint_low'] * 100:+.1f} to "
-        f"{row['joint_high'] * 100:+.1f}; {_count(row['n_images'], 'image')}, {_count(row['n_seeds'], 'seed')})."
+        f"{row['joint_high'] * 100:+.1f}; {counted(row['n_images'], 'image')}, {counted(row['n_seeds'], 'seed')})."
     )
 
 
@@ -228,132 +230,13 @@ def _percent(found: Interval) -> str:
 def _range(counts: pd.Series, one: str) -> str:
     """A count of each contrast, or the least and the most where they differ: of each its arm that has fewest."""
     least, most = int(counts.min()), int(counts.max())
-    return _count(least, one) if least == most else f"{least:,} to {most:,} {one}s"
-
-
-def _count(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-# ------------------------------------------------------------------------------------------------------- what was run
-def _subtitle(snapshot: Snapshot) -> str:
-    data = snapshot.study.get("data") or {}
-    config = snapshot.study.get("config") or {}
-    parts = [data.get("source"), (config.get("model") or {}).get("backbone")]
-    if data.get("num_classes"):
-        parts.append(f"{data['num_classes']} classes")
-    if data.get("image_size"):
-        parts.append(f"{data['image_size']} × {data['image_size']} px")
-    return " · ".join(str(part) for part in parts if part)
-
-
-def _run(snapshot: Snapshot, found: Headline) -> list[tuple[str, str]]:
-    study = snapshot.study
-    data, noise = study.get("data") or {}, (study.get("config") or {}).get("noise") or {}
-    starts = [
-        event for record in snapshot.trials for event in record.events if event.get("event") in ("start", "resume")
-    ]
-    images = [f"{data[f'num_{name}']:,} {name}" for name in ("train", "validation", "test") if f"num_{name}" in data]
-    versions = study.get("versions") or next((e["versions"] for e in starts if e.get("versions")), {})
-    status = Counter(record.status for record in snapshot.trials)
-    pairs = [
-        ("Data", data.get("source")),
-        ("Images", ", ".join(images)),
-        ("Classes", data.get("num_classes")),
-        ("Skipped images", _skipped(study)),
-        ("Test images also in training", data.get("num_leaked")),
-        ("Data fingerprint", study.get("fingerprint")),
-        ("Trials", ", ".join(f"{count} {name}" for name, count in sorted(status.items()))),
-        ("Seeds shown", ", ".join(sorted({str(s) for arm in found.arms for s in arm.rows["seed"]}))),
-        ("Validation noise", _noises(noise, "validation")),
-        ("Test noise", _noises(noise, "test")),
-        ("Lower sides", _sides(study)),
-        ("Real noisy images", _real(study)),
-        ("Held-out noise", ", ".join(noise.get("held_out") or [])),
-        ("Corruption tables", ", ".join(sorted({str(t) for a in found.arms for t in a.rows["table"] if t}))),
-        ("Test split", _test_reads(snapshot)),
-        ("Hardware", "; ".join(dict.fromkeys(str(e["hardware"]) for e in starts if e.get("hardware")))),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
-        ("Started", study.get("created")),
-    ]
-    return [(name, str(value)) for name, value in pairs if value not in (None, "")]
-
-
-def _noises(noise: Mapping[str, Any], kind: str) -> str:
-    levels = ", ".join(str(level) for level in noise.get(f"{kind}_severities") or [])
-    names = ", ".join(noise.get(kind) or [])
-    return f"{names} (severities {levels})" if names and levels else names
-
-
-def validation_words(study: Mapping[str, Any]) -> str:
-    """What a search's objective is measured on."""
-    config = study.get("config") or {}
-    has_sides = bool((config.get("resolution") or {}).get("validation"))
-    has_noise = bool((config.get("noise") or {}).get("validation")) or not has_sides
-    parts = [
-        word for word, is_there in (("under validation noise", has_noise), ("at lower sides", has_sides)) if is_there
-    ]
-    return f"Measured on validation images {' and '.join(parts)}."
-
-
-def _sides(study: Mapping[str, Any]) -> str:
-    """The sides that validation and test measured below full size."""
-    config = (study.get("config") or {}).get("resolution") or {}
-    sides = {kind: ", ".join(map(str, config.get(kind) or ())) for kind in ("validation", "test")}
-    parts = [f"{kind} {named} px" for kind, named in sides.items() if named]
-    return "; ".join(parts) + (", with and without noise" if parts and config.get("with_noise") else "")
-
-
-def _real(study: Mapping[str, Any]) -> str:
-    """The folders of real noisy images, with what was left out of each."""
-    parts = []
-    for name, entry in (study.get("real") or {}).items():
-        left_out = f"{entry['num_known']:,} left out that stand in train or validation" if entry["num_known"] else ""
-        skipped = f"{entry['num_skipped']:,} that cannot be read" if entry["num_skipped"] else ""
-        said = "; ".join(part for part in (_count(entry["num_images"], "image"), left_out, skipped) if part)
-        parts.append(f"{name} ({said})")
-    return ", ".join(parts)
-
-
-def _skipped(study: Mapping[str, Any]) -> str:
-    return "not recorded" if "skipped" not in study else str(len(study["skipped"]))
-
-
-def _test_reads(snapshot: Snapshot) -> str:
-    reads, open_reads = snapshot.study.get("test_reads") or [], _open_reads(snapshot)
-    times = [f"{read['phase']} {read['time']}" for read in reads]
-    times += [f"{phase} by {_count(count, 'trial')} so far" for phase, count in open_reads.items()]
-    if not times:
-        return "not read"
-    again = _times_read(snapshot)
-    if again > 1:
-        return f"READ {again} TIMES (--again): {', '.join(times)}"
-    return f"read once{' by each phase' if len(times) > 1 else ''}: {', '.join(times)}"
-
-
-def _open_reads(snapshot: Snapshot) -> dict[str, int]:
-    """Phase -> its finished trials that no read names: a read is written down when its phase ends."""
-    named = {key for read in snapshot.study.get("test_reads") or [] for key in read.get("trials") or ()}
-    return dict(Counter(
-        record.info["phase"] for record in snapshot.trials
-        if record.info["role"] != "search" and record.status == "finished" and record.key not in named
-    ))  # fmt: skip
-
-
-def _times_read(snapshot: Snapshot) -> int:
-    """Reads of one phase, or of generations of settings (`--again` begins one), whichever are more."""
-    study = snapshot.study
-    reads, open_reads = study.get("test_reads") or [], _open_reads(snapshot)
-    generations = {read.get("generation", 0) for read in reads}
-    if open_reads:
-        generations |= {study.get("generation", 0)}
-    return max(len(generations), max(Counter(read["phase"] for read in reads).values(), default=0))
+    return counted(least, one) if least == most else f"{least:,} to {most:,} {one}s"
 
 
 # ------------------------------------------------------------------------------------------------ what limits it
 def _remarks(snapshot: Snapshot, found: Headline) -> list[str]:
     said = []
-    if (again := _times_read(snapshot)) > 1:
+    if (again := provenance.times_read(snapshot)) > 1:
         said.append(
             f"The test split was read {again} times (--again). Choices made in between may have seen test figures, so "
             "these are no longer a first look."
@@ -392,7 +275,7 @@ def _search_remarks(snapshot: Snapshot) -> list[str]:
         search = search_of(snapshot.study, phase)
         if search.get("algorithm") == "tpe" and count <= TPE_STARTUP:
             said.append(
-                f"TPE draws its first {TPE_STARTUP} trials at random, so phase {phase} with {_count(count, 'trial')} "
+                f"TPE draws its first {TPE_STARTUP} trials at random, so phase {phase} with {counted(count, 'trial')} "
                 "was a random search."
             )
     return [*said, *fidelity_remarks(snapshot), *adaptive_remarks(snapshot)]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from analysis import facts, figures
+from analysis import facts, figures, provenance
 from analysis.fronts import FRONT_LEGEND, front_figure, fronts
 from analysis.load import Snapshot, read_examples
 from analysis.scores import Headline
@@ -56,7 +56,7 @@ def draw(snapshot: Snapshot, found: Headline, tables: Mapping[str, Table]) -> li
         rows = trials[trials["phase"] == phase]
         pictures.append(
             Picture(f"search-{phase}", f"Phase {phase}: the objective, trial by trial",
-                    facts.validation_words(snapshot.study),
+                    provenance.validation_words(snapshot.study),
                     figures.history_figure(rows, metric=metric, goal=goal))
         )  # fmt: skip
     for phase, frame in fronts(snapshot).items():

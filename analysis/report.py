@@ -25,13 +25,15 @@ from analysis.facts import reading
 from analysis.fronts import front_table
 from analysis.heads import head_table
 from analysis.load import Snapshot, read_study
+from analysis.meantables import mean_table, real_table
 from analysis.page import page
 from analysis.pictures import draw
 from analysis.scores import Headline, headline
 from analysis.searchcharts import search_charts
 from analysis.summary import terminal
 from analysis.tablefiles import ENDINGS, rows_of, table_files
-from analysis.tables import Table, accuracy_table, mean_table, real_table, trial_table
+from analysis.tables import Table, accuracy_table
+from analysis.trialtable import trial_table
 from analysis.unfinished import has_open_tests, unfinished, without_verdicts
 from analysis.vegalite import Chart
 

@@ -16,12 +16,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.load import Snapshot
 from analysis.metrics import alexnet_corruption_error, mean_corruption_error, worst_family
-from analysis.plaintext import encodable
-from analysis.records import GROUP_ORDER, RELATIONS, final_metrics, last_metric
 from analysis.scores import CLEAN, NOISE, Arm, Headline, corruption_error
-from analysis.searches import can_be_chosen, objective_of
 from analysis.sides import full_size_noise, noise_word
 from analysis.stats import Interval
 
@@ -188,7 +184,7 @@ def _accuracy_row(arm: Arm, baseline: Arm | None, found: Headline, notes: list[s
     row |= {"ece_clean": arm.measure("ece", arm.of(CLEAN)), "ece_noise": arm.measure("ece", arm.noisy())}
     row |= {"flips_noise": arm.measure("flips", arm.noisy())}
     for name in found.real:
-        row |= _real_figures(arm, name, prefix=real_column(name))
+        row |= real_figures(arm, name, prefix=real_column(name))
     worst = worst_family(arm.rows)[0] if arm.noisy() else None
     row |= {"worst_corruption": worst} | bounds("worst", arm.mean(arm.of(worst)) if worst else None)
     row |= bounds("mce", None) | {"relative_mce": math.nan} | _published(arm, found, notes)
@@ -220,7 +216,7 @@ def _published(arm: Arm, found: Headline, notes: list[str]) -> dict[str, float]:
     return {"mce_alexnet": plain.value, "relative_mce_alexnet": relative.value}
 
 
-def _real_figures(arm: Arm, name: str, *, prefix: str) -> dict[str, float]:
+def real_figures(arm: Arm, name: str, *, prefix: str) -> dict[str, float]:
     """Accuracy on a folder of real images with its interval, its own number of images, and its calibration error."""
     mean = arm.mean(arm.of(name))
     figures = bounds(prefix, mean) | {f"{prefix}_n": math.nan if mean is None else float(mean.n_images)}
@@ -299,107 +295,6 @@ def value_text(name: str, value: float) -> str:
     if name == "cost/latency_ms":
         return f"{value:.3g}"
     return f"{value * 100:.1f}" if name.startswith("acc/") else count_text(value)
-
-
-# --------------------------------------------------------------------------------------- means over parts, real images
-def mean_table(found: Headline) -> Table:
-    """Mean accuracy of each configuration over every family, group and relation to its training noise."""
-    rows = []
-    for kind, order in (("family", ()), ("group", GROUP_ORDER), ("relation", RELATIONS)):
-        names = {str(name) for arm in found.arms for name in arm.rows[kind].dropna()} - {"clean", "real"}
-        known = {name: place for place, name in enumerate(order)}
-        for name in sorted(names, key=lambda name: (known.get(name, len(known)), name)):
-            rows += [_mean_row(arm, kind, name) for arm in found.arms if arm.among(kind, name)]
-    columns = [
-        Column("over", lambda row: row["over"], is_number=False),
-        Column("name", lambda row: row["name"], is_number=False),
-        Column("configuration", lambda row: row["label"], is_number=False),
-        Column("cells", lambda row: str(row["num_cells"])),
-        Column("accuracy", accuracy_text("accuracy")),
-        *_mean_measures(rows),
-    ]
-    note = "Accuracy in per cent [95 % interval], each corruption x severity counting the same. A family is a suite."
-    return Table("means", pd.DataFrame(rows), columns, [note] if rows else [])
-
-
-def _mean_row(arm: Arm, kind: str, name: str) -> dict:
-    cells = arm.among(kind, name)
-    row: dict = {"over": kind, "name": name, "config_id": arm.config_id, "label": arm.label, "num_cells": len(cells)}
-    row |= bounds("accuracy", arm.mean(cells))
-    return row | {column: arm.measure(column, cells) for column in ("ece", "flips")}
-
-
-def _mean_measures(rows: Sequence[dict]) -> list[Column]:
-    columns = {"ECE": "ece", "flips": "flips"}
-    return [
-        Column(title, interval_text(name))
-        for title, name in columns.items()
-        if any(not math.isnan(row[name]) for row in rows)
-    ]
-
-
-def real_table(found: Headline) -> Table:
-    """Each folder of real noisy images x configuration; unpaired with all else, so nothing is said to be better."""
-    rows = [
-        {"images_of": name, "config_id": arm.config_id, "label": arm.label, "relation": "unseen",
-         "n_seeds": int(arm.rows["trial"].nunique())} | _real_figures(arm, name, prefix="accuracy")
-        for name in found.real for arm in found.arms if arm.of(name)
-    ]  # fmt: skip
-    columns = [
-        Column("real images", lambda row: row["images_of"], is_number=False),
-        Column("configuration", lambda row: row["label"], is_number=False),
-        Column("images", lambda row: f"{row['accuracy_n']:.0f}"),
-        Column("seeds", lambda row: str(row["n_seeds"])),
-        Column("accuracy", accuracy_text("accuracy")),
-        Column("ECE", interval_text("accuracy_ece")),
-    ]
-    return Table("real", pd.DataFrame(rows), columns, [REAL_LEGEND] if rows else [])
-
-
-# -------------------------------------------------------------------------------------------------------------- trials
-def trial_table(snapshot: Snapshot) -> Table:
-    """Every trial of the study, whatever became of it, with its phase's first objective (of a tested one the study's).
-
-    Columns of the frame: phase, number, trial, label, seed, status, keeps (the constraints), metric and its value on
-    validation images, both costs and the error.
-    """
-    frame = snapshot.frame().drop_duplicates("trial").set_index("trial")
-    records = {record.key: record for record in snapshot.trials}
-    rows = []
-    for key, row in frame.iterrows():
-        metric = objective_of(snapshot.study, row["phase"])[0]
-        record = records[str(key)]
-        ended = final_metrics(record.events).get(metric, math.nan)
-        is_final = record.status == "finished" or not math.isnan(ended)
-        last = ended if is_final else last_metric(record.events, metric)
-        rows.append(
-            {"phase": row["phase"], "number": row["number"], "trial": key, "label": row["label"], "seed": row["seed"],
-             "status": row["status"], "keeps": record.status != "finished" or can_be_chosen(record, snapshot.study),
-             "metric": metric, "value": last, "cost_passes": row["cost_passes"],
-             "cost_seconds": row["cost_seconds"],
-             "error": encodable(record.error or "") if record.status == "failed" else None}
-        )  # fmt: skip
-    columns = [
-        Column("phase", lambda row: row["phase"], is_number=False),
-        Column("no.", lambda row: str(row["number"])),
-        Column("trial", lambda row: row["trial"], is_number=False),
-        Column("configuration", lambda row: row["label"], is_number=False),
-        Column("seed", lambda row: "" if pd.isna(row["seed"]) else str(row["seed"])),
-        Column("status", lambda row: row["status"] if row["keeps"] else "broke a constraint", is_number=False),
-        _objective_column(rows),
-        Column("passes", lambda row: count_text(row["cost_passes"])),
-        Column("seconds", lambda row: count_text(row["cost_seconds"])),
-        Column("error", lambda row: row["error"] if isinstance(row["error"], str) else "", is_number=False),
-    ]
-    return Table("trials", pd.DataFrame(rows).astype({"error": "str"}) if rows else pd.DataFrame(rows), columns)
-
-
-def _objective_column(rows: Sequence[dict]) -> Column:
-    """The figure that trials are ranked by; where phases differ in it, each row names its own."""
-    metrics = {row["metric"] for row in rows}
-    if len(metrics) == 1:
-        return Column(f"{metrics.pop()} (validation)", lambda row: value_text(row["metric"], row["value"]))
-    return Column("objective (validation)", lambda row: f"{value_text(row['metric'], row['value'])} {row['metric']}")
 
 
 def severity_means(arm: Arm) -> pd.DataFrame:

@@ -105,3 +105,8 @@ def _seeds_for(joint: Interval, size: float, power: float) -> int | None:
 def _alpha(joint: Interval) -> float:
     """The two-sided error that an interval was drawn with."""
     return float(2 * sps.t.sf((joint.high - joint.low) / 2 / joint.se, joint.df))
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: `1 seed`, `2,000 images`; `many` where the plural is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -100,3 +100,10 @@ def _heads(method: Method, images_BCHW: Tensor) -> dict[str, Tensor]:
 
 def _pixels(images_BCHW: Tensor) -> np.ndarray:
     return images_BCHW.float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def parquet_bytes(table: pd.DataFrame) -> bytes:
+    """A frame as parquet."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()

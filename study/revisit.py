@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.fidelity import FULL_PREFIX
 from analysis.metrics import headline
+from study.artifacts import parquet_bytes
 from study.data.prepare import prepare_data
 from study.evaluate import Evaluation
 from study.grids import grid_of_validation
@@ -22,7 +23,6 @@ from study.ranks import Ranks
 from study.runtime import Interrupted, Runtime, catch_signals
 from study.tasks import evaluate_task
 from study.trained import read_model
-from study.trial import parquet_bytes
 
 FULL_CELLS = "cells-full.parquet"
 VALIDATION_ROWS = "validation.parquet"

@@ -20,8 +20,8 @@ from study.credentials import scrub
 from study.data.image_set import DataSplits
 from study.data.real import RealImages
 from study.ledger import Ledger
+from study.machine import versions
 from study.studyfile import LoadedStudy
-from study.trial import versions
 
 _GROWN = {
     "task": Classification(), "resolution": ResolutionConfig(), "train": TrainConfig(), "optim": OptimConfig(),

@@ -10,10 +10,11 @@ from scipy import stats as sps
 from analysis.adapted import adapted_table
 from analysis.contrasts import contrast_table
 from analysis.load import read_study
+from analysis.meantables import mean_table
 from analysis.metrics import main_rows
 from analysis.report import write_report
 from analysis.scores import headline
-from analysis.tables import accuracy_table, mean_table
+from analysis.tables import accuracy_table
 
 KEYS = [f"{0xC0000 + number:016x}" for number in range(9)]
 

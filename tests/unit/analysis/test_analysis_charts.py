@@ -23,7 +23,8 @@ from analysis.searchcharts import (
     search_charts,
     slug,
 )
-from analysis.tables import accuracy_table, trial_table
+from analysis.tables import accuracy_table
+from analysis.trialtable import trial_table
 from analysis.vegalite import packed, painted, script_json, still
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import facts
+from analysis import facts, provenance
 from analysis.contrasts import contrast_table
 from analysis.decision import decision_table
 from analysis.load import Snapshot, read_study
@@ -51,7 +51,7 @@ READ = {"phase": "confirm", "trials": ["a"], "generation": 0, "time": "2026-01-0
     ],
 )  # fmt: skip
 def test_the_test_split_counts_as_read_from_the_first_tested_trial(trials, study, words) -> None:
-    assert dict(facts._run(snapshot(trials, **study), NOTHING))["Test split"] == words
+    assert dict(provenance.what_ran(snapshot(trials, **study), NOTHING))["Test split"] == words
 
 
 def running(**phase: Any) -> dict[str, Any]:

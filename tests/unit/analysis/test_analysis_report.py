@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import facts, figures
+from analysis import facts, figures, provenance
 from analysis.contrasts import contrast_table
 from analysis.load import Snapshot, read_study
+from analysis.meantables import mean_table, real_table
 from analysis.metrics import ALEXNET_ERRORS
 from analysis.report import write_report
 from analysis.scores import headline
-from analysis.tables import accuracy_table, count_text, mean_table, real_table, trial_table
+from analysis.tables import accuracy_table, count_text
+from analysis.trialtable import trial_table
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +280,7 @@ def test_a_read_after_other_settings_counts_though_its_phase_has_another_name() 
         {"phase": "renamed", "trials": ["b"], "generation": 1},
     ]
     first_alone, alike = reads[:1], [{**read, "generation": 0} for read in reads]
-    times = [facts._times_read(Snapshot("s", {"test_reads": some}, [])) for some in (first_alone, reads, alike)]
+    times = [provenance.times_read(Snapshot("s", {"test_reads": some}, [])) for some in (first_alone, reads, alike)]
     assert times == [1, 2, 1]
 
 

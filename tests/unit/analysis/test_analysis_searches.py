@@ -12,7 +12,8 @@ from analysis.pictures import draw
 from analysis.records import final_metrics
 from analysis.scores import Headline, headline
 from analysis.searches import current, searched
-from analysis.tables import accuracy_table, trial_table
+from analysis.tables import accuracy_table
+from analysis.trialtable import trial_table
 
 GOALS = [{"metric": "acc/noise", "goal": "maximise"}, {"metric": "cost/passes", "goal": "minimise"}]
 

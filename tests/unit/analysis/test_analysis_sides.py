@@ -8,14 +8,16 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from analysis import facts, figures
+from analysis import facts, figures, provenance
 from analysis.contrasts import endpoint_phrase, endpoint_title
 from analysis.load import read_study
+from analysis.meantables import mean_table, real_table
 from analysis.records import side_of
 from analysis.report import draw, write_report
 from analysis.scores import headline
 from analysis.sides import full_side, full_size_noise, lower_sides, noise_word, side_means
-from analysis.tables import accuracy_table, mean_table, real_table, severity_means, trial_table
+from analysis.tables import accuracy_table, severity_means
+from analysis.trialtable import trial_table
 from tests.unit.analysis.conftest import add_sides, write_study
 
 SIDES = (8, 16, 32)
@@ -205,7 +207,7 @@ def test_endpoints_in_words():
      ({}, {"validation": ["fog"]}, "under validation noise")],
 )  # fmt: skip
 def test_what_a_search_measured(resolution, noise, words):
-    said = facts.validation_words({"config": {"resolution": resolution, "noise": noise}})
+    said = provenance.validation_words({"config": {"resolution": resolution, "noise": noise}})
     assert said == f"Measured on validation images {words}."
 
 

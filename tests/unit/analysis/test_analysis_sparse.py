@@ -13,7 +13,7 @@ from analysis.load import read_study
 from analysis.report import report_tables, write_report
 from analysis.scores import headline
 from analysis.tablefiles import latex
-from analysis.tables import trial_table
+from analysis.trialtable import trial_table
 
 Event = dict[str, Any]
 

@@ -12,7 +12,8 @@ from study.build import build_method
 from study.ledger import TrialSpec
 from study.loop import Stopped
 from study.ranks import Ranks
-from study.trial import NoReporter, prepare_run, run_trial
+from study.trial import prepare_run, run_trial
+from study.trialrun import NoReporter
 from tests.unit.study.trials import PMAL, ledger_of, tiny_config, tiny_spec
 from tests.unit.study.workers import run_workers
 

@@ -24,7 +24,8 @@ from study.ranks import Ranks
 from study.spaceread import key_problem
 from study.studyfile import StudyFileError, load_study
 from study.tasks import prepare_task
-from study.trial import NoReporter, prepare_run, run_trial
+from study.trial import prepare_run, run_trial
+from study.trialrun import NoReporter
 from study.validation_pairs import MadePairs, validation_pairs
 from tests.unit.study.trials import PMAL, ledger_of, tiny_config, tiny_spec
 

@@ -23,7 +23,8 @@ from study.data.real import prepare_all_real
 from study.ledger import TrialSpec, trial_key
 from study.loop import Diverged, Stopped
 from study.ranks import Ranks
-from study.trial import NoReporter, prepare_run, run_trial
+from study.trial import prepare_run, run_trial
+from study.trialrun import NoReporter
 from tests.unit.study.trials import PMAL, ledger_of, tiny_config, tiny_spec
 
 

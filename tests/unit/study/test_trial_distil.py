@@ -26,7 +26,9 @@ from study.loop import Stopped, plan_course
 from study.ranks import Ranks
 from study.teachers import look_at
 from study.trained import load_model
-from study.trial import NoReporter, _clean_batches, prepare_run, run_trial
+from study.trial import prepare_run, run_trial
+from study.trialend import clean_batches
+from study.trialrun import NoReporter
 from tests.unit.study.test_trial import StopAfter, _same, _state
 from tests.unit.study.trials import ledger_of, tiny_config, tiny_spec
 
@@ -179,7 +181,7 @@ def test_batch_statistics_are_those_of_clean_images_of_the_resolution_that_train
     config = tiny_config(resolution=section, noise={"train": ["speckle_noise"]})
     spec = tiny_spec(tmp_path, config)
     run = prepare_run(spec, ledger_of(spec), reporter=NoReporter(), ranks=Ranks())
-    (found_BCHW,) = _clean_batches(run)
+    (found_BCHW,) = clean_batches(run)
     images = run.data.train
     clean_BCHW = torch.from_numpy(np.array(images.images)).permute(0, 3, 1, 2).float() / 255
     small_BCHW = shrink(clean_BCHW, 16, keys_B=torch.zeros(len(clean_BCHW), dtype=torch.int64), kernel="area")

@@ -16,7 +16,7 @@ from study.build import build_method
 from study.config_resolution import ResolutionConfig
 from study.data.loader import batches
 from study.ranks import Ranks
-from study.trial import _clean_batches
+from study.trialend import clean_batches
 from tests.unit.study.test_update import config_of, make_images, train, watch, weights, without_statistics
 from tests.unit.study.trials import PMAL
 from tests.unit.study.workers import run_workers
@@ -224,7 +224,7 @@ def test_workers_reestimate_by_equally_many_batches(count: int, world: int) -> N
             config=SimpleNamespace(data=SimpleNamespace(split_seed=0), resolution=ResolutionConfig()),
             ranks=Ranks(rank, world, "cpu"),
         )
-        numbers.append([len(images) for images in _clean_batches(run)])
+        numbers.append([len(images) for images in clean_batches(run)])
     assert len({len(sizes) for sizes in numbers}) == 1 or not min(numbers)
     assert all(size > 1 for sizes in numbers for size in sizes)
     assert count < 2 * world or sum(map(sum, numbers)) == count
