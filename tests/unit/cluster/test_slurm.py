@@ -13,7 +13,7 @@ import pytest
 SCRIPT = Path(__file__).parents[3] / "cluster" / "slurm.sh"
 STUBS = {
     "scontrol": 'printf "node-a\\nnode-b\\n"\n',
-    "hostname": 'echo "127.0.0.1"\n',
+    "hostname": 'case "$1" in -I) echo "${OWN_ADDRESSES:-}" ;; *) echo "${NAMED_ADDRESS:-127.0.1.1}" ;; esac\n',
     "srun": 'while [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n',
     "ray": 'echo "ray $*" >>"$LOG"\nexec sleep 600\n',
     "murk-python": """
@@ -72,6 +72,23 @@ def test_a_head_then_the_other_nodes_then_the_study_which_gives_the_code(slurm, 
     )
     assert "token 600" in lines
     assert list(tmp_path.glob(".murk-ray-token*")) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "own", "expected"),
+    [
+        ("192.0.2.7", "198.51.100.9 ", "192.0.2.7"),
+        ("127.0.1.1", "fe80::1 192.0.2.7 198.51.100.9", "192.0.2.7"),
+        ("::1 127.0.1.1", "192.0.2.7", "192.0.2.7"),
+        ("127.0.1.1", "", "127.0.0.1"),
+    ],
+)
+def test_the_head_listens_where_other_nodes_find_it(slurm, tmp_path, named, own, expected):
+    tried = {**slurm, "NAMED_ADDRESS": named, "OWN_ADDRESSES": own, "MURK_TRIES": "0"}
+    subprocess.run([str(SCRIPT), "cars"], env=tried, timeout=60, check=True, capture_output=True)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert f"joined {expected}:20077 2" in lines
+    assert any(f"--node-ip-address={expected} " in line for line in lines)
 
 
 def test_the_warning_before_the_time_limit_reaches_the_study(slurm, tmp_path):
