@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from study.config_search import MOST_KEPT
 from study.ledger import Ledger
 from study.ranks import Ranks, running_statistics
 
 _log = logging.getLogger("murk")
-_NAMES = ("checkpoint.pt", "checkpoint-before.pt")
+_NEWEST = "checkpoint.pt"
 _DIGEST_BYTES = 32
 _ZIP = b"PK\x03\x04"
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError,
@@ -82,8 +83,9 @@ def save(
     optimizer: Optimizer,
     progress: Progress,
     shares: Sequence[Share] = (),
+    kept: int = 2,
 ) -> None:
-    """Write a trial's checkpoint; the one before stays beside it until the next.
+    """Write a trial's checkpoint; those before stay beside it, each until `kept` newer ones are there.
 
     Where it cannot be written (a full disk), the trial goes on with the ones it has: that costs nothing but the way
     back to them, should the process be lost. It is warned of, and the event `unsaved` says so if there is room for it.
@@ -91,6 +93,7 @@ def save(
     Args:
         progress: The first worker's.
         shares: Of all workers where there are several, from `shares_of`.
+        kept: Checkpoints beside each other, 1 or more; with 1 there is no way back from a damaged one.
     """
     buffer = io.BytesIO()
     state = {
@@ -102,18 +105,27 @@ def save(
     torch.save(state, buffer)
     data = buffer.getvalue()
     try:
-        _write(ledger, key, hashlib.sha256(data).digest() + data)
+        _write(ledger, key, hashlib.sha256(data).digest() + data, kept=kept)
     except OSError as error:
         _log.warning("the checkpoint of trial %s cannot be written (%s); it goes on without", key, error)
         with suppress(OSError):
             ledger.append(key, "unsaved", epoch=progress.epoch, step=progress.step, error=str(error))
 
 
-def _write(ledger: Ledger, key: str, data: bytes) -> None:
-    before = ledger.read_bytes(key, _NAMES[0])
+def _name(place: int) -> str:
+    """The file of the newest checkpoint (0), of the one before it (1), of the one before that (2) and so on."""
+    return _NEWEST if place == 0 else f"checkpoint-before{'' if place == 1 else f'-{place}'}.pt"
+
+
+def _write(ledger: Ledger, key: str, data: bytes, *, kept: int) -> None:
+    before = ledger.read_bytes(key, _NEWEST) if kept > 1 else None
     if before is not None and _is_whole(before):  # a damaged one must not take the place of a good one
-        ledger.write_bytes(key, _NAMES[1], before)
-    ledger.write_bytes(key, _NAMES[0], data)
+        for place in range(kept - 1, 1, -1):
+            older = ledger.read_bytes(key, _name(place - 1))
+            if older is not None:
+                ledger.write_bytes(key, _name(place), older)
+        ledger.write_bytes(key, _name(1), before)
+    ledger.write_bytes(key, _NEWEST, data)
 
 
 def _is_whole(data: bytes) -> bool:
@@ -132,8 +144,10 @@ def restore(
     are all damaged starts anew.
     """
     is_damaged = False
-    for name in _NAMES:
+    for name in map(_name, range(MOST_KEPT)):
         data = ledger.read_bytes(key, name)
+        if data is None and name != _NEWEST:
+            break  # there are none behind a gap
         state = None if data is None else _state(key, name, data)
         is_damaged |= data is not None and state is None
         if state is not None:
@@ -173,7 +187,9 @@ def _together(shares: list[Share]) -> Share:
 def remove(ledger: Ledger, key: str) -> None:
     """Remove the checkpoints of a trial that has ended; its model stays. What cannot be removed is warned of."""
     try:
-        for name in _NAMES:
+        for name in map(_name, range(MOST_KEPT)):
+            if not ledger.files.exists("trials", key, name) and name != _NEWEST:
+                break
             ledger.remove(key, name)
     except OSError as error:
         _log.warning("the checkpoints of finished trial %s stay, as they cannot be removed: %s", key, error)

@@ -11,6 +11,9 @@ from study.algorithms import ABILITIES, POPULATION, Algorithm
 from study.config_data import Section
 from study.config_noise import Severity
 
+MOST_KEPT = 10
+"""The most checkpoints of a trial beside each other."""
+
 
 class Scheduler(Section):
     """Early stopping of poor trials (ASHA, Li et al. 2020, arXiv 1810.05934).
@@ -174,7 +177,7 @@ class ResourcesConfig(Section):
     )
     cpus_per_worker: float = Field(default=1.0, gt=0.0, le=1024, description="CPUs that Ray sets aside for a worker.")
     gpus_per_worker: float = Field(
-        default=0.0, ge=0.0, le=16, description="1 at most; a share, such as 0.25, lets several trials use one GPU."
+        default=0.0, ge=0.0, description="1 at most; a share, such as 0.25, lets several trials use one GPU."
     )
     max_concurrent: int | None = Field(default=None, ge=1, description="Trials at once; left out: as many as fit.")
     retries: int = Field(
@@ -239,6 +242,13 @@ class TrackingConfig(Section):
     enabled: bool = Field(default=True, description="Write to MLflow; the ledger is always written.")
     uri: str | None = Field(default=None, description="MLflow server; left out: SQLite in the storage place.")
     storage: str | None = Field(default=None, description="Folder or fsspec URL for records and checkpoints.")
+    checkpoints_kept: int = Field(
+        default=2,
+        ge=1,
+        le=MOST_KEPT,
+        description="Checkpoints of a running trial that are kept, the newest and those before it; an ended one keeps "
+        "none, its model stays.",
+    )
     system_metrics: bool = Field(
         default=False, description="Sample the load of the machine that runs a trial's first worker, every 10 s."
     )

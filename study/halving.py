@@ -25,11 +25,12 @@ def why_not_halved(config: TrialConfig) -> str | None:
     return None
 
 
-def halve(ledger: Ledger, spec: TrialSpec, error: OutOfMemory, *, workers: int) -> int:
+def halve(ledger: Ledger, spec: TrialSpec, error: OutOfMemory) -> int:
     """Record that a trial goes on with half as many images in a forward pass; gives their number.
 
     Args:
-        error: That of the micro-batch which did not fit; raised again where no smaller one is possible.
+        error: That of the micro-batch which did not fit, with its number of images; raised again where no smaller one
+            is possible.
 
     Raises:
         OutOfMemory: The method's loss cannot be cut, or two images are too many; the message says which.
@@ -38,8 +39,7 @@ def halve(ledger: Ledger, spec: TrialSpec, error: OutOfMemory, *, workers: int) 
     reason = why_not_halved(config)
     if reason is not None:
         raise OutOfMemory(f"{error}; this trial's batches are not halved: {reason}") from error
-    whole = -(-config.train.batch_size // workers)
-    used = min(whole, micro_batch_of(ledger, spec.key) or config.train.micro_batch or whole)
+    used = error.num_images  # what it was, not what the settings would make it: an elastic group has any size
     smaller = half(used)
     if smaller is None:
         raise OutOfMemory(f"{error}; {used} images on a worker cannot be halved") from error

@@ -50,6 +50,7 @@ class TrialSpec:
         pairs: Fingerprint of the pairs that verification is tested on; empty in a search and for other tasks.
         fidelity: The part of the validation grid that a search scores it by; empty for the whole.
         system_metrics: Whether the trial samples the load of its machine.
+        checkpoints_kept: Checkpoints beside each other while it runs.
     """
 
     key: str
@@ -68,6 +69,7 @@ class TrialSpec:
     pairs: str = ""
     fidelity: dict[str, Any] = field(default_factory=dict)
     system_metrics: bool = False
+    checkpoints_kept: int = 2
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-able dict, the inverse of `TrialSpec(**d)`."""
@@ -179,7 +181,12 @@ class Ledger:
         if self.files.exists("trials", spec.key, "trial.json"):
             return False
         record = {**spec.as_dict(), "numerics": NUMERICS, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        for name in ("storage", "cache_dir", "system_metrics"):  # where and how it runs now, not what it is
+        for name in (
+            "storage",
+            "cache_dir",
+            "system_metrics",
+            "checkpoints_kept",
+        ):  # where and how it runs now, not what it is
             record.pop(name)
         self.write_bytes(spec.key, "trial.json", _json(record))
         return True

@@ -19,7 +19,15 @@ _SAYINGS = ("out of memory", "can't allocate memory", "alloc_failed")
 
 
 class OutOfMemory(RuntimeError):
-    """An update needed more memory than the device has."""
+    """An update needed more memory than the device has.
+
+    Attributes:
+        num_images: Images of the forward pass that did not fit, on this worker.
+    """
+
+    def __init__(self, message: str, *, num_images: int = 0) -> None:
+        super().__init__(message)
+        self.num_images = num_images
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -46,7 +54,8 @@ def telling_out_of_memory(*, num_images: int, epoch: int) -> Iterator[None]:
         raise OutOfMemory(
             f"an update must fit into the device's memory, but {num_images} images in a forward pass of epoch "
             f"{epoch + 1} did not ({line}); lower train.micro_batch or train.batch_size, or set "
-            "resources.on_out_of_memory: halve"
+            "resources.on_out_of_memory: halve",
+            num_images=num_images,
         ) from error
 
 

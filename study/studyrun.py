@@ -71,6 +71,7 @@ class StudyRun:
             pairs=pairs,
             fidelity=part,
             system_metrics=self.config.tracking.system_metrics,
+            checkpoints_kept=self.config.tracking.checkpoints_kept,
         )  # fmt: skip
 
     def _search(self, phase: Phase) -> SearchConfig:

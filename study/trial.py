@@ -177,7 +177,7 @@ def _train(run: Run, progress: checkpoint.Progress) -> None:
         shares = checkpoint.shares_of(run.method.network, state, run.ranks)
         if run.ranks.is_first:
             checkpoint.save(run.ledger, run.spec.key, network=run.method.network, optimizer=run.optimizer,
-                            progress=state, shares=shares)  # fmt: skip
+                            progress=state, shares=shares, kept=run.spec.checkpoints_kept)  # fmt: skip
         run.ranks.barrier()
 
     recorded = {event["epoch"] for event in run.ledger.events(run.spec.key) if event["event"] == "epoch"}

@@ -141,7 +141,7 @@ def _run_inline(spec: TrialSpec, poll: StopPoll, config: dict[str, Any]) -> None
         except OutOfMemory as error:
             if config["on_out_of_memory"] == "fail":
                 raise
-            halve(ledger, spec, error, workers=1)
+            halve(ledger, spec, error)
         finally:
             # The process is used again for the next trial.
             gc.collect()
@@ -155,7 +155,7 @@ def _run_workers(spec: TrialSpec, config: dict[str, Any]) -> None:
     losses = 0
     while (error := _fit(config)) is not None:
         if isinstance(error, OutOfMemory) and config["on_out_of_memory"] == "halve":
-            halve(ledger, spec, error, workers=config["workers"][1])
+            halve(ledger, spec, error)
         elif losses < config["retries"] and is_loss(error):
             losses += 1
         else:

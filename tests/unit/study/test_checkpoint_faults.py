@@ -1,13 +1,17 @@
 """Checkpoints that cannot be written or read: the last good one stays, and what is lost is said."""
 
+import dataclasses
 import errno
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.optim import SGD
 
-from study.ledger import Ledger
+from study import checkpoint
+from study.ledger import Ledger, TrialSpec
 from study.loop import Stopped
 from study.storage import Storage
 from study.trial import run_trial
@@ -125,3 +129,63 @@ def test_a_line_that_does_not_fit_the_disk_is_an_error(tmp_path: Path, monkeypat
             storage.append_line("torn line", "events.jsonl")
     storage.append_line("next", "events.jsonl")
     assert storage.read_bytes("events.jsonl") == b"whole\ntor\nnext\n"
+
+
+def saved(spec: TrialSpec, epochs: int, *, kept: int) -> tuple[torch.nn.Linear, SGD]:
+    """A network whose weight is its epoch, saved after each."""
+    network = torch.nn.Linear(1, 1)
+    optimizer = SGD(network.parameters(), lr=0.1)
+    for epoch in range(1, epochs + 1):
+        with torch.no_grad():
+            network.weight.fill_(epoch)
+        checkpoint.save(ledger_of(spec), spec.key, network=network, optimizer=optimizer,
+                        progress=checkpoint.Progress(epoch=epoch), kept=kept)  # fmt: skip
+    return network, optimizer
+
+
+@pytest.mark.parametrize("kept", [1, 2, 4])
+def test_so_many_checkpoints_are_kept_as_the_setting_says(tmp_path: Path, kept: int) -> None:
+    spec = tiny_spec(tmp_path)
+    network, optimizer = saved(spec, 6, kept=kept)
+    ledger, folder = ledger_of(spec), Path(ledger_of(spec).path(spec.key))
+    names = sorted(path.name for path in folder.iterdir())
+    assert len(names) == kept, names
+    found = []
+    for number in range(kept):
+        progress = checkpoint.restore(ledger, spec.key, network=network, optimizer=optimizer)
+        assert progress is not None
+        assert network.weight.item() == progress.epoch
+        found.append(progress.epoch)
+        name = "checkpoint.pt" if number == 0 else f"checkpoint-before{'' if number == 1 else f'-{number}'}.pt"
+        damage(ledger, spec.key, name, way="bit")
+    assert found == [6, 5, 4, 3][:kept]
+    assert checkpoint.restore(ledger, spec.key, network=network, optimizer=optimizer) is None
+    checkpoint.remove(ledger, spec.key)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_damaged_checkpoint_moves_no_good_one_along(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path)
+    network, optimizer = saved(spec, 3, kept=3)
+    damage(ledger_of(spec), spec.key, NAMES[0], way="bit")
+    checkpoint.save(ledger_of(spec), spec.key, network=network, optimizer=optimizer,
+                    progress=checkpoint.Progress(epoch=9), kept=3)  # fmt: skip
+    found = []
+    for name in (*NAMES, "checkpoint-before-2.pt"):
+        progress = checkpoint.restore(ledger_of(spec), spec.key, network=network, optimizer=optimizer)
+        found.append(progress.epoch if progress else None)
+        damage(ledger_of(spec), spec.key, name, way="cut")
+    assert found == [9, 2, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [1, 3])
+def test_a_trial_keeps_what_its_study_asks_for(tmp_path: Path, kept: int) -> None:
+    spec = dataclasses.replace(tiny_spec(tmp_path), checkpoints_kept=kept)
+    with pytest.raises(Stopped):
+        run_trial(spec, should_stop=stop_after(4))
+    ledger = ledger_of(spec)
+    assert len(list(Path(ledger.path(spec.key)).glob("checkpoint*.pt"))) == min(kept, 2)
+    assert "checkpoints_kept" not in ledger.trial(spec.key), "how it runs is no part of what it is"
+    run_trial(spec)
+    assert list(Path(ledger.path(spec.key)).glob("checkpoint*.pt")) == []

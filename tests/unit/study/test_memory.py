@@ -1,5 +1,6 @@
 """Out of memory in training: told apart, and half the micro-batch from the last checkpoint on."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def run_halving(spec: TrialSpec) -> dict[str, float]:
         try:
             return run_trial(spec)
         except OutOfMemory as error:
-            halve(ledger_of(spec), spec, error, workers=1)
+            halve(ledger_of(spec), spec, error)
 
 
 @pytest.mark.slow
@@ -115,7 +116,7 @@ def test_a_resumed_trial_keeps_its_micro_batch(tmp_path: Path, limit: Callable[[
     seen = limit(4)
     with pytest.raises(OutOfMemory) as caught:
         run_trial(spec)
-    assert halve(ledger_of(spec), spec, caught.value, workers=1) == 4
+    assert halve(ledger_of(spec), spec, caught.value) == 4
     calls = iter([False, True])
     with pytest.raises(Stopped):
         run_trial(spec, should_stop=lambda: next(calls))
@@ -124,21 +125,23 @@ def test_a_resumed_trial_keeps_its_micro_batch(tmp_path: Path, limit: Callable[[
     assert max(seen) == 4 == micro_batch_of(ledger_of(spec), spec.key)
 
 
-def test_the_share_of_a_worker_is_what_is_halved(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("num_images", "expected"), [(4, 2), (8, 4)])
+def test_what_a_worker_had_is_what_is_halved(tmp_path: Path, num_images: int, expected: int) -> None:
+    """An elastic group may have fewer workers than its most, so that each has more of the 8 images."""
     spec = tiny_spec(tmp_path)
-    assert halve(ledger_of(spec), spec, OutOfMemory("too many"), workers=2) == 2  # 8 images, 4 on each
+    error = pickle.loads(pickle.dumps(OutOfMemory("too many", num_images=num_images)))  # as it comes from a worker
+    assert halve(ledger_of(spec), spec, error) == expected
+    assert [event["before"] for event in ledger_of(spec).events(spec.key)] == [num_images]
 
 
 def test_what_cannot_be_halved_says_why(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path)
     ledger = ledger_of(spec)
-    for _ in range(2):
-        halve(ledger, spec, OutOfMemory("too many"), workers=1)
     with pytest.raises(OutOfMemory, match="too many; 2 images on a worker cannot be halved"):
-        halve(ledger, spec, OutOfMemory("too many"), workers=1)
+        halve(ledger, spec, OutOfMemory("too many", num_images=2))
     frozen = spec.config | {"model": spec.config["model"] | {"batch_norm": "sync"}}
     with pytest.raises(OutOfMemory, match=r"not halved: with model\.batch_norm: sync"):
-        halve(ledger, TrialSpec(**{**spec.as_dict(), "config": frozen}), OutOfMemory("too many"), workers=2)
+        halve(ledger, TrialSpec(**{**spec.as_dict(), "config": frozen}), OutOfMemory("too many", num_images=8))
 
 
 def test_another_error_of_training_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
