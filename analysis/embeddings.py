@@ -10,7 +10,6 @@ are told rightly.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from analysis.load import Snapshot, read_study
+from analysis.recordfile import parse_table
 from analysis.scores import CLEAN, NOISE, Arm, Headline
 from analysis.sides import Word, noise_word
 from analysis.tables import Column, Table, interval_text
@@ -109,7 +109,8 @@ def read_embeddings(snapshot: Snapshot, task: Task, *, trials: Sequence[str] | N
         content = snapshot.places[key].read(f"{task}.parquet") if is_finished else None
         if content is not None:
             fixed = {name: own.loc[key, name] for name in _TRIAL_COLUMNS if name != "trial"}
-            parts.append(pd.read_parquet(io.BytesIO(content)).assign(trial=key, **fixed)[list(columns)])
+            table = parse_table(content, f"{task}.parquet of trial {key}", columns=columns.keys() - {"trial", *fixed})
+            parts.append(table.assign(trial=key, **fixed)[list(columns)])
     if not parts:
         return pd.DataFrame(columns=list(columns)).astype(columns)
     return pd.concat(parts, ignore_index=True).astype(columns)

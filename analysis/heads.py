@@ -9,7 +9,6 @@ A trial of such a method writes `heads.parquet`, one row for each head x cell, a
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pandas as pd
 
 from analysis.load import Snapshot, read_study
 from analysis.metrics import own_images
+from analysis.recordfile import parse_table
 from analysis.records import CORRECT_PREFIX
 from analysis.scores import CLEAN, NOISE, Arm, Headline
 from analysis.sides import noise_word, rows_word
@@ -83,7 +83,9 @@ def read_heads(snapshot: Snapshot, *, trials: Sequence[str] | None = None) -> pd
         content = snapshot.places[key].read(HEADS_FILE) if own.loc[key, "role"] != "search" else None
         if content is not None:
             fixed = {name: own.loc[key, name] for name in _OF_THE_TRIAL}
-            parts.append(pd.read_parquet(io.BytesIO(content)).assign(trial=key, **fixed)[list(HEAD_COLUMNS)])
+            written = HEAD_COLUMNS.keys() - {"trial", *fixed}
+            table = parse_table(content, f"{HEADS_FILE} of trial {key}", columns=written)
+            parts.append(table.assign(trial=key, **fixed)[list(HEAD_COLUMNS)])
     if not parts:
         return pd.DataFrame(columns=list(HEAD_COLUMNS)).astype(HEAD_COLUMNS)
     return pd.concat(parts, ignore_index=True).astype(HEAD_COLUMNS)
@@ -160,7 +162,7 @@ def _scores(snapshot: Snapshot, own: pd.DataFrame) -> dict[str, dict[str, np.nda
     kept: dict[str, list[pd.DataFrame]] = {CLEAN: [], NOISE: []}
     for trial in own["trial"].unique():
         content = snapshot.places[trial].read("predictions.parquet")
-        frame = None if content is None else pd.read_parquet(io.BytesIO(content))
+        frame = None if content is None else parse_table(content, f"predictions.parquet of trial {trial}")
         if frame is None or not set(columns.values()) <= set(frame):
             return None
         frame = frame[frame["corruption"].isin(cells)]

@@ -27,7 +27,7 @@ import pandas as pd
 
 from analysis.fidelity import FULL_EVENT
 from analysis.recordfile import RecordError, parse_event, parse_study, parse_table, parse_trial
-from analysis.records import TrialRecord, sort_rows, to_frame
+from analysis.records import CELL_COLUMNS, LATER_COLUMNS, TrialRecord, sort_rows, to_frame
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -138,7 +138,8 @@ def iter_predictions(snapshot: Snapshot, *, trials: Sequence[str] | None = None)
     for key in trials if trials is not None else [record.key for record in snapshot.trials]:
         content = snapshot.places[key].read("predictions.parquet")
         if content is not None:
-            frame = parse_table(content, f"predictions.parquet of trial {key}").assign(trial=key)
+            own = PREDICTION_COLUMNS.keys() - {"trial"}
+            frame = parse_table(content, f"predictions.parquet of trial {key}", columns=own).assign(trial=key)
             yield key, frame[list(PREDICTION_COLUMNS)].astype(PREDICTION_COLUMNS)
 
 
@@ -292,7 +293,8 @@ def _read_trial(place: Place) -> tuple[TrialRecord | None, int]:
 
 def _cells(place: Place, name: str) -> pd.DataFrame | None:
     content = place.read(name)
-    return None if content is None else parse_table(content, f"{name} of trial {place.key}")
+    columns = set(CELL_COLUMNS) - set(LATER_COLUMNS)
+    return None if content is None else parse_table(content, f"{name} of trial {place.key}", columns=columns)
 
 
 def parse_events(content: bytes) -> tuple[list[dict[str, Any]], int]:

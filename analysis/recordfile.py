@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -99,14 +99,17 @@ def parse_trial(content: bytes, place: str) -> dict[str, Any]:
     return found
 
 
-def parse_table(content: bytes, what: str) -> pd.DataFrame:
+def parse_table(content: bytes, what: str, *, columns: Collection[str] = ()) -> pd.DataFrame:
     """A parquet file of the ledger.
 
     Raises:
-        RecordError: It cannot be read.
+        RecordError: It cannot be read, or lacks one of the columns.
     """
     try:
-        return pd.read_parquet(io.BytesIO(content))
+        table = pd.read_parquet(io.BytesIO(content))
+        if lacking := [name for name in columns if name not in table]:
+            raise KeyError(f"it has no column {lacking[0]}")
+        return table
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise RecordError(f"a table of the ledger must be as Murk wrote it, but {what} cannot be read ({reason}); "

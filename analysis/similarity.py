@@ -12,7 +12,6 @@ Shapes: N images, D features.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import pandas as pd
 from scipy import stats as sps
 
 from analysis.load import Snapshot, read_study
+from analysis.recordfile import parse_table
 from analysis.scores import Headline
 from analysis.tables import Column, Table, interval_text
 
@@ -66,7 +66,8 @@ def read_similarity(snapshot: Snapshot, *, trials: Sequence[str] | None = None) 
     for key in own.index if trials is None else trials:
         content = snapshot.places[key].read(SIMILARITY_FILE) if own.loc[key, "role"] != "search" else None
         if content is not None:
-            rows = pd.read_parquet(io.BytesIO(content))
+            own_columns = STUDY_SIMILARITY_COLUMNS.keys() - {"trial", *_OF_THE_TRIAL}
+            rows = parse_table(content, f"{SIMILARITY_FILE} of trial {key}", columns=own_columns)
             parts.append(rows.assign(trial=key, **{name: own.loc[key, name] for name in _OF_THE_TRIAL}))
     if not parts:
         return pd.DataFrame(columns=list(STUDY_SIMILARITY_COLUMNS)).astype(STUDY_SIMILARITY_COLUMNS)

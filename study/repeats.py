@@ -6,13 +6,13 @@ look is kept in `study.json`, so that a later launch goes the same way.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from analysis.recordfile import parse_table
 from analysis.repeats import Decision, Rule, decide, image_scores
 from study.config_phases import ConfirmPhase
 from study.ledger import Ledger, TrialSpec
@@ -110,4 +110,4 @@ def _scores(
 
 
 def _rows(ledger: Ledger, key: str) -> pd.DataFrame:
-    return pd.read_parquet(io.BytesIO(ledger.read_bytes(key, VALIDATION_ROWS) or b""))
+    return parse_table(ledger.read_bytes(key, VALIDATION_ROWS) or b"", f"{VALIDATION_ROWS} of trial {key}")
