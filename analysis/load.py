@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -28,10 +27,7 @@ import pandas as pd
 from analysis.fidelity import FULL_EVENT
 from analysis.recordfile import RecordError, parse_event, parse_study, parse_table, parse_trial
 from analysis.records import CELL_COLUMNS, LATER_COLUMNS, TrialRecord, sort_rows, to_frame
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
+from analysis.studyruns import RunReader, find_study_runs
 
 PREDICTION_COLUMNS: dict[str, str] = {
     "trial": "str",
@@ -103,7 +99,8 @@ def load(study: str | Path, *, tracking_uri: str | None = None) -> pd.DataFrame:
     """One row per trial x split x corruption x severity.
 
     Args:
-        study: the study's folder `<storage>/<study>` (a path or any fsspec URL); with `tracking_uri`, its name.
+        study: the study's folder `<storage>/<study>` (a path or any fsspec URL); with `tracking_uri`, its name, or
+            `NAME@IDENTITY` where MLflow holds several of one name: else the one that was opened last.
         tracking_uri: MLflow server or database to read from in place of the folder.
 
     Raises:
@@ -215,53 +212,20 @@ def _read_mlflow(name: str, tracking_uri: str) -> Snapshot:
     from mlflow.tracking import MlflowClient  # heavy: only who reads from MLflow waits for it
 
     client = MlflowClient(tracking_uri)
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        known = sorted(e.name for e in client.search_experiments())
-        raise FileNotFoundError(f"a study is an experiment of its name, but {name!r} is none; this server has {known}")
-    runs = list(_all_runs(client, experiment.experiment_id))
-    by_key: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: run.info.start_time):
-        key = run.data.tags.get("murk.trial")
-        if key is not None and by_key.setdefault(key, run) is not run:
-            raise ValueError(
-                f"a trial must be one run, but trial {key} is {by_key[key].info.run_id} and "
-                f"{run.info.run_id}; delete one of them"
-            )
-    parents = [run for run in runs if "murk.phase" in run.data.tags and "murk.trial" not in run.data.tags]
-    latest = sorted(parents, key=lambda run: run.info.start_time, reverse=True)
-    contents = (_RunReader(client, run.info.run_id)("study.json") for run in latest)
-    content = next((found for found in contents if found is not None), None)
-    places = {key: Place(key, _RunReader(client, by_key[key].info.run_id)) for key in sorted(by_key)}
-    return _snapshot(name, content, places)
-
-
-def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-@dataclass(frozen=True)
-class _RunReader:
-    client: Any
-    run_id: str
-
-    def __call__(self, name: str) -> bytes | None:
-        listed = {item.path for item in self.client.list_artifacts(self.run_id, "ledger")}
-        if f"ledger/{name}" not in listed:
-            return None
-        with tempfile.TemporaryDirectory(prefix="murk-") as folder:
-            return Path(self.client.download_artifacts(self.run_id, f"ledger/{name}", folder)).read_bytes()
+    found = find_study_runs(client, name)
+    contents = (RunReader(client, run.info.run_id)("study.json") for run in found.parents)
+    content = next((content for content in contents if content is not None), None)
+    places = {key: Place(key, RunReader(client, found.trials[key].info.run_id)) for key in sorted(found.trials)}
+    return _snapshot(found.name, content, places, notes=found.notes)
 
 
 # ------------------------------------------------------------------------------------------------------------- parsing
-def _snapshot(name: str, study_json: bytes | None, places: Mapping[str, Place]) -> Snapshot:
-    notes = [] if study_json is not None else ["study.json is missing: phases and baseline are unknown"]
+def _snapshot(
+    name: str, study_json: bytes | None, places: Mapping[str, Place], *, notes: Sequence[str] = ()
+) -> Snapshot:
+    notes = [*notes]
+    if study_json is None:
+        notes.append("study.json is missing: phases and baseline are unknown")
     with ThreadPoolExecutor(READERS) as pool:
         read = list(pool.map(_read_trial, places.values()))
     records = []

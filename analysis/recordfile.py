@@ -19,7 +19,7 @@ _STUDY: dict[str, _Kinds] = {
     "study": _TEXT, "config": _DICT, "fingerprint": _TEXT, "data": (dict, _NONE), "real": (dict, _NONE), "pairs": _TEXT,
     "skipped": (list, _NONE), "baseline": (dict, _NONE), "groups": (dict, _NONE), "versions": (dict, _NONE),
     "phases": (list, _NONE), "created": _TEXT, "tracking_uri": (str, _NONE), "test_reads": (list, _NONE),
-    "generation": _WHOLE, "restated": (bool,), "teachers": _DICT,
+    "generation": _WHOLE, "restated": (bool,), "teachers": _DICT, "study_id": _TEXT,
 }  # fmt: skip
 _PHASE: dict[str, _Kinds] = {"name": _TEXT, "kind": _TEXT, "status": _TEXT, "trials": _LIST, "selected": _LIST}
 _READ: dict[str, _Kinds] = {"phase": _TEXT, "trials": _LIST, "generation": _WHOLE, "again": (bool,), "time": _TEXT}

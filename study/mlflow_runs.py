@@ -1,17 +1,20 @@
-"""The runs of one study in one MLflow place: found or made, filled, ended. The only file that calls MLflow's client."""
+"""The runs of one study in one MLflow place: found or made, filled, ended; here MLflow's client is called."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from analysis.identity import STUDY_TAG
+from analysis.studyruns import all_runs
 from study import mlflow_rows, registry
 from study.mlflow_inputs import DatasetRow
+from study.mlflow_owner import Owner
 from study.mlflow_rows import MLFLOW_STATUS, MetricRow
 from study.places import redact
 from study.registry import Candidate
@@ -62,20 +65,28 @@ class RunRecord:
 
 @dataclass
 class Counts:
-    """What a pass did; `problems` are trials that MLflow refused or whose records are damaged, in words."""
+    """What a pass did.
+
+    Attributes:
+        problems: trials that MLflow refused or whose records are damaged, in words.
+        notes: what else a person is to know, such as of another study of this name.
+    """
 
     runs: int = 0
     metrics: int = 0
     files: int = 0
     problems: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 class Runs:
-    """The runs of one study. The only writer of its experiment; not for several threads.
+    """The runs of one study, the only writer of them; not for several threads.
+
+    Another study of this name may have runs in the same experiment. They are not looked at.
 
     Args:
         client: An `MlflowClient`.
-        study: Name of the study, which is the experiment's.
+        owner: The study; its name is the experiment's.
         uri: The client's tracking URI; recorded without credentials.
         artifact_location: Where a new experiment keeps artifacts; None leaves it to the server.
 
@@ -83,11 +94,12 @@ class Runs:
         TrackingError: The experiment was deleted in MLflow.
     """
 
-    def __init__(self, client: MlflowClient, study: str, uri: str, *, artifact_location: str | None = None) -> None:
+    def __init__(self, client: MlflowClient, owner: Owner, uri: str, *, artifact_location: str | None = None) -> None:
         self.uri = redact(uri)
         self.counts = Counts()
         self._client = client
-        self._experiment = _open_experiment(client, study, self.uri, artifact_location)
+        self._owner = owner
+        self._experiment = _open_experiment(client, owner.study, self.uri, artifact_location)
         self._known: dict[tuple[Kind, str], str] = {}
         self._doubtful: set[tuple[Kind, str]] = set()
         self.look()
@@ -99,8 +111,9 @@ class Runs:
         """
         known: dict[tuple[Kind, str], str] = {}
         in_use = set(self._known.values())
-        found = sorted(_all_runs(self._client, self._experiment), key=lambda run: run.info.run_id not in in_use)
-        for run in found:
+        present = [run for run in all_runs(self._client, self._experiment) if _identity(run) is not None]
+        found = sorted(self._owner.own_runs(self._client, present), key=_by_content)
+        for run in sorted(found, key=lambda run: run.info.run_id not in in_use):
             identity = _identity(run)
             assert identity is not None
             if identity in known:
@@ -108,6 +121,11 @@ class Runs:
             else:
                 known[identity] = run.info.run_id
         self._known, self._doubtful = known, set()
+        self._note(self._owner.note())
+
+    def _note(self, text: str) -> None:
+        if text and text not in self.counts.notes:
+            self.counts.notes.append(text)
 
     def record(self, kind: Kind, name: str, state: Mapping[str, Any] | None) -> RunRecord:
         """The recorded state, or an empty one where it speaks of another place or of a run that is gone."""
@@ -118,6 +136,9 @@ class Runs:
     def open(self, kind: Kind, name: str, *, tags: dict[str, str], title: str, start_ms: int | None) -> str:
         """The run that carries this trial's or phase's tag, or a new one; its id.
 
+        Beside another study of this name a phase is called by the study's identity too, and so is the tag by whose
+        values MLflow is told to take means.
+
         An answer may have been lost, or a process may have died before it wrote down what it made; what there is was
         asked when this object was made, or since something went wrong.
         """
@@ -125,6 +146,10 @@ class Runs:
             self.look()
         if (kind, name) not in self._known:
             start_ms = start_ms or int(time.time() * 1000)
+            tags = {**tags, STUDY_TAG: self._owner.study_id}
+            if self._owner.num_others:
+                title = f"{title} {self._owner.study_id}" if kind == "phase" else title
+                tags |= {"config": f"{tags['config']} {self._owner.study_id}"} if "config" in tags else {}
             run = self._client.create_run(self._experiment, start_time=start_ms, tags=tags, run_name=title)
             self._known[kind, name] = run.info.run_id
             self.counts.runs += 1
@@ -196,11 +221,15 @@ class Runs:
         from mlflow.exceptions import MlflowException
 
         try:
-            return registry.register(self._client, name, candidate)
+            version, alias = registry.register(self._client, name, candidate, study_id=self._owner.study_id)
         except MlflowException as error:
             if not 400 <= error.get_http_status_code() < 500:
                 raise
             raise ValueError(str(error)) from error
+        if alias != registry.ALIAS:
+            self._note(f"models:/{name}@{registry.ALIAS} stays with another study or a network of somebody's own; this "
+                       f"study's network is models:/{name}@{alias}")  # fmt: skip
+        return version
 
     def set_status(self, record: RunRecord, status: str, end_ms: int | None) -> None:
         """Let the run say how its trial or phase stands."""
@@ -224,19 +253,6 @@ def _open_experiment(client: MlflowClient, name: str, uri: str, artifact_locatio
             f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or name the study anew"
         )
     return found.experiment_id
-
-
-def _all_runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
-    """The runs of Murk's making, in the order in which of two with one tag the first is to be kept."""
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], max_results=1000, page_token=token)
-        found += [run for run in page if _identity(run) is not None]
-        token = page.token
-        if not token:
-            break
-    yield from sorted(found, key=_by_content)
 
 
 def _by_content(run: Run) -> tuple[bool, int, str]:

@@ -7,8 +7,6 @@ is away costs a warning and no trial. A trial is added once it has ended, whole,
 from __future__ import annotations
 
 import hashlib
-import logging
-import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +16,7 @@ import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
+from analysis.recordfile import parse_trial
 from study.config import StudyConfig, TrialConfig
 from study.config_phases import SearchPhase
 from study.config_search import SearchConfig
@@ -29,11 +28,10 @@ from study.searcher import drawn_again, past_trial
 from study.space import Space, for_phase, parse
 from study.studyfile import load_study_text
 
-POLL_S, CLOSE_S = 5.0, 30.0
 TRIAL, NUMBER = "murk.trial", "murk.number"
 _SCHEMES = ("sqlite", "postgresql", "mysql")
-_AWAY = (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, ImportError, RuntimeError)
-_log = logging.getLogger("murk.optuna")
+AWAY = (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, ImportError, RuntimeError)
+"""What a database that is away, or refuses, may raise."""
 
 
 class Target(NamedTuple):
@@ -100,8 +98,18 @@ def project(ledger: Ledger, target: Target) -> int:
         SQLAlchemyError, OptunaError, OSError, ImportError, RuntimeError: The database is away or refuses.
     """
     record = ledger.read_json("study.json")
-    if record is None:
-        return 0
+    return 0 if record is None else write_trials(ledger, record, target, EndedTrials(ledger, target.phase).keys(record))
+
+
+def write_trials(ledger: Ledger, record: Mapping[str, Any], target: Target, keys: Sequence[str]) -> int:
+    """Add those of a phase's ended trials that the database lacks; returns how many.
+
+    Args:
+        record: The study's `study.json`.
+
+    Raises:
+        SQLAlchemyError, OptunaError, OSError, ImportError, RuntimeError: The database is away or refuses.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     database = sqlite_path(target.url)
     if database is not None:
@@ -115,18 +123,48 @@ def project(ledger: Ledger, target: Target) -> int:
             load_if_exists=True,
         )
         known = {trial.user_attrs.get(TRIAL) for trial in study.get_trials(deepcopy=False)}
-        new = [key for key in _own(ledger, record, target.phase) if key not in known]
-        return sum(_add(study, ledger, key, target) for key in new)
+        return sum(_add(study, ledger, key, target) for key in keys if key not in known)
     finally:
         storage.engine.dispose()
 
 
-def _own(ledger: Ledger, record: Mapping[str, Any], phase: str) -> Sequence[str]:
-    """The trials that a phase counts as its own; before its end those that were made since the study was opened."""
-    listed = next((item["trials"] for item in record["phases"] if item["name"] == phase), [])
-    if listed:
-        return listed
-    return [key for key in ledger.keys(phase) if ledger.trial(key)["created"] >= record["created"]]
+class EndedTrials:
+    """The ended trials that a phase counts as its own. What says so of a trial is read until it has ended, then never.
+
+    Args:
+        ledger: The study's records.
+        phase: A search phase.
+    """
+
+    def __init__(self, ledger: Ledger, phase: str) -> None:
+        self._ledger = ledger
+        self._phase = phase
+        self._numbers: dict[str, int] = {}
+        self._others: set[str] = set()
+
+    def keys(self, record: Mapping[str, Any]) -> list[str]:
+        """Their keys, in the order of their numbers; before the phase's end of those made since the study was opened.
+
+        Args:
+            record: The study's `study.json`.
+        """
+        listed = next((item["trials"] for item in record["phases"] if item["name"] == self._phase), [])
+        for key in listed or self._ledger.files.folders("trials"):
+            if key not in self._numbers and (listed or key not in self._others):
+                self._look_at(key, since=None if listed else record["created"])
+        if listed:
+            return [key for key in listed if key in self._numbers]
+        return sorted(self._numbers, key=lambda key: (self._numbers[key], key))
+
+    def _look_at(self, key: str, *, since: str | None) -> None:
+        content = self._ledger.read_bytes(key, "trial.json")
+        if content is None:  # its folder is made first
+            return
+        info = parse_trial(content, f"trial.json of {key}")
+        if since is not None and (info["phase"] != self._phase or info["created"] < since):
+            self._others.add(key)
+        elif self._ledger.status(key) != "running":
+            self._numbers[key] = info["number"]
 
 
 def _add(study: optuna.Study, ledger: Ledger, key: str, target: Target) -> bool:
@@ -169,62 +207,6 @@ def _facts(ledger: Ledger, key: str) -> dict[str, float]:
         return {}
 
 
-class Mirror:
-    """Follows a study's searches into their databases, in a thread of its own; does nothing where none is named.
-
-    Args:
-        ledger: The study's records, whose lock the driver holds.
-        poll_s: Seconds between two looks.
-
-    Raises:
-        ValueError: A URL is no database.
-    """
-
-    def __init__(self, ledger: Ledger, config: StudyConfig, *, poll_s: float = POLL_S) -> None:
-        self._ledger = ledger
-        self._targets = targets_of(config, cwd=Path.cwd())
-        self._poll_s = poll_s
-        self._ended = threading.Event()
-        self._behind: dict[str, str] = {}
-        self._thread = threading.Thread(target=self._follow, name="murk-optuna", daemon=True)
-
-    def start(self) -> None:
-        """Begin to follow; returns at once."""
-        if self._targets:
-            self._thread.start()
-
-    def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Write what is left and stop; never waits longer than the timeout."""
-        self._ended.set()
-        if not self._thread.is_alive():
-            return
-        self._thread.join(timeout_s)
-        if (self._thread.is_alive() or self._behind) and not self._ledger.is_lost():
-            url = redact(self._targets[0].url)
-            _log.warning("the Optuna database is behind; nothing is lost, catch up with: murk optuna %s --storage %s "
-                         "--storage-url %s", self._ledger.study, redact(self._ledger.storage), url)  # fmt: skip
-
-    def _follow(self) -> None:
-        is_last = False
-        while not is_last:
-            is_last = self._ended.wait(self._poll_s)
-            for target in self._targets:
-                if self._ledger.is_lost():  # the driver that has the study now writes it
-                    return
-                self._try(target)
-
-    def _try(self, target: Target) -> None:
-        try:
-            project(self._ledger, target)
-        except _AWAY as error:
-            if target.phase not in self._behind:
-                _log.warning("Optuna's database %s cannot be written (%s); the search goes on without it",
-                             redact(target.url), _one_line(error))  # fmt: skip
-            self._behind[target.phase] = _one_line(error)
-        else:
-            self._behind.pop(target.phase, None)
-
-
 def write_study(name: str, *, url: str | None, storage: str | None) -> str:
     """Bring a database up to a study's searches; returns what was done, in words.
 
@@ -245,11 +227,12 @@ def write_study(name: str, *, url: str | None, storage: str | None) -> str:
         for target in targets:
             try:
                 count = project(ledger, target)
-            except _AWAY as error:
-                raise ValueError(f"{redact(target.url)} cannot be written: {_one_line(error)}") from error
+            except AWAY as error:
+                raise ValueError(f"{redact(target.url)} cannot be written: {one_line(error)}") from error
             lines.append(f"{study_name(record, target.phase)}: {count} new trials in {redact(target.url)}")
     return "\n".join(lines)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's text without credentials, cut to a line."""
     return " ".join(redact(str(error)).split())[:300]

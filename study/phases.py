@@ -24,7 +24,7 @@ from study.finalists import measure_finalists
 from study.footprint import footprint
 from study.fulldisk import full_disk_said
 from study.ledger import Ledger, TrialSpec
-from study.optunastore import Mirror
+from study.optunamirror import Mirror
 from study.override import apply
 from study.places import Places, redact, refuse_credentials, resolve_places
 from study.plan import refuse_what_cannot_run

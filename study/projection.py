@@ -23,6 +23,7 @@ from study import mlflow_rows
 from study.champion import Finished, champion_of, metrics_of
 from study.data.hashing import digest
 from study.mlflow_inputs import dataset_rows
+from study.mlflow_owner import STATE_FILE
 from study.mlflow_rows import MetricRow
 from study.mlflow_runs import REFUSALS, Counts, RunRecord, Runs
 from study.places import redact
@@ -31,7 +32,6 @@ from study.registry import Candidate
 if TYPE_CHECKING:
     from study.ledger import Ledger
 
-STATE_FILE = "mlflow.json"
 LEDGER_FILES = (
     "trial.json", "events.jsonl", "cells.parquet", "predictions.parquet", "heads.parquet", "examples.npz",
     "retrieval.parquet", "verification.parquet", "cells-full.parquet", "validation.parquet", "similarity.parquet",

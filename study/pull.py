@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from analysis.identity import split_name, study_id
+from analysis.recordfile import parse_study
 from analysis.report import write_report
+from analysis.studyruns import RunReader, find_study_runs
 from study.ledger import Ledger
 from study.places import redact, refuse_credentials
 from study.reporting import reading_mlflow, study_url
 from study.storage import Storage, atomic_file
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 RECORDS = (
     "trial.json", "events.jsonl", "cells.parquet", "cells-full.parquet", "validation.parquet", "predictions.parquet",
@@ -23,6 +31,7 @@ def pull_study(name: str, *, storage: str | None, tracking: str | None, out: Pat
     """Copy a study's records under `out` and write its report there; returns what to tell the person.
 
     Args:
+        name: Of the study; `NAME@IDENTITY` where MLflow holds several of one name, else the one that was opened last.
         storage: Folder or URL that holds the study's folder on the cluster.
         tracking: The cluster's MLflow server, read when no storage place is given.
 
@@ -30,17 +39,19 @@ def pull_study(name: str, *, storage: str | None, tracking: str | None, out: Pat
         ValueError: Neither place is given, the place is the target itself, holds credentials, or has no such study.
     """
     refuse_credentials(storage, "--storage")
-    target = Ledger(str(out.resolve()), name)
+    target = Ledger(str(out.resolve()), name if storage is not None else split_name(name)[0])
+    notes: Sequence[str] = ()
     if storage is not None:
         count = _from_storage(Ledger(study_url(storage, ""), name), target)
     elif tracking is not None:
         with reading_mlflow(tracking) as uri:
-            count = _from_tracking(name, uri, target)
+            count, notes = _from_tracking(name, uri, target)
     else:
         raise ValueError("name where the cluster keeps its records: --storage FOLDER_OR_URL, or --tracking MLFLOW_URL")
     report = write_report(target.root, out=target.root)
     source = redact(storage or tracking or "")
-    return f"{count} trials of {name} from {source}\nrecords  {target.root}\nreport   {report.html}"
+    lines = [f"{count} trials of {name} from {source}", *notes, f"records  {target.root}", f"report   {report.html}"]
+    return "\n".join(lines)
 
 
 def _from_storage(source: Ledger, target: Ledger) -> int:
@@ -49,8 +60,7 @@ def _from_storage(source: Ledger, target: Ledger) -> int:
     theirs, ours = source.read_json("study.json"), target.read_json("study.json")
     if theirs is None:
         raise ValueError(f"no study {source.study!r} at {redact(source.storage)}")
-    if ours is not None and ours["fingerprint"] != theirs["fingerprint"]:
-        raise ValueError(f"{target.root} holds a study of other images by this name; choose another folder with --out")
+    _refuse_another(ours, theirs, target)
     for name in ("study.json", "study.yaml"):
         _copy(source.files, target.files, name)
     keys = source.keys()
@@ -66,31 +76,44 @@ def _copy(source: Storage, target: Storage, name: str) -> None:
         target.write_bytes(data, name)
 
 
-def _from_tracking(name: str, uri: str, target: Ledger) -> int:
+def _refuse_another(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any], target: Ledger) -> None:
+    """Two studies in one folder could not be told apart again."""
+    if ours is None:
+        return
+    if ours["fingerprint"] != theirs["fingerprint"]:
+        raise ValueError(f"{target.root} holds a study of other images by this name; choose another folder with --out")
+    if study_id(ours) != study_id(theirs):
+        raise ValueError(f"{target.root} holds another study of this name ({study_id(ours)}, and not "
+                         f"{study_id(theirs)}); choose another folder with --out")  # fmt: skip
+
+
+def _from_tracking(name: str, uri: str, target: Ledger) -> tuple[int, Sequence[str]]:
+    """Number of trials fetched, and what a person is to know."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        raise ValueError(f"no experiment {name!r} at {redact(uri)}")
-    count, token = 0, None
-    while True:
-        page = client.search_runs([experiment.experiment_id], max_results=200, page_token=token)
-        for run in page:
-            key = run.data.tags.get("murk.trial")
-            place = Path(target.path(key)) if key else Path(target.root)
-            found = {item.path for item in client.list_artifacts(run.info.run_id, "ledger")}
-            found |= {item.path for item in client.list_artifacts(run.info.run_id, "model")} if key else set()
-            found |= (
-                set() if key else {i.path for i in client.list_artifacts(run.info.run_id) if i.path == "study.yaml"}
-            )
-            for path in sorted(found):
-                if posixpath.basename(path) in (*RECORDS, "study.json", "study.yaml"):
-                    _download(client, run.info.run_id, path, place)
-            count += key is not None
-        token = page.token
-        if not token:
-            return count
+    try:
+        found = find_study_runs(client, name)
+    except FileNotFoundError as error:
+        raise ValueError(f"{error} ({redact(uri)})") from error
+    records = (RunReader(client, run.info.run_id)("study.json") for run in found.parents)
+    content = next((record for record in records if record is not None), None)
+    if content is not None:
+        _refuse_another(target.read_json("study.json"), parse_study(content, f"study.json of {name}"), target)
+    for run in reversed(found.parents):  # the latest has the last word
+        files = [item.path for item in client.list_artifacts(run.info.run_id, "ledger")]
+        files += [item.path for item in client.list_artifacts(run.info.run_id) if item.path == "study.yaml"]
+        _download_all(client, run.info.run_id, files, Path(target.root))
+    for key, run in found.trials.items():
+        files = [i.path for folder in ("ledger", "model") for i in client.list_artifacts(run.info.run_id, folder)]
+        _download_all(client, run.info.run_id, files, Path(target.path(key)))
+    return len(found.trials), found.notes
+
+
+def _download_all(client: MlflowClient, run_id: str, files: Sequence[str], place: Path) -> None:
+    for path in sorted(set(files)):
+        if posixpath.basename(path) in (*RECORDS, "study.json", "study.yaml"):
+            _download(client, run_id, path, place)
 
 
 def _download(client, run_id: str, path: str, place: Path) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from analysis.identity import STUDY_TAG
+
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
@@ -51,10 +53,12 @@ class Candidate(NamedTuple):
     facts: dict[str, str]
 
 
-def register(client: MlflowClient, name: str, candidate: Candidate) -> str:
-    """Let the alias of a registered model point to this network; gives its version.
+def register(client: MlflowClient, name: str, candidate: Candidate, *, study_id: str) -> tuple[str, str]:
+    """Let an alias of a registered model point to this network; gives its version and the alias.
 
-    A network that has a version already gets no second one. The model's files go to the trial's run.
+    The alias is `champion`, unless that names a network of another study or of a person's own: then it stays, and this
+    one is called by its study's identity too. A network that has a version already gets no second one. The model's
+    files go to the trial's run.
 
     Raises:
         ValueError: The network's files are damaged.
@@ -65,14 +69,18 @@ def register(client: MlflowClient, name: str, candidate: Candidate) -> str:
     if found is None:
         _upload(client, candidate)
         artifacts = client.get_run(candidate.run_id).info.artifact_uri
-        tags = {"murk.trial": candidate.key, "murk.digest": candidate.digest, **candidate.facts}
+        tags = {"murk.trial": candidate.key, "murk.digest": candidate.digest, STUDY_TAG: study_id, **candidate.facts}
         found = client.create_model_version(
             name, source=f"{artifacts}/{FOLDER}", run_id=candidate.run_id, tags=tags,
             description="; ".join(candidate.facts.values()) or None,
         )  # fmt: skip
-    if client.get_registered_model(name).aliases.get(ALIAS) != str(found.version):
-        client.set_registered_model_alias(name, ALIAS, str(found.version))
-    return str(found.version)
+    aliases = client.get_registered_model(name).aliases
+    holder = str(aliases.get(ALIAS, found.version))
+    is_free = holder == str(found.version) or _study_of(client, name, holder) == study_id
+    alias = ALIAS if is_free else f"{ALIAS}-{study_id}"
+    if aliases.get(alias) != str(found.version):
+        client.set_registered_model_alias(name, alias, str(found.version))
+    return str(found.version), alias
 
 
 def load_registered(name: str, *, tracking_uri: str, alias: str = ALIAS) -> TrainedModel:
@@ -102,6 +110,21 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _study_of(client: MlflowClient, name: str, version: str) -> str:
+    """The study of a version; one of before there were identities is known by its run. Empty where nobody can tell."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_model_version(name, version)
+    if told := found.tags.get(STUDY_TAG):
+        return told
+    try:
+        return client.get_run(found.run_id).data.tags.get(STUDY_TAG, "") if found.run_id else ""
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return ""
 
 
 def _version_of(client: MlflowClient, name: str, candidate: Candidate) -> ModelVersion | None:

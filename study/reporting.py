@@ -14,6 +14,7 @@ from analysis.constraints import is_feasible
 from analysis.fidelity import chosen_value, judged
 from analysis.report import USUAL, Format, ReportPaths, check_formats, write_report
 from analysis.selection import Candidate, ranked
+from analysis.studyruns import find_study_runs
 from study.config import StudyConfig
 from study.config_phases import SearchPhase
 from study.finalists import agreement_line
@@ -57,7 +58,8 @@ def report(
     """Write the report of a study, or the comparison of two.
 
     Args:
-        names: One or two studies: names, or folders or URLs of their records.
+        names: One or two studies: names, or folders or URLs of their records; of several studies of one name in
+            MLflow the one that was opened last, or `NAME@IDENTITY`.
         formats: Of `analysis.report.FORMATS`; none for the usual ones.
         every_s: Seconds between two looks at a study that runs; None to write once.
         say: Tells the person what was done in between.
@@ -76,6 +78,8 @@ def report(
         raise ValueError("--watch is for the report of one study; leave it out to compare two")
     with reading_mlflow(tracking) if tracking is not None else nullcontext() as uri:
         places = [name if tracking is not None else _records(name, storage) for name in names]
+        for note in _notes(names, uri) if uri is not None else ():
+            say(note)
         if len(places) == 2:
             target = out or Path("-against-".join(name.rstrip("/").rsplit("/", 1)[-1] for name in names))
             paths = write_comparison(places[0], places[1], out=target, tracking_uri=uri, formats=chosen)
@@ -86,6 +90,13 @@ def report(
     written = [place for place in (paths.html, *paths.tables) if place is not None]
     where = paths.html or (str(paths.tables[0]).rpartition("/")[0] if paths.tables else "nothing to write")
     return Written(f"{paths.summary}\n\nreport  {where}", {**paths.facts, "files": [str(place) for place in written]})
+
+
+def _notes(names: Sequence[str], uri: str) -> list[str]:
+    """What names stand for besides the studies that are read."""
+    from study.tracking import connect
+
+    return [note for name in names for note in find_study_runs(connect(uri), name).notes]
 
 
 def _passing(uri: str | None) -> tuple[type[Exception], ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from analysis.identity import new_study_id, study_id
 from noise.families import CORRUPTIONS
 from study.codestate import code_state
 from study.config_noise import NoiseConfig
@@ -71,7 +72,7 @@ def open_study(
             # Means and the report's baseline may have changed: the next resume and the report go by those of today.
             means = {"config": config, "baseline": loaded.config.report.baseline, "tracking_uri": tracking_uri}
             means["code"] = code_state().as_dict()
-            means["restated"] = _is_restated(ledger, record, config)
+            means |= {"restated": _is_restated(ledger, record, config), "study_id": study_id(record)}
             ledger.write_json("study.json", {**record, **means})
             _keep_file(ledger, loaded)
             return
@@ -79,6 +80,7 @@ def open_study(
     facts = {
         "restated": record is not None and _is_restated(ledger, record, config),
         "study": ledger.study,
+        "study_id": new_study_id() if record is None else study_id(record),
         "config": config,
         "fingerprint": data.fingerprint,
         "data": {

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.mlflow_owner import Owner
 from study.mlflow_runs import Counts, Runs, TrackingError
 from study.places import redact, resolve_tracking, sqlite_path
 from study.projection import Projection
@@ -49,7 +50,12 @@ _LOUD = "mlflow.store.db.utils"
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What a sync wrote; all zeros where MLflow was up to date. `problems`: trial key -> why it is not shown whole."""
+    """What a sync wrote; all zeros where MLflow was up to date.
+
+    Attributes:
+        problems: trial key -> why it is not shown whole.
+        notes: what else a person is to know.
+    """
 
     uri: str
     study: str
@@ -57,13 +63,15 @@ class SyncReport:
     metrics: int
     files: int
     problems: dict[str, str]
+    notes: Sequence[str] = ()
 
     def __str__(self) -> str:
         if not (self.runs or self.metrics or self.files or self.problems):
-            return f"{self.study} is up to date in MLflow at {self.uri}"
+            return "\n".join([f"{self.study} is up to date in MLflow at {self.uri}", *self.notes])
         lines = [f"{self.study} -> MLflow at {self.uri}: {self.runs} new runs, {self.metrics} metric values, "
                  f"{self.files} files"]  # fmt: skip
-        return "\n".join(lines + [f"trial {key} is not shown whole: {reason}" for key, reason in self.problems.items()])
+        lines += [f"trial {key} is not shown whole: {reason}" for key, reason in self.problems.items()]
+        return "\n".join([*lines, *self.notes])
 
 
 def connect(uri: str) -> MlflowClient:
@@ -82,7 +90,7 @@ def open_projection(ledger: Ledger, uri: str, *, connect: Callable[[str], Any] =
     """The projection of a study into an MLflow place; with SQLite, artifacts lie in a folder beside the database."""
     database = sqlite_path(uri)
     artifacts = None if database is None else (database.parent / ARTIFACTS_FOLDER / ledger.study).as_uri()
-    return Projection(ledger, Runs(connect(uri), ledger.study, uri, artifact_location=artifacts))
+    return Projection(ledger, Runs(connect(uri), Owner(ledger), uri, artifact_location=artifacts))
 
 
 def sync(ledger: Ledger, tracking_uri: str | None) -> SyncReport:
@@ -104,7 +112,9 @@ def sync(ledger: Ledger, tracking_uri: str | None) -> SyncReport:
             f"MLflow at {redact(uri)} could not be written: {_one_line(error)}; the ledger has everything, so "
             f"try again when it is back: {catch_up(ledger)}"
         )
-    return SyncReport(redact(uri), ledger.study, counts.runs, counts.metrics, counts.files, counts.problems)
+    return SyncReport(
+        redact(uri), ledger.study, counts.runs, counts.metrics, counts.files, counts.problems, counts.notes
+    )
 
 
 def catch_up(ledger: Ledger) -> str:
@@ -144,6 +154,7 @@ class Tracker:
         self._wanted = self._tried = self._done = 0
         self._is_following = self._is_ending = self._is_stopping = False
         self._refused: dict[str, str] = {}
+        self._noted: set[str] = set()
 
     def start(self) -> None:
         """Begin to follow the ledger; returns at once, also when the server is away."""
@@ -228,6 +239,10 @@ class Tracker:
         for key, reason in counts.problems.items():
             if self._refused.get(key) != reason:
                 _log.warning("trial %s is not shown whole in MLflow: %s", key, _one_line(reason))
+        for note in counts.notes:
+            if note not in self._noted:
+                _log.warning("%s", note)
+        self._noted.update(counts.notes)
         with self._changed:
             self._refused = dict(counts.problems)
             self._done = self._tried

@@ -9,7 +9,8 @@ import pytest
 from optuna.storages import RDBStorage
 
 from study.ledger import Ledger
-from study.optunastore import Mirror, project, study_name, targets_of
+from study.optunamirror import Mirror
+from study.optunastore import project, study_name, targets_of
 from study.studyrecord import record_phase
 from study.studyrun import StudyRun
 from tests.postgres import USER, postgres_server

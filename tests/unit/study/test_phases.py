@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from analysis.identity import study_id
 from study import phases, reporting, studyrecord, studyrun
 from study.config_phases import ConfirmPhase
 from study.lease import lease
@@ -159,6 +160,28 @@ def test_a_confirmation_that_was_cut_off_has_read_the_test_split_too(tmp_path: P
     key = add_trial(study_run(ledger, study, tmp_path), 1, number=0, accuracy=0.5)
     found = open_study(ledger, loaded(tmp_path, "train.epochs=3"), tmp_path, again=True)
     assert [read["trials"] for read in found["test_reads"]] == [[key]]
+
+
+def test_a_study_keeps_its_identity_and_another_of_its_name_has_its_own(tmp_path: Path, ledger: Ledger) -> None:
+    first = open_study(ledger, loaded(tmp_path), tmp_path)
+    resumed = open_study(ledger, loaded(tmp_path), tmp_path)
+    changed = open_study(ledger, loaded(tmp_path, "train.epochs=3"), tmp_path, again=True)
+    assert [study_id(record) for record in (resumed, changed)] == [first["study_id"]] * 2
+    other = Ledger(str(tmp_path / "elsewhere"), ledger.study)
+    assert study_id(open_study(other, loaded(tmp_path), tmp_path)) != first["study_id"]
+
+
+@pytest.mark.parametrize("sets", [(), ("train.epochs=3",)])
+def test_a_record_of_before_there_were_identities_gets_one_that_stays(
+    tmp_path: Path, ledger: Ledger, sets: tuple[str, ...]
+) -> None:
+    record = open_study(ledger, loaded(tmp_path), tmp_path)
+    del record["study_id"]
+    record["created"] = "2020-01-01T00:00:00Z"
+    ledger.write_json("study.json", record)
+    known = study_id(record)
+    assert open_study(ledger, loaded(tmp_path, *sets), tmp_path, again=bool(sets))["study_id"] == known
+    assert study_id({**record, "created": "2020-01-01T00:00:01Z"}) != known
 
 
 def test_only_trials_of_the_present_settings_are_chosen_and_the_choice_stays(tmp_path: Path, ledger: Ledger) -> None:

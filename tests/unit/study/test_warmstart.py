@@ -13,7 +13,8 @@ from study import optunastore, phases, searcher
 from study.config_phases import SearchPhase
 from study.config_search import SearchConfig
 from study.ledger import Ledger
-from study.optunastore import Mirror, project, resolve_storage, study_name, targets_of
+from study.optunamirror import Mirror
+from study.optunastore import project, resolve_storage, study_name, targets_of
 from study.override import apply
 from study.space import parse
 from study.studyrecord import record_phase
