@@ -96,8 +96,9 @@ def test_specifications_are_valid_name_fixed_columns_and_hold_no_name_in_an_expr
 
 
 def test_bands_are_drawn_no_further_than_accuracies_go_and_one_trial_has_none():
-    rows = pd.DataFrame({"setting": "s", "kind": "mean", "x": [1.0, 2.0], "value": [0.9, 0.5], "value_low": [0.7, np.nan],
-                         "value_high": [1.3, np.nan], "n_trials": [2, 1], "category": "", "is_log": False})  # fmt: skip
+    rows = pd.DataFrame({"setting": "s", "kind": "mean", "x": [1.0, 2.0], "value": [0.9, 0.5],
+                         "value_low": [0.7, np.nan], "value_high": [1.3, np.nan], "n_trials": [2, 1], "category": "",
+                         "is_log": False})  # fmt: skip
     drawn = effect_rows(rows, metric="acc/noise", phase="search")
     assert drawn["high"][0] == 100
     assert drawn["read"].tolist() == ["90.0 [70.0, 130.0]", "50.0"]
