@@ -205,7 +205,7 @@ def test_the_setting_of_an_effect_can_be_chosen(once):
     points = page.locator(f"{drawn} .mark-symbol.role-mark path")
     assert points.count() == 26, "a curve of 25 points, and the trials without SAM"
     assert page.locator(f"{drawn} .role-axis-label text", has_text=re.compile("^0$")).count() == 1
-    assert page.locator("#figure-effects-search .live [aria-label*='rho: from ']").count() == 1
+    assert page.locator("#figure-effects-search .live[aria-label*='rho: from ']").count() == 1
     choice.select_option("stages")
     page.wait_for_function(f"document.querySelectorAll('{drawn} .mark-symbol.role-mark path').length === 3")
     choice.select_option("optim.name")
