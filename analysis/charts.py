@@ -31,7 +31,10 @@ COSTS = {
 """Column or final metric -> what a reader chooses as the cost."""
 SIDE_KINDS = {"clean": "without noise", "noise": "mean under noise"}
 _WIDE = 20.0
-_COST_CAPTION = "Bars are 95 % intervals. Latency is of one image, as measured where the network was trained."
+_COST_CAPTION = (
+    "Upright bars are 95 % intervals, level ones the range over seeds. Latency is of one image, the shortest of many "
+    "passes, measured where the network was trained and beside other trials: what they took is still in it."
+)
 _MEASURED = "accuracy (%)"
 
 
@@ -243,29 +246,37 @@ def corruption_chart(found: Headline) -> Chart | None:
 def cost_rows(snapshot: Snapshot, found: Headline) -> pd.DataFrame:
     """Mean accuracy under noise (per cent, with bounds) and each cost, by configuration and scope of noise.
 
-    Columns: configuration, method, phase, over, cost (words), value (mean over trials), accuracy, low, high, read,
-    priced.
+    Columns: configuration, method, phase, over, cost (words), value (mean over trials), least and most (of them),
+    accuracy, low, high, read, priced.
     """
     finals = {record.key: final_metrics(record.events) for record in snapshot.trials}
     rows = []
     for arm, fixed in _shown(found):
         trials = arm.rows.drop_duplicates("trial")
         prices = {
-            words: trials[name].mean() if name in trials
-            else pd.Series([finals.get(str(key), {}).get(name) for key in trials["trial"]], dtype=float).mean()
+            words: trials[name] if name in trials
+            else pd.Series([finals.get(str(key), {}).get(name) for key in trials["trial"]], dtype=float)
             for name, words in COSTS.items()
         }  # fmt: skip
         for scope in scopes(found):
             mean = arm.mean(scope_cells(arm, scope))
             if mean is not None:
-                rows += [fixed | {"over": scope, "cost": words, "value": value, "priced": price_text(value)}
-                         | _figures(mean) for words, value in prices.items() if value == value]  # fmt: skip
+                rows += [fixed | {"over": scope, "cost": words, "value": values.mean(), "least": values.min(),
+                                  "most": values.max(), "priced": range_text(values)} | _figures(mean)
+                         for words, values in prices.items() if values.notna().any()]  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def price_text(value: float) -> str:
     """A cost in few characters; latencies keep their decimals."""
     return f"{value:.3g}" if value < 100 else count_text(value)
+
+
+def range_text(values: pd.Series) -> str:
+    """The mean of a cost over trials, with its range where they differ: `3.3 (3.2 to 3.5 over 3 seeds)`."""
+    known = values.dropna()
+    mean, least, most = (price_text(value) for value in (known.mean(), known.min(), known.max()))
+    return mean if least == most else f"{mean} ({least} to {most} over {len(known)} seeds)"
 
 
 def cost_chart(snapshot: Snapshot, found: Headline) -> Chart | None:
@@ -276,7 +287,7 @@ def cost_chart(snapshot: Snapshot, found: Headline) -> Chart | None:
     where = "at lower sides" if noise_word(found) == LOWER else "under noise"
     columns = {"configuration": "configuration", "cost": "cost", "priced": "value",
                "read": f"{_MEASURED} [95 % interval]"}  # fmt: skip
-    specs = {words: _cost_spec(found, part["value"], words, where, columns)
+    specs = {words: _cost_spec(found, part[["least", "most"]].stack(), words, where, columns)
              for words, part in rows.groupby("cost", sort=False)}  # fmt: skip
     alt = (f"Accuracy {where} against cost for {rows['configuration'].nunique()} configurations: a point each, with "
            "its 95 % interval as a bar.")  # fmt: skip
@@ -300,7 +311,10 @@ def _cost_spec(found: Headline, values: pd.Series, words: str, where: str, colum
     bar = {"mark": {"type": "rule", "strokeWidth": 2, "aria": False},
            "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"},
                         "color": look["color"]}}  # fmt: skip
+    across = {"mark": {"type": "rule", "strokeWidth": 2, "aria": False},
+              "encoding": {"x": x | {"field": "least"}, "x2": {"field": "most"}, "y": y | {"field": "accuracy"},
+                           "color": look["color"]}}  # fmt: skip
     point = {"mark": {"type": "point", "filled": True, "size": 130, "opacity": 0.8},
              "encoding": {"x": x, "y": y | {"field": "accuracy"}, "color": look["color"], "shape": look["shape"],
                           "tooltip": tooltip(columns)}}  # fmt: skip
-    return {"$schema": SCHEMA, "height": 320, "layer": [bar, point]}
+    return {"$schema": SCHEMA, "height": 320, "layer": [bar, across, point]}

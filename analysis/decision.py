@@ -23,7 +23,8 @@ _RUNNING = {"cost/params": "parameters", "cost/macs": "MACs", "cost/latency_ms":
 _COST = "training cost"
 _EXPLAINED = {
     "parameters": "parameters", "MACs": "MACs (multiply-accumulates for one image)",
-    "latency (ms)": "latency (one image, as measured where it was trained)",
+    "latency (ms)": "latency (one image, the shortest of many passes, measured where it was trained and beside other "
+                    "trials; below it its range over seeds)",
 }  # fmt: skip
 
 
@@ -31,7 +32,8 @@ def decision_table(snapshot: Snapshot, found: Headline, contrasts: Table) -> Tab
     """A row for each configuration, the chosen one marked. No differences where the study stated its own contrasts.
 
     Columns of the frame: config_id, label, chosen, is_baseline, both means with bounds, for each endpoint its
-    difference, joint interval and reading, the cost against the baseline's, parameters, MACs and latency.
+    difference, joint interval and reading, the cost against the baseline's, parameters, MACs and latency (each with its
+    least and most over seeds).
     """
     settings = (snapshot.study.get("config") or {}).get("report") or {}
     frame = contrasts.frame if not settings.get("contrasts") else contrasts.frame.iloc[:0]
@@ -50,7 +52,10 @@ def decision_table(snapshot: Snapshot, found: Headline, contrasts: Table) -> Tab
         own = _cost(arm.rows)
         row["cost_ratio"] = own / price if price > 0 else math.nan
         mine = [finals.get(str(key), {}) for key in arm.rows["trial"].unique()]
-        row |= {name: _mean([metrics.get(name, math.nan) for metrics in mine]) for name in _RUNNING}
+        for name in _RUNNING:
+            known = [value for metrics in mine if not math.isnan(value := metrics.get(name, math.nan))]
+            row |= {name: sum(known) / len(known) if known else math.nan, f"{name}_least": min(known, default=math.nan),
+                    f"{name}_most": max(known, default=math.nan)}  # fmt: skip
         rows.append(row)
     table = pd.DataFrame(rows)
     columns = [Column("configuration", _name, is_number=False)]
@@ -59,7 +64,7 @@ def decision_table(snapshot: Snapshot, found: Headline, contrasts: Table) -> Tab
             columns += _endpoint_columns(endpoint, table, found)
     if len(table) and table["cost_ratio"].notna().any():
         columns.append(Column(_COST, lambda row: _times(row["cost_ratio"])))
-    columns += [Column(title, lambda row, name=name: _price(row[name])) for name, title in _RUNNING.items()
+    columns += [Column(title, lambda row, name=name: _price(row, name)) for name, title in _RUNNING.items()
                 if len(table) and table[name].notna().any()]  # fmt: skip
     return Table("decision", table, columns, [_note([column.title for column in columns], found)] if rows else [])
 
@@ -107,16 +112,17 @@ def _cost(rows: pd.DataFrame) -> float:
     return float(rows.drop_duplicates("trial")["cost_passes"].mean())
 
 
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
-
-
 def _times(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.1f} ×"
 
 
-def _price(value: float) -> str:
+def _price(row: pd.Series, name: str) -> str:
+    """A cost, and its range over seeds where they differ: `3.3 [3.2, 3.5]`."""
+    mean, least, most = (_short(row[key]) for key in (name, f"{name}_least", f"{name}_most"))
+    return mean if least == most else f"{mean} [{least}, {most}]"
+
+
+def _short(value: float) -> str:
     if pd.isna(value):
         return "–"
     return f"{value:.3g}" if value < 100 else count_text(value)

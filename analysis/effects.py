@@ -1,5 +1,7 @@
 """What a figure does as one setting changes over a search's trials: a curve with a band, or a mean for each value.
 
+A setting is a number (rho, stages, strength of noise, a learning rate) or a choice among words (method, optimiser).
+
 The trials of a search are not a random sample of the space (a sampler goes where it was good before), and other
 settings change along with the one that is shown: a curve says what went together, not what would follow.
 Source: local linear regression, Fan & Gijbels 1996, Local Polynomial Modelling, chapter 2; bandwidth by the normal
@@ -12,18 +14,25 @@ Shapes: N trials, P points, B resamples.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
+from analysis.labels import short
 from analysis.tables import Column, Table, interval_text
 from analysis.trialframe import RHO, STAGES, STRENGTH
 
 SETTINGS = (RHO, STAGES, STRENGTH)
-EFFECT_COLUMNS = ("setting", "kind", "x", "value", "value_low", "value_high", "n_trials")
+EFFECT_COLUMNS = ("setting", "kind", "x", "value", "value_low", "value_high", "n_trials", "category", "is_log")
+_POINT = EFFECT_COLUMNS[2:7]
+_DRAWN = "param/"
+_SAME = {"method.name": "method", "optim.sam.rho": RHO, "method.stages": STAGES}
+"""Drawn parameters that every trial frame has under shorter names."""
 EFFECT_LEGEND = (
     "Mean of the trials of a search against one setting, with pointwise 95 % bands over trials: what went together in "
     "this search, not what a change would do, since other settings change too."
@@ -64,7 +73,7 @@ def effect_curve(
     if is_log and (x_N <= 0).any():
         raise ValueError(f"x must be positive on a log scale, but its least value is {x_N.min()}")
     x_N = np.log(x_N) if is_log else x_N
-    columns = list(EFFECT_COLUMNS[2:])
+    columns = list(_POINT)
     if len(x_N) < LEAST_TRIALS or np.ptp(x_N) == 0:
         return pd.DataFrame(columns=columns)
     width = bandwidth or _bandwidth(x_N)
@@ -107,18 +116,49 @@ def value_means(x: Sequence[float], y: Sequence[float], *, level: float = 0.95) 
     border = sps.t.ppf(0.5 + level / 2, np.maximum(count - 1, 1))
     half = np.where(count > 1, border * found["spread"].to_numpy() / np.sqrt(count), math.nan)
     found = found.assign(value_low=found["value"] - half, value_high=found["value"] + half)
-    return found[list(EFFECT_COLUMNS[2:])]
+    return found[list(_POINT)]
 
 
-def effects(trials: pd.DataFrame, metric: str, *, settings: Sequence[str] = SETTINGS) -> pd.DataFrame:
-    """The curve or the means of each numeric setting that varies, in `EFFECT_COLUMNS`.
+def category_means(x: Sequence[object], y: Sequence[float], *, level: float = 0.95) -> pd.DataFrame:
+    """The same for each choice, in the order of their names; `category` is the choice in few characters."""
+    texts = [json.dumps(value, sort_keys=True) for value in x]
+    names = {text: short(json.loads(text)) for text in sorted(set(texts))}
+    if len(set(names.values())) < len(names):  # such as two lists of one noise at different severities
+        names = {text: text for text in names}
+    order = sorted(names, key=lambda text: names[text])
+    found = value_means([order.index(text) for text in texts], y, level=level)
+    return found.assign(category=[names[order[int(place)]] for place in found["x"]], x=math.nan)
 
-    A setting of few values gets a mean for each, else a curve, on a log scale where its values are positive and span a
-    factor of ten or more. Zeros beside a log range (SAM switched off) are a mean of their own, of kind "mean".
+
+def search_settings(trials: pd.DataFrame) -> list[str]:
+    """The settings of a search: the method, what `SETTINGS` names, then what else was drawn."""
+    drawn = [name for name in trials.columns if name.startswith(_DRAWN) and name.removeprefix(_DRAWN) not in _SAME]
+    return [*SETTINGS, *(["method"] if "method" in trials else []), *drawn]
+
+
+def linear_settings(space: Mapping[str, Any]) -> set[str]:
+    """The settings that a search draws from a range evenly, not by the logarithm, by their names in `effects`."""
+    return {
+        _SAME.get(name, name) for name, entry in space.items()
+        if not {"choice", "fixed"} & {*entry} and not any("log" in kind for kind in entry)
+    }  # fmt: skip
+
+
+def effects(
+    trials: pd.DataFrame, metric: str, *, settings: Sequence[str] = SETTINGS, linear: Collection[str] = ()
+) -> pd.DataFrame:
+    """The curve or the means of each setting that varies, in `EFFECT_COLUMNS`; trials without it are not in them.
+
+    A number of few values gets a mean for each, else a curve, on a log scale where its values are positive and span a
+    factor of ten or more and it is not in `linear`. Zeros beside a log range (SAM switched off) are a mean of their
+    own, of kind "mean". What is no number gets a mean for each choice, of kind "category", and has its name in
+    `category` and no `x`.
 
     Args:
         trials: As `analysis.trialframe.trial_frame` gives them.
         metric: Column of the figure.
+        settings: Columns to look at. A drawn one (`param/optim.lr`) is called by its own name (`optim.lr`).
+        linear: Settings of the result that have no log scale, see `linear_settings`.
 
     Raises:
         ValueError: The metric is no column.
@@ -127,30 +167,40 @@ def effects(trials: pd.DataFrame, metric: str, *, settings: Sequence[str] = SETT
         raise ValueError(f"metric must be a column of the trials, but {metric!r} is none")
     parts = []
     for name in settings:
-        known = trials[[name, metric]].astype(float).dropna()
-        if known[name].nunique() < 2:
-            continue
-        x, y = known[name].to_numpy(), known[metric].to_numpy()
-        if known[name].nunique() <= MOST_VALUES:
-            parts.append(value_means(x, y).assign(setting=name, kind="mean"))
-            continue
-        positive = x[x > 0]
-        is_log = (x >= 0).all() and len(positive) > 0 and positive.max() >= 10 * positive.min()
-        inside = x > 0 if is_log else np.ones(len(x), dtype=bool)
-        if not inside.all():
-            parts.append(value_means(x[~inside], y[~inside]).assign(setting=name, kind="mean"))
-        parts.append(effect_curve(x[inside], y[inside], is_log=bool(is_log)).assign(setting=name, kind="curve"))
+        known = trials[[name, metric]].dropna()
+        own = name.removeprefix(_DRAWN)
+        found = _of_setting(known[name], known[metric], may_log=own not in linear) if len(known) else []
+        parts += [part.assign(setting=own) for part in found]
     parts = [part for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True)[list(EFFECT_COLUMNS)] if parts else pd.DataFrame(columns=EFFECT_COLUMNS)
 
 
-def effect_table(trials: pd.DataFrame, metric: str, *, settings: Sequence[str] = SETTINGS) -> Table:
+def _of_setting(values: pd.Series, figures: pd.Series, *, may_log: bool) -> list[pd.DataFrame]:
+    y = figures.to_numpy(dtype=float)
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        means = category_means(list(values), y)
+        return [means.assign(kind="category", is_log=False)] if len(means) > 1 else []
+    x = values.to_numpy(dtype=float)
+    own = {"kind": "mean", "category": "", "is_log": False}
+    if len(np.unique(x)) <= MOST_VALUES:
+        return [value_means(x, y).assign(**own)] if len(np.unique(x)) > 1 else []
+    positive = x[x > 0]
+    is_log = bool(may_log and (x >= 0).all() and len(positive) > 0 and positive.max() >= 10 * positive.min())
+    inside = x > 0 if is_log else np.ones(len(x), dtype=bool)
+    curve = effect_curve(x[inside], y[inside], is_log=is_log).assign(**own | {"kind": "curve", "is_log": is_log})
+    off = value_means(x[~inside], y[~inside]).assign(**own)
+    return [off, curve] if len(off) else [curve]
+
+
+def effect_table(
+    trials: pd.DataFrame, metric: str, *, settings: Sequence[str] = SETTINGS, linear: Collection[str] = ()
+) -> Table:
     """The same as a table for people, accuracies in per cent."""
-    frame = effects(trials, metric, settings=settings)
+    frame = effects(trials, metric, settings=settings, linear=linear)
     scale = 100.0 if metric.startswith("acc/") else 1.0
     columns = [
         Column("setting", lambda row: row["setting"], is_number=False),
-        Column("value", lambda row: f"{row['x']:.3g}"),
+        Column("value", lambda row: row["category"] or f"{row['x']:.3g}"),
         Column(metric, interval_text("value", scale=scale)),
         Column("trials", lambda row: f"{row['n_trials']:.0f}"),
     ]

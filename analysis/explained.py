@@ -12,7 +12,8 @@ import pandas as pd
 
 from analysis import facts
 from analysis.calibration import calibration_table
-from analysis.effects import effect_table
+from analysis.effectchart import effect_chart
+from analysis.effects import effect_table, linear_settings, search_settings
 from analysis.embeddings import task_of
 from analysis.flips import confusion_table, flip_table
 from analysis.importance import LEAST_TRIALS, importance_table
@@ -21,7 +22,7 @@ from analysis.load import Snapshot, iter_predictions, read_examples
 from analysis.plaintext import encodable
 from analysis.scores import CLEAN, Headline
 from analysis.searchcharts import importance_chart
-from analysis.searches import objectives_of
+from analysis.searches import objectives_of, search_of
 from analysis.sharpness import sharpness_table
 from analysis.similarity import study_similarity_table
 from analysis.tables import Column, Table
@@ -67,6 +68,18 @@ def importance_charts(explained: Sequence[Explanation]) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
+def effect_charts(snapshot: Snapshot, explained: Sequence[Explanation]) -> list[Chart]:
+    """The objective of each search against its settings."""
+    charts: list[Chart | None] = []
+    for one in explained:
+        phase = one.table.name.removeprefix("effects-")
+        if phase != one.table.name and "setting" in one.table.frame:
+            metric = next(iter(objectives_of(snapshot.study, phase)))
+            caption = " ".join(one.table.notes)
+            charts.append(effect_chart(one.table.frame, phase=phase, metric=metric, caption=caption))
+    return [chart for chart in charts if chart is not None]
+
+
 def _searches(snapshot: Snapshot) -> list[str]:
     return list(dict.fromkeys(str(r.info["phase"]) for r in snapshot.trials if r.info["role"] == "search"))
 
@@ -74,11 +87,13 @@ def _searches(snapshot: Snapshot) -> list[str]:
 def _of_search(snapshot: Snapshot, phase: str) -> list[Explanation]:
     """Importance, effects and the interaction of a search with trials enough to tell."""
     metric = next(iter(objectives_of(snapshot.study, phase)))
+    space = search_of(snapshot.study, phase).get("space") or {}
     trials = trial_frame(snapshot, phase=phase)
     if metric not in trials or len(trials[metric].dropna()) < LEAST_TRIALS:
         return []
     asked = [("importance", "importance of each key", lambda: importance_table(snapshot, phase)),
-             ("effects", "the objective by setting", lambda: effect_table(trials, metric)),
+             ("effects", "the objective by setting",
+              lambda: effect_table(trials, metric, settings=search_settings(trials), linear=linear_settings(space))),
              ("sharpness", "sharpness and the objective", lambda: sharpness_table(trials, metric))]  # fmt: skip
     if all(trials[name].nunique() > 1 for name in (STAGES, RHO)):
         asked.append(("interaction", "stages and rho together", lambda: interaction_table(trials, metric)))

@@ -171,7 +171,7 @@ def _unslugged(pictures: Sequence[Picture]) -> list[Picture]:
 
 def _search_panels(snapshot: Snapshot) -> list[str]:
     phases = dict.fromkeys(r.info["phase"] for r in snapshot.trials if r.info["role"] == "search")
-    kinds = ("search", "pareto", "parallel", "importance")
+    kinds = ("search", "pareto", "parallel", "importance", "effects")
     return [f"{kind}-{slug(phase)}" for phase in phases for kind in kinds]
 
 

@@ -20,7 +20,7 @@ from analysis.charts import headline_charts
 from analysis.contrasts import contrast_table
 from analysis.decision import decision_table
 from analysis.embeddings import embedding_table
-from analysis.explained import explanations, importance_charts
+from analysis.explained import effect_charts, explanations, importance_charts
 from analysis.facts import reading
 from analysis.fronts import front_table
 from analysis.heads import head_table
@@ -95,7 +95,9 @@ def write_report(
     files: dict[str, bytes] = {}
     if "html" in formats:
         pictures = draw(snapshot, found, tables)
-        charts = [*draw_charts(snapshot, found, tables), *importance_charts(explained)]
+        charts = [
+            *draw_charts(snapshot, found, tables), *importance_charts(explained), *effect_charts(snapshot, explained),
+        ]  # fmt: skip
         files |= {f"figures/{picture.name}.png": figures.render(picture.figure, "png") for picture in pictures}
         files["report.html"] = page(
             snapshot, found, shown, pictures, charts, explained=explained, refresh_s=refresh_s,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,6 +30,11 @@ MLFLOW_STATUS = {
     "failed": "FAILED",
     "running": "RUNNING",
 }
+
+
+CURVES = {"test": "sev", "validation": "val_sev"}
+"""Split -> group of its curves by severity: short, as MLflow cuts the titles of its charts from the right."""
+_SIDE = re.compile(r"(?<![^_])\d+(?=px$)")
 
 
 class MetricRow(NamedTuple):
@@ -101,8 +107,8 @@ def note_text(study: str) -> str:
 - The report with intervals: a phase's run, Artifacts, `report/`. A trial's grid as a table: Artifacts, `grid.json`.
 - Group by the tag `method` or `config` (seeds of one configuration): charts and columns then show means.
 - `acc/*` are validation figures, by epoch; `test/*` were read once, after choosing. `test_cell/<corruption>/<severity>`
-  are single cells; `test_by_severity/<corruption>` has the severity as its step: a line chart of it is accuracy
-  against severity, and its last value that of the highest one.
+  are single cells; `sev/<corruption>` (validation: `val_sev/...`) has the severity as its step: a line chart of it is
+  test accuracy against severity, and its last value that of the highest one. `016px` is a lower side of 16 pixels.
 - A mean of MLflow's has no interval: whether a difference is real stands in the report.
 """
 
@@ -157,10 +163,10 @@ def metric_rows(events: Iterable[Mapping[str, Any]]) -> list[MetricRow]:
 
 
 def cell_rows(cells: pd.DataFrame, stamp: int, step: int) -> list[MetricRow]:
-    """The accuracy of each cell of a trial's grid, under names that sort by corruption, then severity.
+    """The accuracy of each cell of a trial's grid, under names that sort by corruption, then side, then severity.
 
-    `test_cell/contrast/3` is one figure; `test_by_severity/contrast` has the severity as its step, so that MLflow draws
-    the accuracy against it, and stands where a corruption has more than one. Clean images have their own metric.
+    `test_cell/contrast/3` is one figure; `sev/contrast` has the severity as its step, so that MLflow draws the accuracy
+    against it, and stands where a corruption has more than one. Clean images have their own metric.
 
     Args:
         cells: A trial's `cells.parquet`.
@@ -172,10 +178,19 @@ def cell_rows(cells: pd.DataFrame, stamp: int, step: int) -> list[MetricRow]:
         noisy = noisy.sort_values(by=["corruption", "severity"])
         for corruption, own in noisy.groupby("corruption", sort=True):
             points = list(zip(own["severity"].astype(int), own["accuracy"].astype(float), strict=True))
-            rows += [MetricRow(f"{split}_cell/{corruption}/{at}", value, stamp, step) for at, value in points]
+            name = sortable(str(corruption))
+            rows += [MetricRow(f"{split}_cell/{name}/{at}", value, stamp, step) for at, value in points]
             if len(points) > 1:
-                rows += [MetricRow(f"{split}_by_severity/{corruption}", value, stamp, at) for at, value in points]
+                rows += [MetricRow(f"{CURVES[split]}/{name}", value, stamp, at) for at, value in points]
     return rows
+
+
+def sortable(corruption: str) -> str:
+    """A corruption's name with the side at its end in three digits: `gaussian_noise_8px` as `gaussian_noise_008px`.
+
+    Always three, whatever sides a study has, so that a cell has the same name in all studies.
+    """
+    return _SIDE.sub(lambda side: side[0].zfill(3), corruption)
 
 
 def _usage_rows(event: Mapping[str, Any], stamp: int, step: int) -> list[MetricRow]:

@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
 ]
 PATIENCE_MS = 120_000
+SIZE: Any = {"width": 1280, "height": 720}
 TRAINING = "workflowType=machine_learning"  # MLflow's pages of models; the others are of language models
 
 
@@ -47,9 +48,14 @@ class Study:
         self.confirmed = [run for run in self.trials if run.data.tags["phase"] == "confirm"]
 
     def open(self, address: str) -> None:
-        """Go to a page, without MLflow's assistant beside it."""
+        """Go to a page anew."""
         self.page.goto("about:blank")
         self.page.goto(address)
+
+    def close_assistant(self) -> None:
+        """Close MLflow's assistant, which takes a third of the page when a browser comes for the first time."""
+        self.open(f"{self.place}/runs?{TRAINING}")
+        self.page.locator("[data-component-id='mlflow.assistant.chat_panel.close']").click()
 
     def text(self) -> str:
         """All that the page shows."""
@@ -75,13 +81,14 @@ class Study:
             seen |= dict.fromkeys(name for name in names if "/" in name)
         return list(seen)
 
-    def picture(self, name: str) -> None:
-        """Keep the page as it looks, where someone asked for it."""
+    def picture(self, name: str, *, left: int = 0) -> None:
+        """Keep the page as it looks, where someone asked for it, without its first `left` pixels of each line."""
         if folder := os.environ.get("MURK_SCREENSHOTS"):
+            self.page.mouse.move(5, 500)  # a pointer over a chart shows its tools
             self.page.wait_for_timeout(3000)
             size = self.page.viewport_size
-            beside = {"x": 0, "y": 0, "width": size["width"] - 385, "height": size["height"]}  # without its assistant
-            self.page.screenshot(path=str(Path(folder) / f"mlflow-{name}.png"), clip=beside)
+            shown = {"x": left, "y": 0, "width": size["width"] - left, "height": size["height"]}
+            self.page.screenshot(path=str(Path(folder) / f"mlflow-{name}.png"), clip=shown)
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +102,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
         assert done.returncode == 0, done.stderr
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1500, "height": 1000})
+            page = browser.new_page(viewport=SIZE)
             page.set_default_timeout(PATIENCE_MS)
-            yield Study(page, url, MlflowClient(tracking_uri=url))
+            study = Study(page, url, MlflowClient(tracking_uri=url))
+            study.close_assistant()
+            yield study
             browser.close()
 
 
@@ -113,6 +122,13 @@ def test_parents_stand_with_their_children_and_what_the_study_is(study: Study) -
     text = study.text()
     assert "a study of Murk" in text
     assert not any(name in text for name in names_of(study.trials)), "trials are folded into their phases"
+    row = study.page.get_by_role("row").filter(has=study.page.get_by_role("link", name="confirm", exact=True))
+    row.get_by_role("button").first.click()
+    for name in names_of(study.confirmed):
+        study.page.get_by_role("link", name=name, exact=True).wait_for()
+    searched = [run for run in study.trials if run.data.tags["phase"] == "search"]
+    assert not any(name in study.text() for name in names_of(searched)), "the other phase stays folded"
+    study.picture("children")
     study.open(f"{study.place}/runs/{study.confirmed[0].info.run_id}?{TRAINING}")
     study.wait_for("Parent run")
     study.page.get_by_role("link", name="confirm", exact=True).wait_for()
@@ -128,8 +144,12 @@ def test_charts_are_grouped_by_method(study: Study) -> None:
     for method in ("plain", "pmal"):
         study.wait_for(f"Group: {method}")
     assert all(name in study.text() for name in names_of(study.confirmed))
-    study.page.get_by_placeholder("Search metric charts").fill("test_by_severity")
-    study.wait_for(re.compile(r"plain \(test_by_severity/contrast\)"))
+    study.page.get_by_placeholder("Search metric charts").fill("sev/")
+    study.wait_for(re.compile(r"plain \(sev/contrast\)"))
+    for noise in ("contrast", "shot_noise"):
+        title = study.page.get_by_text(f"sev/{noise}", exact=True).first
+        title.wait_for()
+        assert title.evaluate("node => node.scrollWidth <= node.clientWidth"), "a title is cut"
     study.picture("charts")
 
 
@@ -142,13 +162,23 @@ def test_three_trials_compare_by_settings_and_by_corruption_and_severity(study: 
     text = study.text()
     assert all(name in text for name in names_of(study.confirmed[:3]))
     assert "contrast, shot_noise" in text, "a list stands in one line"
+    assert "data.image_size" in text
     names = study.rolled_names()
     wanted = [f"test_cell/{noise}/{severity}" for noise in ("contrast", "shot_noise") for severity in (1, 3)]
     assert set(wanted) <= set(names), names
     assert [name for name in names if name in wanted] == wanted, "corruption by corruption, each from weak to strong"
-    study.page.set_viewport_size({"width": 1500, "height": 2400})
-    study.picture("compare")
-    study.page.set_viewport_size({"width": 1500, "height": 1000})
+    study.page.get_by_role("switch", name="Parameters - Show diff only").click()
+    study.page.get_by_text("data.image_size", exact=True).wait_for(state="detached")
+    values = [run.data.params for run in study.confirmed[:3]]
+    for setting in ("method.name", "optim.sam.rho"):
+        own = [one[setting] for one in values]
+        assert len({*own}) > 1
+        assert re.search(rf"{re.escape(setting)}\s+" + r"\s+".join(map(re.escape, own)), study.text()), setting
+    study.page.set_viewport_size(SIZE | {"height": 1370})
+    for place in ("method.name", "Run details"):  # within its own table, then the page
+        study.page.get_by_text(place, exact=True).first.evaluate("node => node.scrollIntoView({block: 'start'})")
+    study.picture("compare", left=198)
+    study.page.set_viewport_size(SIZE)
 
 
 def test_artifacts_open(study: Study) -> None:

@@ -5,17 +5,20 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from analysis.comparisonpage import write_comparison
 from analysis.report import write_report
-from tests.unit.analysis.conftest import add_measures, write_study
+from tests.unit.analysis.conftest import add_measures, add_sides, write_study
 
 pytestmark = pytest.mark.e2e
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = ("</script><script>alert(1)</script>", "a.b[0]", "datum.x'\"`", "murk-colour:c1", "狗", "f", "g", "h")
 NUM_TRIALS = 200
+SETTINGS = ["rho", "stages", "method", "data.crop", "optim.lr", "optim.name"]
+"""What the search of `_widen` changed, in the order in which the page offers it."""
 
 
 def _grow(folder: Path, count: int) -> None:
@@ -32,6 +35,36 @@ def _grow(folder: Path, count: int) -> None:
     (folder / "study.json").write_text(json.dumps(study))
 
 
+def _widen(folder: Path) -> None:
+    """Let the search have a space of six keys and two objectives, and its finished trials values of their own."""
+    rng, study = np.random.default_rng(5), json.loads((folder / "study.json").read_text())
+    names = ["sgd", HOSTILE[0], HOSTILE[3], "adamw"]
+    study["config"]["search"] |= {
+        "objectives": [{"metric": "acc/noise", "goal": "maximise"}, {"metric": "cost/passes", "goal": "minimise"}],
+        "space": {"method.name": {"choice": ["plain", "pmal"]}, "optim.lr": {"log_uniform": [0.0001, 1.0]},
+                  "optim.sam.rho": {"log_uniform": [0.02, 0.5]}, "data.crop": {"uniform": [0.0, 1.0]},
+                  "optim.name": {"choice": names},
+                  "method.stages": {"choice": [1, 2, 3], "when": {"method.name": "pmal"}}},
+    }  # fmt: skip
+    (folder / "study.json").write_text(json.dumps(study))
+    for path in sorted(folder.glob("trials/*/trial.json")):
+        info, events = json.loads(path.read_text()), path.with_name("events.jsonl")
+        lines = [json.loads(line) for line in events.read_text().splitlines()]
+        if info["phase"] != "search" or lines[-1]["event"] != "final":
+            continue
+        rate, rho = 10 ** rng.uniform(-4, 0), 0.0 if rng.random() < 0.2 else 10 ** rng.uniform(-1.7, -0.3)
+        name, crop, method = names[rng.integers(4)], rng.uniform(0, 1), info["config"]["method"]
+        info["params"] = {"method.name": method["name"], "optim.lr": rate, "data.crop": crop, "optim.name": name}
+        info["params"] |= {"optim.sam.rho": rho} if rho else {}
+        info["config"]["optim"]["sam"]["rho"] = rho
+        if method["name"] == "pmal":
+            info["params"]["method.stages"] = method["stages"] = int(rng.integers(1, 4))
+        good = 0.6 - 0.05 * (np.log10(rate) + 2) ** 2 + 0.2 * rho + 0.05 * (name == "sgd") + rng.normal(0, 0.02)
+        lines[-1]["metrics"] |= {"acc/noise": good, "cost/passes": float(rng.uniform(1e4, 9e4))}
+        path.write_text(json.dumps(info))
+        events.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def _hostile_training_noise(folder: Path) -> None:
     for path in folder.glob("trials/*/trial.json"):
         info = json.loads(path.read_text())
@@ -42,8 +75,10 @@ def _hostile_training_noise(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page_path(tmp_path_factory) -> Path:
-    folder = add_measures(write_study(tmp_path_factory.mktemp("study"), num_images=60, classes=HOSTILE))
+    folder = write_study(tmp_path_factory.mktemp("study"), num_images=60, classes=HOSTILE)
+    add_measures(add_sides(folder, sides=(8, 16), with_noise=False))
     _grow(folder, NUM_TRIALS)
+    _widen(folder)
     _hostile_training_noise(folder)
     return Path(write_report(folder, formats=("html", "csv")).html or "")
 
@@ -124,13 +159,17 @@ def test_every_chart_is_drawn_from_its_rows(opened):
     page = opened()
     names = [figure.get_attribute("id") for figure in page.locator("figure.is-live").all()]
     assert {"figure-severity", "figure-corruptions", "figure-cost", "figure-search-search", "figure-parallel-search",
-            "figure-curves"} <= set(names)  # fmt: skip
+            "figure-curves", "figure-sides", "figure-importance-search",
+            "figure-effects-search"} <= set(names)  # fmt: skip
     for name in names:
         assert page.locator(f"#{name} .live svg path").count() > 3, name
         assert not page.locator(f"#{name} .still").is_visible(), name
     # three configurations x clean and five severities
     assert page.locator("#figure-severity svg .mark-symbol.role-mark path").count() == 18
-    assert page.locator("#figure-corruptions svg .mark-rect.role-mark path").count() == 21
+    assert page.locator("#figure-corruptions svg .mark-rect.role-mark path").count() == 27
+    front = page.locator("#figure-pareto-search .still")
+    assert front.is_visible()
+    assert front.evaluate("image => image.naturalWidth") > 100
 
 
 def test_filters_hold_for_charts_and_tables(once):
@@ -157,6 +196,23 @@ def test_the_cost_can_be_chosen(once):
     assert "gradient passes" in (page.locator("#figure-cost svg").text_content() or "")
     choice.select_option("seconds of one training run on its device")
     page.locator("#figure-cost svg text", has_text="seconds of one").wait_for()
+
+
+def test_the_setting_of_an_effect_can_be_chosen(once):
+    page = once
+    choice, drawn = page.locator("#figure-effects-search .choose select"), "#figure-effects-search svg"
+    assert choice.locator("option").all_inner_texts() == SETTINGS
+    points = page.locator(f"{drawn} .mark-symbol.role-mark path")
+    assert points.count() == 26, "a curve of 25 points, and the trials without SAM"
+    assert page.locator(f"{drawn} .role-axis-label text", has_text=re.compile("^0$")).count() == 1
+    assert page.locator("#figure-effects-search .live[aria-label*='rho: from ']").count() == 1
+    choice.select_option("stages")
+    page.wait_for_function(f"document.querySelectorAll('{drawn} .mark-symbol.role-mark path').length === 3")
+    choice.select_option("optim.name")
+    page.locator(f"{drawn} .role-axis-label text", has_text="adamw").wait_for()
+    assert points.count() == 4
+    choice.select_option("rho")
+    page.wait_for_function(f"document.querySelectorAll('{drawn} .mark-symbol.role-mark path').length === 26")
 
 
 def test_tables_sort_by_keyboard(once):
@@ -213,7 +269,8 @@ def test_the_theme_can_be_changed_and_charts_follow(opened):
 def test_a_phone_scrolls_down_only(opened):
     page = opened(viewport={"width": 390, "height": 844}, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert page.locator("#figure-severity svg").bounding_box()["width"] <= 390
+    for name in ("severity", "effects-search", "importance-search", "sides"):
+        assert page.locator(f"#figure-{name} svg").bounding_box()["width"] <= 390, name
 
 
 def test_print_shows_the_still_pictures_in_light(opened, tmp_path):
@@ -221,6 +278,8 @@ def test_print_shows_the_still_pictures_in_light(opened, tmp_path):
     page.emulate_media(media="print", color_scheme="dark")
     assert page.locator("#figure-severity .still").is_visible()
     assert not page.locator("#figure-severity .live").is_visible()
+    assert page.locator("#figure-effects-search .still").is_visible()
+    assert not page.locator("#figure-effects-search .choose").is_visible()
     assert not page.locator("#filters").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     page.pdf(path=str(tmp_path / "report.pdf"))

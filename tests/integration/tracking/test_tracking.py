@@ -83,7 +83,7 @@ def test_metrics_carry_the_events_times_and_epochs(projected, client):
     assert run.data.metrics["mce"] == pytest.approx((0.47 + 0.49) / (0.495 + 0.515)), "against both seeds of plain"
     assert set(run.data.metrics) >= {"acc/clean", "acc/noise", "acc/worst_family", "mce", "cost/passes", "cost/seconds"}
     own = [name for name in run.data.metrics if not name.startswith(("usage/", "system/"))]
-    cells = {name for name in own if "_cell/" in name or "_by_severity/" in name}
+    cells = {name for name in own if "_cell/" in name or name.startswith(("sev/", "val_sev/"))}
     assert len(own) - len(cells) < 12
     grid = pd.read_parquet(io.BytesIO(projected.read_bytes("confirm1", "cells.parquet") or b""))
     noisy = grid[grid["corruption"] != "clean"]
@@ -92,9 +92,12 @@ def test_metrics_carry_the_events_times_and_epochs(projected, client):
         index=False
     ):
         assert run.data.metrics[f"{split}_cell/{corruption}/{severity}"] == pytest.approx(accuracy)
-        if f"{split}_by_severity/{corruption}" in cells:
-            curve = history(client, run, f"{split}_by_severity/{corruption}")
-            assert (severity, pytest.approx(accuracy)) in [(step, value) for step, value, _ in curve]
+        curve = {"test": "sev", "validation": "val_sev"}[split] + f"/{corruption}"
+        same = noisy[(noisy["split"] == split) & (noisy["corruption"] == corruption)]
+        assert (curve in cells) == (same["severity"].nunique() > 1)
+        if curve in cells:
+            points = [(step, value) for step, value, _ in history(client, run, curve)]
+            assert (severity, pytest.approx(accuracy)) in points
 
 
 def test_what_a_trial_used_and_on_what_it_ran(projected, client):

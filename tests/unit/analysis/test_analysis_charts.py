@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from analysis.charts import COSTS, corruption_rows, cost_rows, headline_charts, scopes, severity_rows
+from analysis.contrasts import contrast_table
+from analysis.decision import decision_table
 from analysis.load import read_study
 from analysis.looks import COLOUR, PALETTES, looks, names
 from analysis.scores import Headline, headline
@@ -26,6 +28,7 @@ from analysis.searchcharts import (
 from analysis.tables import accuracy_table
 from analysis.trialtable import trial_table
 from analysis.vegalite import packed, painted, script_json, still
+from tests.unit.analysis.conftest import write_study
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +206,36 @@ def test_a_phase_of_any_name_is_an_id():
     found = [slug(name) for name in ("search", "a.b", "a b", "a-b", "é", '"><')]
     assert len(set(found)) == len(found)
     assert all(re.fullmatch(r"[A-Za-z0-9-]+", name) for name in found)
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory):
+    """A study whose confirmed trials have a latency, of one configuration a different one by seed."""
+    folder = write_study(tmp_path_factory.mktemp("timed"), num_images=20)
+    for number, path in enumerate(sorted(folder.glob("trials/00000000000c*/events.jsonl"))):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines[-1]["metrics"] |= {"cost/macs": 4.1e6, "cost/latency_ms": [3.0, 3.25, 5.0][number] if number < 3 else 2.5}
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    snapshot = read_study(folder)
+    return snapshot, headline(snapshot)
+
+
+def test_a_cost_that_differs_by_seed_shows_its_range(timed):
+    snapshot, found = timed
+    rows = cost_rows(snapshot, found).query("over == 'all'")
+    latency = rows[rows["cost"] == COSTS["cost/latency_ms"]].sort_values("most", ascending=False)
+    assert latency["priced"].tolist() == ["3.75 (3 to 5 over 3 seeds)", "2.5", "2.5"]
+    assert latency.iloc[0][["value", "least", "most"]].tolist() == [3.75, 3.0, 5.0]
+    chart = next(one for one in headline_charts(snapshot, found) if one.name == "cost")
+    assert "beside other trials" in chart.caption
+    drawn = [layer["encoding"]["x"]["field"] for layer in chart.specs[COSTS["cost/latency_ms"]]["layer"]]
+    assert "least" in drawn
+
+
+def test_the_decision_has_the_range_of_latencies_and_says_how_they_were_measured(timed):
+    snapshot, found = timed
+    table = decision_table(snapshot, found, contrast_table(found, snapshot.study))
+    place = [column.title for column in table.columns].index("latency (ms)")
+    assert sorted(row[place] for row in table.texts()) == ["2.5", "2.5", "3.75 [3, 5]"]
+    assert [row[place - 1] for row in table.texts()] == ["4.1M"] * 3
+    assert "measured where it was trained and beside other trials; below it its range over seeds" in table.notes[0]

@@ -6,7 +6,7 @@ import torch
 from models.methods.registry import METHODS
 from study.build import build_method
 from study.config import TrialConfig
-from study.footprint import LEAST_PASSES, WARM_UP, footprint, latency_ms
+from study.footprint import LEAST_PASSES, MOST_PASSES, WARM_UP, footprint, latency_ms
 
 SECTIONS = {
     "plain": {}, "pmal": {"stages": 2, "head_widths": [16, 32], "classifier_width": 32, "decoder_widths": [16, 8, 8]},
@@ -52,3 +52,17 @@ def test_latency_is_of_one_image_after_some_to_warm_up():
     assert set(shapes) == {(1, 3, 8, 8)}
     assert len(shapes) >= WARM_UP + LEAST_PASSES
     assert latency > 0
+
+
+def test_what_runs_beside_it_does_not_count(monkeypatch):
+    """Three passes in four are held up by another process, by a clock that only the passes move."""
+    now, passes = 0.0, 0
+
+    def predict(images_BCHW: torch.Tensor) -> None:
+        nonlocal now, passes
+        passes += 1
+        now += 0.002 if passes % 4 == 0 else 0.002 + 0.001 * (passes % 4)
+
+    monkeypatch.setattr("study.footprint.time.perf_counter", lambda: now)
+    assert latency_ms(predict, side=8, device=torch.device("cpu")) == pytest.approx(2.0)
+    assert passes == WARM_UP + MOST_PASSES

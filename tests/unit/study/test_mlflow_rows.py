@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from study.mlflow_inputs import MAX_DIGEST_CHARACTERS, dataset_rows
-from study.mlflow_rows import batches, cell_rows, machine_tags, metric_rows, start_facts
+from study.mlflow_rows import batches, cell_rows, machine_tags, metric_rows, sortable, start_facts
 
 SIZES = {"data": {"num_train": 70, "num_validation": 20, "num_test": 10, "num_classes": 3}}
 
@@ -105,6 +105,20 @@ def test_cells_sort_by_corruption_and_severity():
         "test_cell/contrast/1", "test_cell/contrast/3", "test_cell/contrast/5", "validation_cell/blur/2"
     ]  # fmt: skip
     assert {row.step for row in single} == {12}
-    curve = [(row.step, round(row.value, 6)) for row in found if row.key == "test_by_severity/contrast"]
+    curve = [(row.step, round(row.value, 6)) for row in found if row.key == "sev/contrast"]
     assert curve == [(1, 0.7), (3, 0.5), (5, 0.3)], "statistics that were estimated anew count"
-    assert not any(row.key == "validation_by_severity/blur" for row in found), "one point is no curve"
+    assert not any(row.key == "val_sev/blur" for row in found), "one point is no curve"
+
+
+def test_lower_sides_sort_by_size():
+    names = ["8px", "16px", "128px", "gaussian_noise_8px", "gaussian_noise_16px", "gaussian_noise"]
+    cells = pd.DataFrame([("test", name, at, 0.5, None) for name in names[::-1] for at in (1, 2)],
+                         columns=["split", "corruption", "severity", "accuracy", "bn"])  # fmt: skip
+    found = sorted({row.key for row in cell_rows(cells, 1000, 12)})
+    sides = ["008px", "016px", "128px", "gaussian_noise", "gaussian_noise_008px", "gaussian_noise_016px"]
+    assert found == [f"sev/{name}" for name in sides] + [f"test_cell/{name}/{at}" for name in sides for at in (1, 2)]
+
+
+def test_only_a_side_at_the_end_of_a_name_is_padded():
+    names = ["8px", "jpeg_8px", "jpeg8px", "jpeg_8", "my_8px_thing", "2048px", "v8px"]
+    assert [sortable(name) for name in names] == ["008px", "jpeg_008px", *names[2:]]
