@@ -50,6 +50,11 @@ def _search_more(folder: Path) -> None:
     study = json.loads(path.read_text())
     study["config"]["search"] |= {"trials": len(SEARCH) + NUM_MORE, "space": _SPACE}
     study["config"]["search"]["objectives"].append({"metric": "cost/passes", "goal": "minimise"})
+    for number, (_, stages, rho, _, _) in enumerate(SEARCH):
+        place = folder / "trials" / f"{number + 1:016x}" / "trial.json"
+        info = json.loads(place.read_text())
+        info["params"] |= {"optim.sam.rho": rho} | ({} if stages is None else {"method.stages": stages})
+        place.write_text(json.dumps(info))
     for number in range(len(SEARCH), len(SEARCH) + NUM_MORE):
         key = f"{number + 1:016x}"
         _write_search_trial(folder / "trials" / key, key, number, rng)
@@ -63,10 +68,11 @@ def _write_search_trial(place: Path, key: str, number: int, rng: np.random.Gener
     rho, lr = (round(float(np.exp(rng.uniform(math.log(low), math.log(high)))), 4) for low, high in
                ((0.005, 0.2), (0.005, 1.0)))  # fmt: skip
     params: dict[str, Any] = {"method.name": method, "optim.lr": lr, "optim.sam.rho": rho}
-    skill = 0.7 + (0.15 * (stages or 0) if method == "pmal" else 0.0) - 0.5 * abs(math.log(rho / 0.06))
-    cells, _ = _evaluate(skill, 0.9, VALIDATION_NOISE, (2, 4), "validation", rng, 100, len(CLASSES))
+    skill = 0.9 + 0.2 * (stages or 0) - 0.4 * abs(math.log(rho / 0.06))
+    toughness = 0.72 if method == "pmal" else 1.0
+    cells, _ = _evaluate(skill, toughness, VALIDATION_NOISE, (2, 4), "validation", rng, 100, len(CLASSES))
     events = _events("final", cells, 1.0 + (stages or 0), rng, "")
-    events[-1]["metrics"]["sharpness/m"] = round(0.9 * rho**0.5 + float(rng.normal(0, 0.02)) + 0.1, 4)
+    events[-1]["metrics"]["sharpness/m"] = round(0.5 - 0.15 * skill + float(rng.normal(0, 0.05)), 4)
     info = {
         "key": key, "study": "vehicles", "phase": "search", "role": "search", "number": number, "seed": 0,
         "config": trial_config(method, stages, rho, lr), "fingerprint": "5f0c" * 16, "numerics": 1,

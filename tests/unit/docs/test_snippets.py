@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from study.cli import PRESETS, app
 from study.studyfile import load_study
 from tests.unit.docs import shells
 from tests.unit.docs.blocks import LANGUAGES, PAGES, ROOT, SHELL, Block, blocks, commands_in_lines
+from tests.unit.docs.studies import write_studies
 from tests.unit.noise.pictures import scenes
 
 HEAD = """name: example
@@ -53,8 +55,9 @@ def _blocks_of(page: str) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders that pages speak of: class folders of images, and noisy images of one camera."""
+    """Folders that pages speak of: class folders of images, noisy images of one camera, and studies in `results`."""
     root = tmp_path_factory.mktemp("pictures")
+    write_studies(root)
     images = (F.avg_pool2d(scenes(12, 256, 256), 2) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     noise = np.random.default_rng(0).normal(0, 6, images.shape)
     for index, image in enumerate(images):
@@ -69,11 +72,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_does_what_it_says(page: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_does_what_it_says(
+    page: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path)
     space: dict[str, Any] = {}
+    before = None
     for block in _blocks_of(page):
         assert block.language in LANGUAGES, f"{block.place}: {block.language!r} is no language that is tested"
         if block.language == "yaml":
@@ -81,12 +87,21 @@ def test_a_page_does_what_it_says(page: str, pictures: Path, tmp_path: Path, mon
         elif block.language == "json":
             json.loads(block.text)
         elif block.language == "python":
+            capsys.readouterr()
             _execute(block, space, monkeypatch)
+        elif block.language == "text" and before == "python":
+            assert _plain(capsys.readouterr().out) == _plain(block.text), f"{block.place}: this is not what is printed"
         elif block.language in SHELL:
             for words in shells.statements(block.text):
                 _shell(block, words)
         else:
             assert not re.search(r"^(\$ |murk [a-z]|import |from \w+ import )", block.text, re.MULTILINE), block.place
+        before = block.language
+
+
+def _plain(text: str) -> list[str]:
+    """Lines without what indents them all, and without spaces at their ends."""
+    return [line.rstrip() for line in textwrap.dedent(text).strip("\n").splitlines()]
 
 
 def _load(block: Block, root: Path) -> None:
