@@ -17,8 +17,8 @@ from analysis.tables import Column, Table
 ENDINGS = {"csv": "csv", "parquet": "parquet", "md": "md", "latex": "tex"}
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}", "–": "--",
-    "●": r"$\bullet$", "◐": r"$\circ$", "×": r"$\times$", "−": "$-$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "–": "--",
+    "|": r"\textbar{}", "●": r"$\bullet$", "◐": r"$\circ$", "×": r"$\times$", "−": "$-$",
 }  # fmt: skip
 
 

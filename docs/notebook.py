@@ -1,4 +1,4 @@
-"""The notebooks as pages of the site: MkDocs runs each when it builds, and a page shows its cells with what they gave."""
+"""The notebooks as pages of the site: MkDocs runs each when it builds; a page shows its cells with what they gave."""
 
 import base64
 import os

@@ -14,6 +14,7 @@ SHELL = {"bash", "sh", "console"}
 LANGUAGES = {*SHELL, "python", "yaml", "json", "text", "formula"}
 
 _COMMAND = r"(murk|python|make|ray|mlflow|kubectl|docker|sbatch|export|optuna-dashboard) |[A-Z_]+="
+_IN_LINES = r"(murk|make) [a-z]|([A-Z_]+=\S+ )*python -m "
 _READER = MarkdownIt("commonmark").enable("table")
 
 
@@ -41,10 +42,10 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def commands_in_lines(page: str) -> Iterator[str]:
-    """What stands in backquotes inside a sentence or table and begins with `murk` and a word."""
+    """What stands in backquotes inside a sentence or table and calls `murk`, `make` or a module of Python by a word."""
     for token in _READER.parse((ROOT / page).read_text(encoding="utf-8")):
         for child in token.children or ():
-            if child.type == "code_inline" and re.match(r"murk [a-z]", child.content):
+            if child.type == "code_inline" and re.match(_IN_LINES, child.content):
                 yield child.content
 
 

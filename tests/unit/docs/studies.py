@@ -17,7 +17,15 @@ import pandas as pd
 
 from analysis.embeddings import COLUMNS
 from tests.unit.analysis.conftest import (
-    CLASSES, SEARCH, VALIDATION_NOISE, _count_again, _evaluate, _events, add_measures, trial_config, write_study,
+    CLASSES,
+    SEARCH,
+    VALIDATION_NOISE,
+    _count_again,
+    _evaluate,
+    _events,
+    add_measures,
+    trial_config,
+    write_study,
 )  # fmt: skip
 
 NUM_MORE = 32

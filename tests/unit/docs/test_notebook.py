@@ -1,4 +1,4 @@
-"""The notebook of the documentation runs from its first cell to its last, and becomes a page with what its cells gave."""
+"""The notebook of the documentation runs from its first cell to its last, and becomes a page with what they gave."""
 
 import base64
 import importlib.util
@@ -17,7 +17,8 @@ PLACE = ROOT / "docs" / "from-study-to-paper.ipynb"
 @pytest.fixture(scope="module")
 def hook() -> ModuleType:
     spec = importlib.util.spec_from_file_location("docs_notebook", ROOT / "docs" / "notebook.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -34,6 +34,7 @@ NOT_RUN = {
     "murk check": "times training steps; tests/unit/study/test_plan.py does, here the study file is loaded",
     "murk submit": "needs a cluster; tests/e2e/test_submit.py",
     "murk jobs": "as murk submit",
+    "murk optuna": "needs a search; tests/unit/study/test_warmstart.py, tests/integration/test_optuna_postgres.py",
     "murk pull": "needs a study's records; tests/unit/study/test_pull.py",
     "murk evaluate": "needs a trained model; tests/e2e/test_getting_started.py",
     "murk export": "needs a trained model; tests/e2e/test_getting_started.py",
@@ -79,7 +80,7 @@ def test_a_page_does_what_it_says(
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path)
     space: dict[str, Any] = {}
-    before = None
+    before, printed = None, None
     for block in _blocks_of(page):
         assert block.language in LANGUAGES, f"{block.place}: {block.language!r} is no language that is tested"
         if block.language == "yaml":
@@ -92,8 +93,12 @@ def test_a_page_does_what_it_says(
         elif block.language == "text" and before == "python":
             assert _plain(capsys.readouterr().out) == _plain(block.text), f"{block.place}: this is not what is printed"
         elif block.language in SHELL:
-            for words in shells.statements(block.text):
-                _shell(block, words)
+            answers = [_shell(block, words) for words in shells.statements(block.text)]
+            printed = None if None in answers else "\n".join(map(str, answers))
+        elif block.language == "text" and before in SHELL and printed is not None:
+            lines = {line.strip() for line in printed.splitlines()}
+            missing = [line for line in block.text.splitlines() if line.strip() not in lines]
+            assert missing == [], f"{block.place}: this is not printed"
         else:
             assert not re.search(r"^(\$ |murk [a-z]|import |from \w+ import )", block.text, re.MULTILINE), block.place
         before = block.language
@@ -129,25 +134,29 @@ def _execute(block: Block, space: dict[str, Any], monkeypatch: pytest.MonkeyPatc
     exec(compile(block.text, block.place, "exec"), space)
 
 
-def _shell(block: Block, words: list[str]) -> None:
-    """Parse it; load the study that it names; run it where it is one of the cheap ones."""
+def _shell(block: Block, words: list[str]) -> str | None:
+    """Parse it; load the study that it names; run it where it is one of the cheap ones, and give what it prints.
+
+    None where it was not run.
+    """
     try:
         shells.parse(words)
     except (Exception, SystemExit) as error:
         raise AssertionError(f"{block.place}: {shlex.join(words)}: {error}") from error
     own = shells.murk_words(words)
     if own is None:
-        return
+        return None
     if own[0] in {"run", "check", "submit", "train"} and "..." not in own[1]:
         _load_named(block, own)
     if any(shlex.join(["murk", *own]).startswith(start) for start in NOT_RUN):
-        return
+        return None
     answer = CliRunner().invoke(app, own)
     assert answer.exit_code == 0, f"{block.place}: {shlex.join(words)}: {answer.output}"
     if own[0] == "presets" and len(own) == 2:
         Path("mine.yaml").write_text(answer.output)
     if own[-2:-1] == ["--out"] and (ROOT / own[-1]).is_file():
         _compare(Path(own[-1]), ROOT / own[-1])
+    return answer.output
 
 
 def _compare(made: Path, kept: Path) -> None:
@@ -174,6 +183,10 @@ def _load_named(block: Block, words: list[str]) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_in_sentences_exist(page: str) -> None:
     for text in commands_in_lines(page):
+        if not text.startswith("murk "):
+            for words in shells.statements(text):
+                shells.parse(words)
+            continue
         words = re.sub(r"[\[\]|]", " ", text).split()[1:]
         options = shells.known_options([word for word in words if not word.startswith("-")])
         used = {word.rstrip(",") for word in words if word.startswith("--")}
@@ -210,11 +223,26 @@ def test_the_gallery_shows_every_corruption() -> None:
     assert all((ROOT / place).is_file() and f"]({Path(place).name})" in text for _, place in made)
 
 
-def test_the_methods_page_names_every_method_and_setting_of_sam() -> None:
+def test_the_methods_page_names_every_method() -> None:
     from models.methods.registry import METHODS
 
     text = (ROOT / "docs" / "methods.md").read_text()
     assert all(f"| `{name}` |" in text and f"\n## {name}" in text for name in METHODS)
+
+
+def test_the_page_of_the_update_step_has_every_setting_of_sam_with_its_default() -> None:
+    """In its table `optim.sam.adaptive`, `eta` | false, 0.01 are two settings and their defaults."""
+    from study.config_train import SamConfig
+
+    text = (ROOT / "docs" / "sam.md").read_text()
+    shown: dict[str, str] = {}
+    for names, defaults in re.findall(r"^\| (`optim\.sam\.[^|]+) \| ([^|]+) \|", text, re.MULTILINE):
+        settings = [name.strip("` ").removeprefix("optim.sam.") for name in names.split(",")]
+        shown |= dict(zip(settings, defaults.split(", "), strict=True))
+    fields = SamConfig.model_fields
+    assert shown == {name: str(field.default).replace("False", "false") for name, field in fields.items()}
+    assert "docs/sam.md" in str(SamConfig.__doc__)
+    assert "(sam.md)" in (ROOT / "docs" / "methods.md").read_text()
 
 
 def test_the_page_of_studies_names_them_all() -> None:
