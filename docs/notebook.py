@@ -50,7 +50,9 @@ def executed(place: Path, folder: Path | None = None) -> Any:
     notebook = nbformat.read(place, as_version=4)
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     resources = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(notebook, timeout=_TIMEOUT_S, kernel_name="python3", resources=resources)
+    client = NotebookClient(
+        notebook, timeout=_TIMEOUT_S, startup_timeout=_TIMEOUT_S, kernel_name="python3", resources=resources
+    )
     return client.execute(env={**os.environ, "PYTHONPATH": paths})
 
 

@@ -30,6 +30,10 @@ class Block(NamedTuple):
     def place(self) -> str:
         return f"{self.page}:{self.line}"
 
+    def is_below(self, other: "Block") -> bool:
+        """Whether it stands right below a fenced one, one line between them: what that prints."""
+        return self.line == other.line + other.text.count("\n") + 3
+
 
 def blocks(page: str) -> Iterator[Block]:
     """Fenced blocks by their word, indented ones by what they look like."""

@@ -2,8 +2,10 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 
 import pytest
 
@@ -87,3 +89,10 @@ def test_every_function_that_a_person_would_call_is_in_an_example(module: str) -
     assert sorted(_public(module) - used - excepted) == []
     assert sorted(excepted - _public(module)) == [], "a function that is excepted is not there"
     assert sorted(excepted & used) == [], "a function that is excepted has an example"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/analysis")])
+def test_what_an_example_prints_stands_right_below_it(page: str) -> None:
+    for code, below in pairwise(blocks(page)):
+        if code.language == "python" and re.search(r"^(print|show|said)\(", code.text, re.MULTILINE):
+            assert (below.language, below.is_below(code)) == ("text", True), code.place

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,10 @@ def test_a_page_does_what_it_says(
     page: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs").mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path)
     space: dict[str, Any] = {}
-    before, printed = None, None
+    above, printed = Block(page, 0, "", ""), None
     for block in _blocks_of(page):
         assert block.language in LANGUAGES, f"{block.place}: {block.language!r} is no language that is tested"
         if block.language == "yaml":
@@ -90,18 +91,32 @@ def test_a_page_does_what_it_says(
         elif block.language == "python":
             capsys.readouterr()
             _execute(block, space, monkeypatch)
-        elif block.language == "text" and before == "python":
+        elif block.language == "text" and above.language == "python" and block.is_below(above):
             assert _plain(capsys.readouterr().out) == _plain(block.text), f"{block.place}: this is not what is printed"
         elif block.language in SHELL:
             answers = [_shell(block, words) for words in shells.statements(block.text)]
             printed = None if None in answers else "\n".join(map(str, answers))
-        elif block.language == "text" and before in SHELL and printed is not None:
+        elif block.language == "text" and above.language in SHELL and block.is_below(above) and printed is not None:
             lines = {line.strip() for line in printed.splitlines()}
             missing = [line for line in block.text.splitlines() if line.strip() not in lines]
             assert missing == [], f"{block.place}: this is not printed"
         else:
             assert not re.search(r"^(\$ |murk [a-z]|import |from \w+ import )", block.text, re.MULTILINE), block.place
-        before = block.language
+        above = block
+
+
+def test_what_an_example_does_not_print_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "work").mkdir()
+    for language, code in (("python", "print(' 1  2')"), ("bash", "murk presets")):
+        for said, is_right in (("1  2" if language == "python" else "Run one:   murk run NAME [--set KEY=VALUE]", True),
+                               ("1  3", False)):  # fmt: skip
+            shown = [Block("page", 1, language, code), Block("page", 4, "text", said)]
+            monkeypatch.setattr(f"{__name__}._blocks_of", lambda page, shown=shown: shown)
+            with nullcontext() if is_right else pytest.raises(AssertionError, match=r"page:4: this is not"):
+                test_a_page_does_what_it_says("page", tmp_path / "pictures", tmp_path / "work", monkeypatch, capsys)
 
 
 def _plain(text: str) -> list[str]:
