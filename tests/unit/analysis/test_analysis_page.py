@@ -146,6 +146,25 @@ def test_latex_has_booktabs_rules_and_escapes(study):
     assert latex_text("two\nlines") == "two lines"
 
 
+def test_latex_writes_the_columns_that_are_asked_for_in_their_order(study):
+    snapshot, found = study
+    table = decision_table(snapshot, found, contrast_table(found, snapshot.study))
+    lines = latex(table, columns=["configuration", "clean", "mean noise"]).splitlines()
+    assert lines[0] == r"\begin{tabular}{lrr}"
+    assert lines[2] == r"configuration & clean & mean noise \\"
+    assert max(map(len, lines[:-1])) < 90 < max(map(len, latex(table).splitlines()[:-1]))
+    with pytest.raises(ValueError, match=r"columns must be titles of the table decision, but got \['mCE'\]; there are"):
+        latex(table, columns=["mCE", "clean"])
+    with pytest.raises(ValueError, match="but got none"):
+        latex(table, columns=[])
+
+
+def test_latex_text_of_what_no_engine_sets_is_seen_and_letters_stay():
+    assert latex_text("Citroe\u0308n C4 | µ=3 …") == "Citroën C4 \\textbar{} µ=3 …"
+    assert latex_text("a\u202eb\x1b\x00\ud800") == "aU+202EbU+001BU+0000U+D800"
+    assert latex_text("ρ 大") == "ρ 大"
+
+
 def test_latex_refuses_columns_of_one_title(study):
     _, found = study
     twice = [Column("same", lambda row: "1"), Column("same", lambda row: "2")]

@@ -14,6 +14,7 @@ SHELL = {"bash", "sh", "console"}
 LANGUAGES = {*SHELL, "python", "yaml", "json", "text", "formula"}
 
 _COMMAND = r"(murk|python|make|ray|mlflow|kubectl|docker|sbatch|export|optuna-dashboard) |[A-Z_]+="
+_IN_LINES = r"(murk|make) [a-z]|([A-Z_]+=\S+ )*python -m "
 _READER = MarkdownIt("commonmark").enable("table")
 
 
@@ -29,6 +30,10 @@ class Block(NamedTuple):
     def place(self) -> str:
         return f"{self.page}:{self.line}"
 
+    def is_below(self, other: "Block") -> bool:
+        """Whether it stands right below a fenced one, one line between them: what that prints."""
+        return self.line == other.line + other.text.count("\n") + 3
+
 
 def blocks(page: str) -> Iterator[Block]:
     """Fenced blocks by their word, indented ones by what they look like."""
@@ -41,10 +46,10 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def commands_in_lines(page: str) -> Iterator[str]:
-    """What stands in backquotes inside a sentence or table and begins with `murk` and a word."""
+    """What stands in backquotes inside a sentence or table and calls `murk`, `make` or a module of Python by a word."""
     for token in _READER.parse((ROOT / page).read_text(encoding="utf-8")):
         for child in token.children or ():
-            if child.type == "code_inline" and re.match(r"murk [a-z]", child.content):
+            if child.type == "code_inline" and re.match(_IN_LINES, child.content):
                 yield child.content
 
 

@@ -1,5 +1,6 @@
 """Command lines read by the programs' own parsers, without running them."""
 
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -61,12 +62,21 @@ def parse(words: list[str]) -> None:
         targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert set(rest) <= targets, f"make has no {rest}"
     elif program == "python":
-        place = Path(*rest[1].split(".")).with_suffix(".py") if rest[0] == "-m" else Path(rest[0])
-        assert (ROOT / place).is_file(), f"there is no {place}"
+        _parse_python(rest)
     elif program in {"ray", "mlflow"}:
         _parse_group(_foreign(program), rest)
     else:
         assert program in OTHERS, f"say in tests/unit/docs how {program!r} is to be tested"
+
+
+def _parse_python(words: list[str]) -> None:
+    """The script or module is there, and so are the repository's files that it is given."""
+    if words[0] == "-m":
+        is_ours = (ROOT / Path(*words[1].split("."))).with_suffix(".py").is_file()
+        assert is_ours or importlib.util.find_spec(words[1]), f"there is no module {words[1]}"
+    given = [word for word in words if re.fullmatch(r"[\w/.-]+/[\w.-]+\.(py|yaml)", word) or word == words[0] != "-m"]
+    missing = [word for word in given if not (ROOT / word).is_file()]
+    assert missing == [], f"there is no {missing}"
 
 
 def murk_commands() -> Any:

@@ -82,8 +82,9 @@ def test_an_external_style_is_seen() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     docs = ROOT / "docs"
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*") if path.suffix in {".md", ".ipynb"}}
-    assert {page for page in pages if page.endswith(".md")} == {page for page in _leaves(nav) if page.endswith(".md")}
+    pages = {path.relative_to(docs).with_suffix(".md").as_posix() for path in docs.rglob("*")
+             if path.suffix in {".md", ".ipynb"}}  # fmt: skip
+    assert pages == set(_leaves(nav))
 
 
 def _leaves(tree: object) -> list[str]:
@@ -91,6 +92,20 @@ def _leaves(tree: object) -> list[str]:
         return [tree]
     inner = tree.values() if isinstance(tree, dict) else tree
     return [leaf for item in inner for leaf in _leaves(item)]  # type: ignore[attr-defined]
+
+
+def test_the_notebook_is_a_page_with_what_its_cells_gave(site: Path) -> None:
+    page = (site / "from-study-to-paper.html").read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]+>", "", page)
+    assert "What may be said" in text
+    assert "pmal S=3 rho=0.1 (chosen) &amp; " in text  # of the LaTeX table, an output
+    assert re.search(r"<table>\s*<thead>\s*<tr[^>]*>\s*<th>corruption</th>", page)
+    assert "<style scoped" not in page
+    assert re.findall(r'<img alt="[^"]+" src="([^"]+)"', page) == ["from-study-to-paper-1.png"]
+    assert (site / "from-study-to-paper-1.png").read_bytes().startswith(b"\x89PNG")
+    assert (site / "from-study-to-paper.ipynb").is_file()
+    links = re.findall(r'href="(from-study[^"]+)"', (site / "analysis.html").read_text(encoding="utf-8"))
+    assert set(links) == {"from-study-to-paper.html"}
 
 
 def test_generated_parts_are_there(site: Path) -> None:
