@@ -65,8 +65,8 @@ def _shown(found: Headline) -> Iterator[tuple[Arm, dict[str, Any]]]:
     """Each configuration drawn, with the columns that every chart's rows have."""
     known = names(found)
     for arm in found.arms[:MAX_ARMS]:
-        first = arm.rows.iloc[0]
-        yield arm, {"configuration": known[arm.config_id], "method": first["method"], "phase": first["phase"]}
+        phases = ", ".join(arm.phases())
+        yield arm, {"configuration": known[arm.config_id], "method": arm.rows["method"].iloc[0], "phase": phases}
 
 
 def _figures(mean: Interval) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def choose(
     """The configurations that a rule chooses, best first.
 
     - `best_validation_mean`: the highest mean accuracy over all noisy cells, each cell counting the same.
-    - `best_worst_family`: the highest accuracy under the corruption that is worst for the configuration.
+    - `best_worst_family`: the highest accuracy under the single corruption, over its severities, that is worst for the
+      configuration: what trials report as `acc/worst_family`, no mean over a suite.
     - `pareto_under_cost`: of those that cost at most `bound`, all that no other beats in mean accuracy without costing
       more; the most accurate first.
 

@@ -13,7 +13,16 @@ import numpy as np
 import pandas as pd
 
 from analysis import facts
-from analysis.contrasts import P_NOTE, Contrast, contrast_columns, endpoint_title, error_note, family, family_error
+from analysis.contrasts import (
+    P_NOTE,
+    Contrast,
+    check_note,
+    contrast_columns,
+    endpoint_title,
+    error_note,
+    family,
+    family_error,
+)
 from analysis.embeddings import other_pairs, task_settings
 from analysis.load import Snapshot, iter_predictions
 from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline, headline
@@ -95,8 +104,8 @@ def compare_studies(first: Snapshot, second: Snapshot) -> Comparison:
         notes.append(f"Differences are over the {len(cells)} cells that both studies measured with the same strengths.")
     error = min(family_error(one, snapshot.study) for one, snapshot in zip(found, (first, second), strict=True))
     rows = [row for endpoint in ("noise", CLEAN) for row in family(endpoint, contrasts, error)]
-    note = f"Paired by image and noise.{P_NOTE}{error_note(error)}"
     word = "noise" if joined is None else noise_word(joined)
+    note = f"Paired by image and noise.{P_NOTE}{error_note(error)}{check_note(rows, noise=word)}"
     table = Table("contrasts", pd.DataFrame(rows), contrast_columns(word), [note] if rows else [])
     if has_open_tests(first.study) or has_open_tests(second.study):
         table = without_verdicts(table)
@@ -121,7 +130,7 @@ def _reasons(first: Snapshot, second: Snapshot, own: Headline, other: Headline) 
         reasons.append(f"their figures are of {' and '.join(splits)} images, and validation figures were chosen by")
     elif differ := other_pairs(first.study, second.study):
         reasons.append(f"they are tested on {differ}")
-    settings = [_noise_settings(snapshot) for snapshot in (first, second)]
+    settings = [_noise_settings(snapshot, one) for snapshot, one in ((first, own), (second, other))]
     if settings[0] != settings[1]:
         reasons.append(f"their noise is of different versions or seeds ({_told(settings[0])}; {_told(settings[1])})")
     if reasons:
@@ -134,9 +143,11 @@ def _reasons(first: Snapshot, second: Snapshot, own: Headline, other: Headline) 
     return []
 
 
-def _noise_settings(snapshot: Snapshot) -> dict[str, Any]:
+def _noise_settings(snapshot: Snapshot, found: Headline) -> dict[str, Any]:
+    """What the noise of the trials shown was drawn by; trials of searches and of earlier settings do not count."""
     noise = (snapshot.study.get("config") or {}).get("noise") or {}
-    numerics = sorted({str(record.info.get("numerics")) for record in snapshot.trials})
+    shown = {str(trial) for arm in found.arms for trial in arm.rows["trial"]}
+    numerics = sorted({str(record.info.get("numerics")) for record in snapshot.trials if record.key in shown})
     return {name: noise.get(name) for name in _NOISE_SETTINGS} | {"numerics": ", ".join(numerics)}
 
 

@@ -14,9 +14,11 @@ from analysis.scores import CLEAN, NOISE, Arm, Cell, Headline
 from analysis.sides import LOWER, Word, noise_word
 from analysis.stats import LEVEL, Interval, Term, crossed, holm, mcnemar, p_value, simultaneous, tost
 from analysis.tables import KEEPS_MARGIN, Column, Table, bounds, interval_text
-from analysis.wording import wording
+from analysis.wording import LEAST_SEEDS, wording
 
 _ALL_NOISE = "noise"
+MOST_DIFFERING = 3
+"""Differences that are named where the bootstrap does not agree; the others are counted."""
 P_NOTE = (
     " The reading follows the interval. p (Holm) steps down, which intervals cannot: it may be below 0.05 where the "
     "interval still holds 0."
@@ -53,6 +55,7 @@ def contrast_table(found: Headline, study: Mapping[str, Any] | None = None) -> T
     error = family_error(found, study or {})
     rows = [row for endpoint, contrasts in families for row in family(endpoint, contrasts, error)]
     note = f"Paired by image and noise; seeds and images random (for one seed: images only).{P_NOTE}{error_note(error)}"
+    note += check_note(rows, noise=noise_word(found))
     if not rows and any(scores_SI.shape[1] == 1 for arm in found.arms for scores_SI in arm.scores.values()):
         notes = [*notes, "differences on one image, which tells nothing of others"]
     columns = contrast_columns(noise_word(found))
@@ -81,7 +84,7 @@ def _p_text(row: pd.Series) -> str:
 
 def joint_text(row: pd.Series) -> str:
     """The simultaneous interval in points."""
-    return f"{row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}"
+    return _points(row, "joint")
 
 
 def endpoint_title(endpoint: str, *, noise: Word = "noise") -> str:
@@ -177,6 +180,36 @@ def error_note(error: float) -> str:
         f"what {LEVEL:.0%} says (by simulation), and p (Holm) is multiplied by {(1 - LEVEL) / error:.2f}, so that it "
         f"too is read against {1 - LEVEL:.2f}."
     )
+
+
+def check_note(rows: Sequence[Mapping[str, Any]], *, noise: Word = "noise") -> str:
+    """What is said where the interval of a difference leaves out 0 and the crossed bootstrap's does not, or the other
+    way round, to follow another sentence; else nothing. With fewer seeds than a claim needs the bootstrap is too narrow
+    to tell.
+    """
+    differ = [row for row in rows if row["n_seeds"] >= LEAST_SEEDS
+              and math.isfinite(row["bootstrap_low"]) and math.isfinite(row["difference_low"])
+              and _leaves_out_0(row, "difference") != _leaves_out_0(row, "bootstrap")]  # fmt: skip
+    if not differ:
+        return ""
+    told = [
+        f"{row['label']} against {row['baseline']}, {endpoint_title(row['endpoint'], noise=noise)} "
+        f"({_points(row, 'difference')} by the model, {_points(row, 'bootstrap')} by the bootstrap)"
+        for row in differ[:MOST_DIFFERING]
+    ]
+    more = f"; and {len(differ) - MOST_DIFFERING} more" if len(differ) > MOST_DIFFERING else ""
+    return (
+        " A check without a model, the crossed bootstrap, does not agree on whether the single 95 % interval leaves 0 "
+        f"out: {'; '.join(told)}{more}. Read these as close to the border."
+    )
+
+
+def _leaves_out_0(row: Mapping[str, Any], name: str) -> bool:
+    return row[f"{name}_low"] > 0 or row[f"{name}_high"] < 0
+
+
+def _points(row: Mapping[str, Any], name: str) -> str:
+    return f"{row[f'{name}_low'] * 100:+.1f} to {row[f'{name}_high'] * 100:+.1f}"
 
 
 def family(endpoint: str, contrasts: Sequence[Contrast], error: float) -> list[dict]:

@@ -1,11 +1,11 @@
-"""What explains a study's figures: what mattered in each search, and where the chosen configuration fails."""
+"""What explains a study's figures: what mattered in each search, how accuracy falls, and where the chosen one fails."""
 # pandas ships no stubs:
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,17 @@ from analysis.calibration import calibration_table
 from analysis.effectchart import effect_chart
 from analysis.effects import effect_table, linear_settings, search_settings
 from analysis.embeddings import task_of
-from analysis.flips import confusion_table, flip_table
+from analysis.factorial import arm_interaction_table
+from analysis.flips import confusion_table, flip_table, image_flip_table
 from analysis.importance import LEAST_TRIALS, importance_table
 from analysis.interactions import interaction_table
 from analysis.load import Snapshot, iter_predictions, read_examples
+from analysis.otherrules import rule_table
 from analysis.plaintext import encodable
-from analysis.scores import CLEAN, Headline
+from analysis.scores import CLEAN, NOISE, Headline
 from analysis.searchcharts import importance_chart
 from analysis.searches import objectives_of, search_of
+from analysis.severities import severity_table
 from analysis.sharpness import sharpness_table
 from analysis.similarity import study_similarity_table
 from analysis.tables import Column, Table
@@ -32,26 +35,38 @@ from analysis.vegalite import Chart
 MOST_CLASSES = 20
 MOST_CONFUSIONS = 3
 """Classes that the page shows, and confusions of each kind of noise; the files have all."""
+MOST_CURVES = 24
+"""Configurations whose mean curves the page shows; the files have the curves of all, of each corruption too."""
 MOST_KEPT = 2000
 """Confusions of each kind that the files have: a thousand classes can have a million."""
+
+
+_FOLDED = ("image_flips",)  # of the tables on failures
 
 
 class Explanation(NamedTuple):
     """A table with its heading; `place` is the section of the page that it belongs to.
 
     `shown` is what the page shows of a long table, with a note of what is left out; the files have all rows.
+    `is_folded` says whether the page opens it only when asked to; in the sections on accuracy and on searches all are.
     """
 
     title: str
-    place: str
+    place: Literal["accuracy", "fails", "search"]
     table: Table
     shown: Table
+    is_folded: bool = False
 
 
 def explanations(snapshot: Snapshot, found: Headline) -> list[Explanation]:
-    """The tables that there are rows for: of each search, then of the chosen configuration's test images."""
+    """The tables that there are rows for: of each search, then of the chosen configuration's test images, then of all
+    configurations shown.
+    """
     made = [one for phase in _searches(snapshot) for one in _of_search(snapshot, phase)]
     made += _of_chosen(snapshot, found)
+    made += [_explained("Error against the strength of noise", "accuracy", "severities", lambda: severity_table(found)),
+             _explained("Stages and rho together, of tested configurations", "accuracy", "arm_interactions",
+                        lambda: arm_interaction_table(snapshot, found))]  # fmt: skip
     made.append(_explained("Features of noisy images beside those of clean ones, by stage", "fails", "similarity",
                            lambda: study_similarity_table(snapshot, found)))  # fmt: skip
     return [one for one in made if len(one.table.frame)]
@@ -85,19 +100,22 @@ def _searches(snapshot: Snapshot) -> list[str]:
 
 
 def _of_search(snapshot: Snapshot, phase: str) -> list[Explanation]:
-    """Importance, effects and the interaction of a search with trials enough to tell."""
+    """What other rules would choose; importance, effects and the interaction of a search with trials enough to tell."""
+    rules = _explained(f"Phase {phase}: what other rules would choose", "search", f"rules-{phase}",
+                       lambda: rule_table(snapshot, phase))  # fmt: skip
     metric = next(iter(objectives_of(snapshot.study, phase)))
     space = search_of(snapshot.study, phase).get("space") or {}
     trials = trial_frame(snapshot, phase=phase)
     if metric not in trials or len(trials[metric].dropna()) < LEAST_TRIALS:
-        return []
+        return [rules]
     asked = [("importance", "importance of each key", lambda: importance_table(snapshot, phase)),
              ("effects", "the objective by setting",
               lambda: effect_table(trials, metric, settings=search_settings(trials), linear=linear_settings(space))),
              ("sharpness", "sharpness and the objective", lambda: sharpness_table(trials, metric))]  # fmt: skip
     if all(trials[name].nunique() > 1 for name in (STAGES, RHO)):
         asked.append(("interaction", "stages and rho together", lambda: interaction_table(trials, metric)))
-    return [_explained(f"Phase {phase}: {title}", "search", f"{name}-{phase}", make) for name, title, make in asked]
+    made = [_explained(f"Phase {phase}: {title}", "search", f"{name}-{phase}", make) for name, title, make in asked]
+    return [*made, rules]
 
 
 def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
@@ -121,6 +139,8 @@ def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
     asked = [("calibration", f"Is {chosen.label} as sure as it is right?", lambda: calibration_table(rows, kinds)),
              ("flips", f"Classes that flip most under noise, of {chosen.label}",
               lambda: flip_table(rows, classes=classes)),
+             ("image_flips", f"Images that flip most under noise, of {chosen.label}",
+              lambda: image_flip_table(rows, classes=classes)),
              ("confusions", f"What {chosen.label} takes for what",
               lambda: _kept(confusion_table(rows, kinds, classes=classes, top=None)))]  # fmt: skip
     missing = {None: (), "retrieval": ("calibration",), "verification": ("calibration", "confusions")}[task]
@@ -148,6 +168,10 @@ def _shown(table: Table) -> Table:
     match table.name:
         case "flips":
             rows, unit = table.frame.head(MOST_CLASSES), "classes"
+        case "severities" if "corruption" in table.frame:
+            means = table.frame[table.frame["corruption"] == NOISE]
+            first = means["config_id"].drop_duplicates().head(MOST_CURVES)
+            rows, unit = means[means["config_id"].isin(first)], "rows, the means over corruptions"
         case "confusions" if "kind" in table.frame:
             rows, unit = table.frame.groupby("kind", sort=False).head(MOST_CONFUSIONS), "confusions"
         case _:
@@ -159,7 +183,9 @@ def _shown(table: Table) -> Table:
     return Table(table.name, rows, table.columns, [*table.notes, note])
 
 
-def _explained(title: str, place: str, name: str, make: Callable[[], Table]) -> Explanation:
+def _explained(
+    title: str, place: Literal["accuracy", "fails", "search"], name: str, make: Callable[[], Table]
+) -> Explanation:
     """A further table under its own name; where the records do not allow it, the reason stands in its place.
 
     None of these tables is what a report is for, so that none of them may keep the others from being read.
@@ -170,7 +196,7 @@ def _explained(title: str, place: str, name: str, make: Callable[[], Table]) -> 
         reason = pd.DataFrame([{"left_out": str(error)}])
         table = Table(name, reason, [Column("left out", _left_out, is_number=False)])
     named = Table(name, table.frame, table.columns, table.notes)
-    return Explanation(title, place, named, _shown(named))
+    return Explanation(title, place, named, _shown(named), is_folded=place != "fails" or name in _FOLDED)
 
 
 def _left_out(row: pd.Series) -> str:

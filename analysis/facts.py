@@ -27,10 +27,9 @@ from analysis.sides import LOWER, Word, full_size_noise, lower_sides, noise_at_s
 from analysis.stats import Interval
 from analysis.tables import Table
 from analysis.unfinished import has_open_tests, unfinished
-from analysis.wording import counted
+from analysis.wording import LEAST_SEEDS, counted
 
 TPE_STARTUP = 10
-LEAST_SEEDS = 5
 SKIPPED_SHOWN = 10
 
 
@@ -196,7 +195,9 @@ def _stated(endpoint: str, contrasts: pd.DataFrame, noise: Word) -> str:
         word, _, scope = read.partition(" ")
         how = "keeps the accuracy of" if word == "keeps" else f"is {word} than"
         bounds = f"{row['joint_low'] * 100:+.1f} to {row['joint_high'] * 100:+.1f}"
-        more = f", {scope.strip('()')}" if word != "keeps" and scope else ""
+        inside = scope.partition("(")[2].removesuffix(")")
+        limit = inside.partition("; ")[2] if word == "keeps" else inside  # how much is kept stands in the interval
+        more = f"; {limit}" if limit else ""
         decided.append(f"{pair.format(how)} ({row['difference'] * 100:+.1f} points, {bounds}{more})")
     phrase = endpoint_phrase(endpoint, noise=noise)
     counted = f"{_range(contrasts['n_images'], 'image')}, {_range(contrasts['n_seeds'], 'seed')}"

@@ -27,6 +27,12 @@ FLIP_LEGEND = (
     "Flips: of the images that a network had right when clean, the share it has wrong under noise, in per cent, mean "
     "over images [95 % t interval over the class's images]."
 )
+IMAGE_LEGEND = (
+    "Flips: of an image's chances, the cells under noise of networks that had it right when clean, the share in which "
+    "it is wrong, in per cent."
+)
+MOST_IMAGES = 50
+"""Images that a table of them has."""
 CONFUSION_LEGEND = "Wrong answers under each kind of noise; the share is of all rows of the true class under that kind."
 
 
@@ -122,6 +128,24 @@ def confusions(predictions: pd.DataFrame, kinds: Mapping[str, str], *, top: int 
 
 def _named(classes: Sequence[str] | None, label: int) -> str:
     return str(label) if classes is None or label >= len(classes) else classes[label]
+
+
+def image_flip_table(
+    predictions: pd.DataFrame, *, classes: Sequence[str] | None = None, top: int = MOST_IMAGES
+) -> Table:
+    """The images that flip most, at most `top`; those that never flip are left out."""
+    every = image_flips(predictions)
+    flipped = every[every["n_flips"] > 0].astype({"image_id": object})  # a row of numbers would make it a float
+    columns = [
+        Column("image", lambda row: str(row["image_id"]), is_number=False),
+        Column("class", lambda row: _named(classes, int(row["label"])), is_number=False),
+        Column("flips", interval_text("flips")),
+        Column("times", lambda row: f"{row['n_flips']:.0f}"),
+        Column("chances", lambda row: f"{row['n_chances']:.0f}"),
+    ]
+    more = f" The first {top} of {len(flipped):,} that flip." if len(flipped) > top else ""
+    note = f"{IMAGE_LEGEND} Of {len(every):,} images with a chance {len(flipped):,} flip at least once.{more}"
+    return Table("image_flips", flipped.head(top), columns, [note] if len(flipped) else [])
 
 
 def flip_table(predictions: pd.DataFrame, *, classes: Sequence[str] | None = None) -> Table:

@@ -136,6 +136,9 @@ def as_test(metrics: Mapping[str, float]) -> dict[str, float]:
 def worst_family(rows: pd.DataFrame) -> tuple[str, float]:
     """The corruption with the lowest accuracy, averaged over its severities (and over trials); ties by name.
 
+    "Family" is the name of a corruption with its severities in the metric's first records (`acc/worst_family`) and is
+    kept in names; the column `family` is another thing, the suite that a corruption is of.
+
     Raises:
         ValueError: there is no noisy row.
     """

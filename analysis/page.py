@@ -127,9 +127,10 @@ def page(
         "unfinished": _unfinished(ended),
         "notes": _notes(found, accuracy), "refresh_s": refresh_s,
     }  # fmt: skip
-    for place in ("search", "fails"):
+    for place in ("accuracy", "search", "fails"):
         context[f"explained_{place}"] = [
-            {"title": one.title, "cells": cells_of(one.shown), "legend": " ".join(one.shown.notes)}
+            {"title": one.title, "cells": cells_of(one.shown), "legend": " ".join(one.shown.notes),
+             "is_folded": one.is_folded}
             for one in explained if one.place == place
         ]  # fmt: skip
     for name in ("real", "heads", "embeddings", "adapted", "pareto"):
@@ -185,7 +186,7 @@ def _cards(snapshot: Snapshot, found: Headline) -> tuple[str, list[examplecards.
 def _headline_rows(found: Headline, accuracy: Table) -> tuple[list[dict[str, Any]], list[str]]:
     texts = {c.title: [c.text(row) for _, row in accuracy.frame.iterrows()] for c in accuracy.columns}
     columns = [c for c in accuracy.columns if c.title in HEADLINE_COLUMNS and set(texts[c.title]) != {"–"}]
-    own, phases = looks(found), {arm.config_id: str(arm.rows["phase"].iloc[0]) for arm in found.arms}
+    own, phases = looks(found), {arm.config_id: ", ".join(arm.phases()) for arm in found.arms}
     rows = [
         {"label": row["label"], "noise": str(row["train_noise"]).replace("+", ", "), "id": row["config_id"],
          "look": own.get(row["config_id"]), "is_baseline": row["config_id"] == found.baseline,

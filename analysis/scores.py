@@ -28,11 +28,10 @@ from analysis.metrics import (
     main_rows,
     own_images,
 )
-from analysis.pareto import front_of
-from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, to_frame, ungrouped
-from analysis.searches import can_be_chosen, current, figures_of, objectives_of, searched
-from analysis.selection import top_per
+from analysis.records import GROUP_ORDER, REAL, TrialRecord, known_groups, side_of, ungrouped
+from analysis.searches import can_be_chosen, current, figures_of, objectives_of
 from analysis.stats import Interval, Term, crossed, crossed_mean, from_counts
+from analysis.validated import best_of_methods, whole_grid
 
 CLEAN, NOISE = "clean", "noise_mean"
 Cell = tuple[str, int]
@@ -183,8 +182,8 @@ def headline(snapshot: Snapshot) -> Headline:
     if len(tested):
         split, rows, small_grid = "test", tested, ""
     else:
-        best = _best(snapshot)
-        split, rows = "validation", main_rows(_whole_grid(snapshot, frame, best), split="validation")
+        best = best_of_methods(snapshot)
+        split, rows = "validation", main_rows(whole_grid(snapshot, frame, best), split="validation")
         small_grid = small_grid_words(snapshot, best)
         notes += [small_grid] if small_grid else []
     is_stated = bool(((snapshot.study.get("config") or {}).get("report") or {}).get("contrasts"))
@@ -231,38 +230,13 @@ def _normaliser(study: Mapping[str, Any], notes: list[str]) -> Literal["baseline
     return "baseline"
 
 
-def _best(snapshot: Snapshot) -> list[str]:
-    """The best trial of each method, of each search by its own first objective, on the front where it has several."""
-    keys = []
-    for phase, found in searched(snapshot.trials, snapshot.study).items():
-        if any(np.isfinite(candidate.value) for candidate in found):
-            goals = list(objectives_of(snapshot.study, phase).values())
-            pool = front_of(found, goals, per="method.name") if len(goals) > 1 else found
-            keys += [chosen.key for chosen in top_per(pool or found, 1, key="method.name", goal=goals[0])]
-    return keys
-
-
-def _whole_grid(snapshot: Snapshot, frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """The rows of these trials, of finalists those on the whole validation grid."""
-    if any(record.key in keys and record.whole_cells is not None for record in snapshot.trials):
-        frame = to_frame([_as_whole(record) for record in snapshot.trials], snapshot.study)
-    return frame[frame["trial"].isin(keys)]
-
-
-def _as_whole(record: TrialRecord) -> TrialRecord:
-    """A finalist with its rows on the whole grid, which are of the very network that the small one measured."""
-    if record.whole_cells is None or record.cells is None:
-        return record
-    return replace(record, cells=record.whole_cells.assign(bn=record.cells["bn"].iloc[0]))
-
-
 def _arm(rows: pd.DataFrame, *, by_phase: bool) -> Arm:
-    """One configuration; where contrasts name phases, under its phase's name too."""
-    first = rows.iloc[0]
-    label, name = str(first["label"]), str(first["phase"])
-    if by_phase and not label.startswith(f"{name}: "):
-        label = f"{name}: {label}"
-    return Arm(str(first["config_id"]), label, rows)
+    """One configuration; where contrasts or its labels name phases, under the names of all that trained it."""
+    labels = dict(zip(rows["phase"].astype(str), rows["label"].astype(str), strict=True))
+    bare = [label.removeprefix(f"{phase}: ") for phase, label in labels.items()]
+    is_named = by_phase or bare != list(labels.values())
+    label = f"{', '.join(labels)}: {max(bare, key=len)}" if is_named else bare[0]
+    return Arm(str(rows["config_id"].iloc[0]), label, rows)
 
 
 def _once(arm: Arm, notes: list[str]) -> Arm:

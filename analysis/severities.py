@@ -14,20 +14,27 @@ from analysis.stats import Interval
 from analysis.tables import Column, Table, bounds, interval_text
 
 ERROR_COLUMNS = ("config_id", "label", "corruption", "severity", "error", "error_low", "error_high", "n_seeds")
+MOST_CURVE_ROWS = 10_000
+"""With more cells than this only the mean over corruptions has its curves."""
 ERROR_LEGEND = (
     "Error in per cent [95 % interval], images at full size; severity 0 is clean. The mean is over corruptions, and a "
     "severity means another dose for each of them."
 )
 
 
-def severity_errors(arm: Arm) -> pd.DataFrame:
+def severity_errors(arm: Arm, *, mean_only: bool = False) -> pd.DataFrame:
     """Error of an arm at each severity, of the mean over corruptions (`noise_mean`) and then of each corruption.
 
+    Args:
+        mean_only: leave the curves of single corruptions out.
+
     Returns:
-        `ERROR_COLUMNS`; severity 0, the clean images, stands at the start of every curve.
+        `ERROR_COLUMNS`; severity 0, the clean images, stands at the start of every curve. Empty without noise at full
+        size.
     """
     cells = full_size_noise(arm)
-    curves = {NOISE: cells} | {name: arm.of(name) for name in sorted({name for name, _ in cells})}
+    curves = {NOISE: cells} if cells else {}
+    curves |= {} if mean_only else {name: arm.of(name) for name in sorted({name for name, _ in cells})}
     rows = []
     for name, mine in curves.items():
         levels = {0: arm.of(CLEAN)} | {
@@ -46,8 +53,9 @@ def _error(accuracy: Interval) -> Interval:
 
 
 def severity_table(found: Headline) -> Table:
-    """The curves of every configuration of the headline."""
-    parts = [severity_errors(arm) for arm in found.arms]
+    """The curves of every configuration of the headline; of very many the means alone, which is then said."""
+    is_long = sum(len(arm.noisy()) for arm in found.arms) > MOST_CURVE_ROWS
+    parts = [severity_errors(arm, mean_only=is_long) for arm in found.arms]
     parts = [part for part in parts if len(part)]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(ERROR_COLUMNS))
     columns = [
@@ -57,4 +65,7 @@ def severity_table(found: Headline) -> Table:
         Column("error", interval_text("error")),
         Column("seeds", lambda row: str(row["n_seeds"])),
     ]
-    return Table("severities", frame, columns, [ERROR_LEGEND] if len(frame) else [])
+    notes = [found.small_grid] if found.small_grid else []
+    notes.append(f"{ERROR_LEGEND} Of {found.split} images.")
+    notes += ["So many configurations and corruptions have the curves of their means alone."] if is_long else []
+    return Table("severities", frame, columns, notes if len(frame) else [])

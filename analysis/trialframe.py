@@ -58,17 +58,35 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def noise_strength(config: Mapping[str, Any]) -> float:
-    """Mean severity of the training noise times its probability; 0 without noise, NaN where no severity is named.
+    r"""The strength of training noise that an image gets on average, in units of severity (0 to 5).
 
-    Severities of different noises are not the same dose, so curves over it are to be read within one kind of noise.
+    .. math:: \sum_i p_i \, m_i, \quad m_i = (low_i + high_i) / 2 \text{ of } strength_i \text{, else the mean of }
+        severities_i
+
+    An image gets at most one of the kinds, kind i with probability p_i, so that two kinds of one strength are one dose.
+    As in training (`noise.training`), `strength` stands in place of `severities`. It is what the settings ask for: a
+    curriculum's first epochs have less, and a corruption of whole severities only takes the nearest. Lower sides are no
+    noise here. Severities of different kinds are not the same dose, so curves are to be read within one kind.
+
+    Returns:
+        0 without training noise. NaN where a kind that images get has no strength in these units: `pmal_pair`, whose
+        strength is its own (also where it is the method's own), or one that names none, as the earliest records do.
     """
-    named = (config.get("noise") or {}).get("train")
+    noise, method = config.get("noise") or {}, config.get("method") or {}
+    named = noise.get("train")
     if named is None:
+        return math.nan if method.get("name") == "pmal" else 0.0
+    return float(sum(_dose(item) for item in named))
+
+
+def _dose(item: Any) -> float:
+    """Probability times mean strength of one kind of training noise."""
+    if not isinstance(item, Mapping) or item.get("probability") is None:
         return math.nan
-    if not named:
+    probability = float(item["probability"])
+    if probability == 0.0:
         return 0.0
-    doses = [
-        float(np.mean(item["severities"])) * float(item.get("probability") or 1.0)
-        for item in named if isinstance(item, Mapping) and item.get("severities")
-    ]  # fmt: skip
-    return float(np.mean(doses)) if len(doses) == len(named) else math.nan
+    levels = item.get("strength") or item.get("severities")
+    if not levels or item.get("name") == "pmal_pair":
+        return math.nan
+    return probability * float(np.mean(levels))

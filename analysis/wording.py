@@ -16,6 +16,8 @@ from analysis.stats import Interval
 
 Kind = Literal["better", "worse", "keeps", "not distinguishable"]
 
+LEAST_SEEDS = 5
+"""Fewer are few for a claim on a method, and the words say so."""
 MAX_SEEDS = 1000
 POWER = 0.8
 """Chance to come to a decision with as many seeds as are named, if the truth is what was estimated."""
@@ -40,7 +42,8 @@ def wording(joint: Interval, *, margin: float | None = None) -> Reading:
 
     Better: the interval lies above 0. Keeps, where a margin was stated beforehand: it lies above -margin
     (non-inferiority, one half of TOST; Schuirmann 1987, J. Pharmacokinet. Biopharm. 15, 657-680), even where some loss
-    is certain, which is then said. Worse: it lies below 0. Else it is not distinguishable.
+    is certain, which is then said. Worse: it lies below 0. Else it is not distinguishable. In parentheses stands what
+    limits a decision: that it is of these networks only, or of a method by fewer than `LEAST_SEEDS` seeds.
 
     Args:
         joint: The simultaneous interval of the difference in its family.
@@ -51,19 +54,26 @@ def wording(joint: Interval, *, margin: float | None = None) -> Reading:
     """
     if margin is not None and not margin > 0:
         raise ValueError(f"margin must be positive, but got {margin}; it is stated before the results are seen")
-    alone = "" if joint.population == "method" else "these networks only"
+    limit = _limit(joint)
     if joint.low > 0:
-        return Reading("better", f"better ({alone})" if alone else "better")
+        return Reading("better", f"better ({limit})" if limit else "better")
     if margin is not None and joint.low > -margin:
         size = f"less than {margin * 100:g} point{'' if margin == 0.01 else 's'}"
-        parts = [f"loses something, but {size}" if joint.high < 0 else f"loses {size}", alone]
+        parts = [f"loses something, but {size}" if joint.high < 0 else f"loses {size}", limit]
         return Reading("keeps", f"keeps it ({'; '.join(part for part in parts if part)})")
     if joint.high < 0:
-        return Reading("worse", f"worse ({alone})" if alone else "worse")
-    seeds = f"{joint.n_seeds} seed{'' if joint.n_seeds == 1 else 's'}"
+        return Reading("worse", f"worse ({limit})" if limit else "worse")
+    seeds = counted(joint.n_seeds, "seed")
     needed = seeds_needed(joint, margin=margin)
     more = f"; about {needed} would be needed" if needed is not None and needed > joint.n_seeds else ""
     return Reading("not distinguishable", f"not distinguishable with {seeds}{more}", needed)
+
+
+def _limit(joint: Interval) -> str:
+    """What keeps a decision from being a claim on a method; empty where nothing does."""
+    if joint.population == "networks":
+        return "these networks only"
+    return f"{counted(joint.n_seeds, 'seed')}, few for a claim" if joint.n_seeds < LEAST_SEEDS else ""
 
 
 def seeds_needed(joint: Interval, *, margin: float | None = None, power: float = POWER) -> int | None:

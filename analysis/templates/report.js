@@ -70,7 +70,7 @@
   const state = { method: "", phase: "", over: "all" };
   const keeps = (row, over) => {
     if (state.method && row.method && row.method !== state.method) return false;
-    if (state.phase && row.phase && row.phase !== state.phase) return false;
+    if (state.phase && row.phase && !row.phase.split(", ").includes(state.phase)) return false;
     if (over !== undefined && row.over !== undefined) return row.over === over;
     if (state.over === "all" || row.group === undefined || row.group === null) return true;
     const [kind, ...name] = state.over.split(":");

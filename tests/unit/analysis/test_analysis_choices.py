@@ -5,6 +5,7 @@ import pytest
 
 from analysis.choices import CHOICE_COLUMNS, RULES, choose, figures
 from analysis.load import load
+from analysis.metrics import trial_metrics
 
 ACCURACY = {  # configuration -> accuracy under fog and under snow, cost
     "a": (0.80, 0.40, 300.0),
@@ -49,6 +50,17 @@ def test_figures_are_means_over_seeds_without_real_images() -> None:
     assert row["noise_mean"] == pytest.approx(0.6)
     assert (row["worst"], row["worst_corruption"]) == (pytest.approx(0.4), "snow")
     assert (row["n_seeds"], row["clean"], row["cost"]) == (2, pytest.approx(0.9), 300.0)
+
+
+def test_the_worst_is_a_single_corruption_as_in_what_trials_report() -> None:
+    frame = rows()
+    suites = frame["corruption"].map({"fog": "one", "snow": "one", "clean": "clean", "street": "real"})
+    frame = frame.assign(family=suites, relation="")
+    row = choose(frame, "best_worst_family").iloc[0]
+    assert (row["config_id"], row["worst_corruption"]) == ("b", "snow"), "by the mean of its one suite it were a"
+    trial = trial_metrics(frame[frame["trial"] == "b0"])
+    assert trial["acc/worst_family"] == pytest.approx(0.55)
+    assert trial["acc/family/one"] == pytest.approx(0.56)
 
 
 def test_ties_go_to_the_lower_number_and_count_cuts() -> None:

@@ -1,6 +1,7 @@
 """Two studies side by side: a difference only on the same images under the same noise, and never a planned one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -135,6 +136,19 @@ def test_other_noise_seeds_or_numerics_give_no_difference(two):
     made = _compared(two)
     assert made.contrasts.frame.empty
     assert "noise is of different versions or seeds" in made.reasons[0]
+
+
+def test_numerics_of_trials_that_are_not_shown_do_not_count(two):
+    for number in (1, 2):
+        path = two[1] / "trials" / f"{number:016x}" / "trial.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"numerics": 0}))
+    earlier = two[1] / "trials" / "00000000000e0000"  # tested before `--again`, so that the phase names it no more
+    shutil.copytree(two[1] / "trials" / "00000000000c0000", earlier)
+    info = json.loads((earlier / "trial.json").read_text())
+    (earlier / "trial.json").write_text(json.dumps(info | {"key": earlier.name, "numerics": 0}))
+    made = _compared(two)
+    assert made.reasons == []
+    assert not made.contrasts.frame.empty
 
 
 def test_strengths_that_differ_leave_their_cells_out(two):

@@ -9,14 +9,16 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from analysis import facts
-from analysis.contrasts import contrast_table, endpoint_cells, endpoint_phrase, endpoint_title
+from analysis import facts, page
+from analysis.charts import severity_chart
+from analysis.contrasts import check_note, contrast_table, endpoint_cells, endpoint_phrase, endpoint_title
+from analysis.decision import decision_table
 from analysis.labels import label_configs
 from analysis.load import read_study
 from analysis.repeats import ADAPTIVE_ERROR
 from analysis.report import write_report
 from analysis.scores import headline
-from analysis.stats import crossed_difference
+from analysis.stats import Interval, crossed_difference
 from analysis.tables import accuracy_table
 from study.config import StudyConfig
 
@@ -67,7 +69,9 @@ def test_each_contrast_is_the_paired_difference_of_its_endpoints_cells(tmp_path,
     assert "it may be below 0.05 where the interval still holds 0" in contrast_table(found, snapshot.study).notes[0]
     lost = frame[frame["baseline"] == "C"]
     keeps = (lost["joint_low"] > -0.3) & (lost["joint_low"] <= 0)
-    assert lost["verdict"].str.startswith("keeps it (loses less than 30 points)").tolist() == keeps.tolist()
+    assert (
+        lost["verdict"].str.startswith("keeps it (loses less than 30 points; 3 seeds, few").tolist() == keeps.tolist()
+    )
     assert not frame[frame["baseline"] == "B"]["verdict"].str.startswith("keeps").any()
 
 
@@ -121,6 +125,35 @@ def test_phases_of_the_same_settings_are_arms_of_their_own_seeds(tmp_path, write
     gaps = [own.mean_scores(clean)[chosen].mean() - other.mean_scores(clean).mean() for chosen in ([0, 1], [2])]
     assert frame["difference"].tolist() == pytest.approx(gaps)
     assert frame["n_seeds"].tolist() == [2, 1]
+    assert own.label.startswith("A, A2: pmal"), "its row pools the seeds of both"
+    accuracy = accuracy_table(found)
+    row = accuracy.frame.set_index("label").loc[own.label]
+    assert row["n_seeds"] == 3
+    table = contrast_table(found, snapshot.study)
+    assert own.label in set(decision_table(snapshot, found, table).frame["label"])
+    rows, _ = page._headline_rows(found, accuracy)
+    assert {row["marks"]["phase"] for row in rows} == {"A, A2", "B", "C"}, "the page's filter knows both"
+    chart = severity_chart(found)
+    assert chart is not None
+    assert set(chart.rows["phase"]) == {"A, A2", "B", "C"}
+
+
+def test_equal_settings_under_a_label_for_each_phase_have_one_row_with_both_names(tmp_path, write_ledger):
+    """Without contrasts a label has its phase's name only where other settings have the same label elsewhere."""
+    folder = write_ledger(tmp_path, num_images=30)
+    stated(folder, [], [])
+    for number, phase, width in ((2, "A2", 64), (0, "A", 64), (1, "A", 64), (6, "C", 32), (7, "C", 32), (8, "C", 32)):
+        place = folder / "trials" / f"{0xC0000 + number:016x}" / "trial.json"
+        info = json.loads(place.read_text())
+        info["config"]["method"] = {"name": "pmal", "stages": 3, "head_width": width}
+        info["config"]["optim"] = {"name": "sgd", "lr": 0.03, "sam": {"rho": 0.1, "adaptive": False}}
+        info["config"]["noise"]["train"] = None
+        place.write_text(json.dumps(info | {"phase": phase}))
+    study = json.loads((folder / "study.json").read_text())
+    study["phases"].append({**study["phases"][1], "name": "A2", "trials": [study["phases"][1]["trials"].pop()]})
+    (folder / "study.json").write_text(json.dumps(study))
+    labels = [arm.label for arm in headline(read_study(folder)).arms]
+    assert sorted(labels) == ["A, A2: pmal S=3 rho=0.1", "C: pmal S=3 rho=0.1", "pmal S=3 rho=0.05"]
 
 
 def confirm_twice(folder: Path) -> None:
@@ -232,3 +265,53 @@ def test_seeds_of_stated_contrasts_are_said_as_a_range_where_they_differ():
     said = facts._stated("clean", frame, "noise")
     assert said.startswith("On clean images (1,200 images, 1 to 3 seeds; simultaneous 95 % intervals): ")
     assert facts._stated("clean", frame.iloc[:1], "noise").startswith("On clean images (1,200 images, 1 seed; ")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        (
+            "better (3 seeds, few for a claim)",
+            "a is better than b (+10.0 points, +5.0 to +15.0; 3 seeds, few for a claim)",
+        ),
+        ("better", "a is better than b (+10.0 points, +5.0 to +15.0)"),
+        ("worse (these networks only)", "a is worse than b (+10.0 points, +5.0 to +15.0; these networks only)"),
+        (
+            "keeps it (loses less than 1 point; 3 seeds, few for a claim)",
+            "a keeps the accuracy of b (+10.0 points, +5.0 to +15.0; 3 seeds, few for a claim)",
+        ),
+        ("keeps it (loses less than 1 point)", "a keeps the accuracy of b (+10.0 points, +5.0 to +15.0)"),
+    ],
+)  # fmt: skip
+def test_stated_contrasts_say_what_limits_them(verdict, said):
+    row = {"label": "a", "baseline": "b", "verdict": verdict, "difference": 0.1, "joint_low": 0.05, "joint_high": 0.15}
+    frame = pd.DataFrame([row | {"n_images": 200, "n_seeds": 3}])
+    head = "On clean images (200 images, 3 seeds; simultaneous 95 % intervals): "
+    assert facts._stated("clean", frame, "noise") == f"{head}{said}."
+
+
+def _checked(bootstrap: tuple[float, float], *, seeds: int = 5, low: float = 0.001) -> dict:
+    return {"endpoint": "noise_mean", "label": "a", "baseline": "b", "difference_low": low, "difference_high": 0.04,
+            "bootstrap_low": bootstrap[0], "bootstrap_high": bootstrap[1], "n_seeds": seeds}  # fmt: skip
+
+
+def test_a_bootstrap_that_does_not_agree_on_the_sign_is_told():
+    said = check_note([_checked((-0.002, 0.05)), _checked((0.002, 0.05))])
+    assert said.count("a against b") == 1
+    assert "a against b, mean noise (+0.1 to +4.0 by the model, -0.2 to +5.0 by the bootstrap)" in said
+    assert "a against b" in check_note([_checked((0.002, 0.05), low=-0.001)]), "the other way round too"
+    assert check_note([_checked((0.002, 0.05)), _checked((-0.002, 0.05), low=-0.001)]) == ""
+    assert check_note([_checked((-0.002, 0.05), seeds=4)]) == "", "with few seeds the bootstrap is too narrow to tell"
+    assert check_note([_checked((float("nan"), float("nan")))]) == ""
+    assert check_note([_checked((-0.002, 0.05))] * 5).endswith("; and 2 more. Read these as close to the border.")
+
+
+def test_the_table_of_contrasts_holds_the_bootstraps_note(study_folder, monkeypatch):
+    monkeypatch.setattr("analysis.contrasts.LEAST_SEEDS", 3)
+    found = headline(read_study(study_folder))
+    assert "crossed bootstrap" not in " ".join(contrast_table(found).notes)
+    wide = [Interval(0.0, -1.0, 1.0, 0.1, 5.0, 10, 3, "method")] * 2
+    monkeypatch.setattr("analysis.contrasts.crossed_bootstraps", lambda _: wide)
+    table = contrast_table(found)
+    assert len(table.notes) == 1, "part of the table's first note: the page says of others that they are not drawn"
+    assert "the crossed bootstrap, does not agree" in table.notes[0]

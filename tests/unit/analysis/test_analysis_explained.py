@@ -44,12 +44,14 @@ def test_a_short_search_explains_nothing_but_the_chosen_one_has_its_failures(stu
     snapshot = read_study(study_folder)
     found = headline(snapshot)
     made = explanations(snapshot, found)
-    assert [one.table.name for one in made] == ["calibration", "flips", "confusions"]
-    assert {one.place for one in made} == {"fails"}
-    chosen = found.arms[1]
-    assert all(chosen.label in one.title for one in made)
-    assert set(made[2].table.frame["kind"]) == {"clean", "blur", "digital", "noise", "resolution"}
-    assert made[2].table.texts()[0][1] in {"bus", "estate", "hatchback", "lorry", "pickup", "saloon", "tractor", "van"}
+    assert [(one.table.name, one.place, one.is_folded) for one in made] == [
+        ("rules-search", "search", True), ("calibration", "fails", False), ("flips", "fails", False),
+        ("image_flips", "fails", True), ("confusions", "fails", False), ("severities", "accuracy", True),
+    ]  # fmt: skip
+    chosen, confused = found.arms[1], made[4].table
+    assert all(chosen.label in one.title for one in made if one.place == "fails")
+    assert set(confused.frame["kind"]) == {"clean", "blur", "digital", "noise", "resolution"}
+    assert confused.texts()[0][1] in {"bus", "estate", "hatchback", "lorry", "pickup", "saloon", "tractor", "van"}
 
 
 @pytest.mark.slow
@@ -58,7 +60,7 @@ def test_a_long_search_has_importance_as_table_and_chart(tmp_path, write_ledger,
     snapshot = read_study(folder)
     made = explanations(snapshot, headline(snapshot))
     assert [one.table.name for one in made][:1] == ["importance-search"]
-    assert {one.place for one in made} == {"search"}
+    assert {one.place for one in made} == {"search", "accuracy"}
     (sharpness,) = (one.table for one in made if one.table.name == "sharpness-search")
     assert sharpness.texts()[0][0] == "all trials"
     assert sharpness.frame["rho"].iloc[0] == pytest.approx(-1.0)
@@ -75,7 +77,10 @@ def test_a_long_search_has_importance_as_table_and_chart(tmp_path, write_ledger,
 def test_a_page_shows_the_first_rows_and_the_files_have_all(study_folder, monkeypatch):
     monkeypatch.setattr("analysis.explained.MOST_CLASSES", 5)
     snapshot = read_study(study_folder)
-    _, flips, confused = explanations(snapshot, headline(snapshot))
+    made = {one.table.name: one for one in explanations(snapshot, headline(snapshot))}
+    flips, confused, curves = (made[name] for name in ("flips", "confusions", "severities"))
+    assert curves.shown.notes[-1] == "Shown: 18 of 126 rows, the means over corruptions."
+    assert set(curves.shown.frame["corruption"]) == {"noise_mean"}
     assert (len(flips.table.frame), len(flips.shown.frame)) == (8, 5)
     assert flips.shown.notes[-1] == "Shown: 5 of 8 classes."
     assert not [note for note in flips.table.notes if note.startswith("Shown")]
@@ -85,7 +90,7 @@ def test_a_page_shows_the_first_rows_and_the_files_have_all(study_folder, monkey
     first = confused.table.frame.groupby("kind", sort=False).head(3)
     pd.testing.assert_frame_equal(rows, first)
     monkeypatch.setattr("analysis.explained.MOST_KEPT", 4)
-    *_, fewer = explanations(snapshot, headline(snapshot))
+    (fewer,) = (one for one in explanations(snapshot, headline(snapshot)) if one.table.name == "confusions")
     assert len(fewer.table.frame) == 20
     left = len(confused.table.frame) - 20
     assert fewer.table.notes[-1] == f"The files have the first 4 of each kind, {left:,} are left out."
@@ -93,7 +98,9 @@ def test_a_page_shows_the_first_rows_and_the_files_have_all(study_folder, monkey
 
 def test_validation_figures_have_no_failures_of_test_images(tmp_path, write_ledger):
     snapshot = read_study(write_ledger(tmp_path, confirm=False))
-    assert explanations(snapshot, headline(snapshot)) == []
+    made = explanations(snapshot, headline(snapshot))
+    assert [one.table.name for one in made] == ["rules-search", "severities"]
+    assert made[1].table.notes[-1].endswith("Of validation images.")
 
 
 @pytest.mark.slow
@@ -118,8 +125,11 @@ def test_what_was_not_kept_is_left_out(tmp_path, write_ledger, files):
         path.unlink()
     snapshot = read_study(folder)
     made = explanations(snapshot, headline(snapshot))
-    assert len(made) == (0 if files == "predictions.parquet" else 3)
-    assert all(text[0].isdigit() for one in made[1:2] for text in one.table.texts())
+    made = {one.table.name: one.table for one in made}
+    names = ["rules-search", "severities"] if files == "predictions.parquet" else [
+        "rules-search", "calibration", "flips", "image_flips", "confusions", "severities"]  # fmt: skip
+    assert list(made) == names
+    assert all(text[0].isdigit() for name in ("flips",) if name in made for text in made[name].texts())
 
 
 def _confidences(folder: Path, value: float) -> None:
@@ -155,7 +165,12 @@ def test_a_further_table_that_fails_says_why_and_the_others_stand(tmp_path, writ
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("task", "names"), [("retrieval", ["flips", "confusions"]), ("verification", ["flips"]), ("classification", None)]
+    ("task", "names"),
+    [
+        ("retrieval", ["flips", "image_flips", "confusions"]),
+        ("verification", ["flips", "image_flips"]),
+        ("classification", ["calibration", "flips", "image_flips", "confusions"]),
+    ],
 )
 def test_a_similarity_is_no_confidence(tmp_path, write_ledger, task, names):
     folder = write_ledger(tmp_path, num_images=20)
@@ -163,8 +178,8 @@ def test_a_similarity_is_no_confidence(tmp_path, write_ledger, task, names):
     study["config"]["task"] = {"name": task}
     (folder / "study.json").write_text(json.dumps(study))
     snapshot = read_study(folder)
-    made = [one.table.name for one in explanations(snapshot, headline(snapshot))]
-    assert made == (names or ["calibration", "flips", "confusions"])
+    made = explanations(snapshot, headline(snapshot))
+    assert [one.table.name for one in made if one.place == "fails"] == names
 
 
 def _calibration(folder: Path) -> Table:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats as sps
 from statsmodels.formula.api import ols
 
@@ -16,6 +17,8 @@ from analysis.sharpness import sharpness_ranks, sharpness_table
 from analysis.similarity import linear_cka, mean_cosine, similarity_by_stage, similarity_table
 from analysis.stats import crossed
 from analysis.trialframe import noise_strength, trial_frame
+from noise.training import NoiseType, TrainingNoise
+from study.config import StudyConfig
 
 
 def made_trials(rng: np.random.Generator, count: int = 120, *, extra: float = 0.0) -> pd.DataFrame:
@@ -243,11 +246,49 @@ def test_trials_of_a_study_have_their_settings_and_figures(study_folder) -> None
     assert len(effects(frame, "acc/noise"))
 
 
-def test_the_strength_of_training_noise() -> None:
-    def strength(train: list | None) -> float:
-        return noise_strength({"noise": {"train": train}})
+def _resolved(train: list | None, method: str = "plain") -> dict:
+    """A configuration as the records hold it, every default written out."""
+    study = StudyConfig.model_validate({"name": "s", "method": {"name": method}, "noise": {"train": train}})
+    return study.trial().model_dump(mode="json")
 
-    assert strength([]) == 0.0
-    assert strength([{"name": "fog", "severities": [1, 3], "probability": 0.5}]) == 1.0
-    assert math.isnan(strength(["fog"]))
-    assert math.isnan(strength(None))
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ([], 0.0),
+        (None, 0.0),
+        ([{"name": "fog", "severities": [1, 3], "probability": 0.5}], 1.0),
+        ([{"name": "fog"}], 1.0),
+        ([{"name": "fog", "strength": [4, 5]}], 2.25),
+        ([{"name": "fog", "strength": [0, 0.5]}], 0.125),
+        ([{"name": "fog", "strength": [0, 0]}], 0.0),
+        ([{"name": "fog", "probability": 0.0}], 0.0),
+        ([{"name": "fog", "probability": 0.5}, {"name": "pmal_pair", "probability": 0.0}], 1.0),
+        (["fog", "snow"], 1.0),
+        (["fog"], 1.0),
+        ([{"name": "fog", "severities": [5], "probability": 0.8}, {"name": "snow", "probability": 0.2}], 4.4),
+    ],
+)
+def test_the_strength_of_training_noise_is_the_mean_dose_of_an_image(train, expected) -> None:
+    assert noise_strength(_resolved(train)) == pytest.approx(expected)
+
+
+def test_two_noises_that_share_the_images_are_the_dose_of_one() -> None:
+    halves = [{"name": name, "probability": 0.25} for name in ("fog", "snow")]
+    assert noise_strength(_resolved(halves)) == noise_strength(_resolved([{"name": "fog", "probability": 0.5}]))
+
+
+def test_a_strength_in_other_units_is_missing() -> None:
+    assert math.isnan(noise_strength(_resolved([{"name": "pmal_pair"}])))
+    assert math.isnan(noise_strength(_resolved([{"name": "fog"}, {"name": "pmal_pair", "probability": 0.1}])))
+    assert math.isnan(noise_strength(_resolved(None, "pmal"))), "its own noise is pmal_pair"
+    assert math.isnan(noise_strength({"noise": {"train": ["fog"]}})), "the earliest records name no strength"
+
+
+def test_the_strength_is_what_training_draws_on_average() -> None:
+    config = _resolved([{"name": "speckle_noise", "strength": [1, 4], "probability": 0.25},
+                        {"name": "fog", "severities": [2, 4], "probability": 0.5}])  # fmt: skip
+    types = [NoiseType(item["name"], tuple(item["severities"]), item["probability"], item["strength"])
+             for item in config["noise"]["train"]]  # fmt: skip
+    pair = TrainingNoise(types)(torch.full((2000, 3, 8, 8), 0.5), torch.arange(2000))
+    assert float(pair.record["strength"].mean()) == pytest.approx(noise_strength(config), abs=0.1)

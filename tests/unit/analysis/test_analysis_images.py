@@ -1,12 +1,14 @@
 """What per-image rows say: calibration, flips, confusions and severities, against plain loops, and how fast."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as sps
 
 from analysis.calibration import calibration_errors, calibration_table, reliability
-from analysis.flips import class_flips, confusion_table, confusions, flip_table, image_flips
+from analysis.flips import class_flips, confusion_table, confusions, flip_table, image_flip_table, image_flips
 from analysis.load import load_predictions, read_study
 from analysis.rowcodes import codes_of, kinds_of
 from analysis.scores import headline
@@ -153,3 +155,35 @@ def test_a_studys_own_predictions_are_read(study_folder) -> None:
     kinds = headline(read_study(study_folder)).groups()
     assert set(calibration_errors(predictions, kinds)["kind"]) == {"clean", "noise", "blur", "digital", "resolution"}
     assert class_flips(predictions)["n_images"].sum() == 120
+
+
+def test_long_curves_are_cut_to_the_means_and_say_of_which_images(study_folder, monkeypatch) -> None:
+    found = headline(read_study(study_folder))
+    whole = severity_table(found)
+    assert whole.notes[-1].endswith("Of test images.")
+    monkeypatch.setattr("analysis.severities.MOST_CURVE_ROWS", 20)
+    means = severity_table(found)
+    kept = whole.frame[whole.frame["corruption"] == "noise_mean"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(means.frame, kept)
+    assert means.notes[-1].endswith("the curves of their means alone.")
+
+
+def test_without_noise_at_full_size_there_is_no_curve(tmp_path, write_ledger, with_sides) -> None:
+    found = headline(read_study(with_sides(write_ledger(tmp_path, num_images=20), only=True)))
+    assert severity_table(found).frame.empty
+
+
+def test_the_table_of_images_has_those_that_flip_most() -> None:
+    cells = [("clean", True), ("fog", False), ("snow", True)]
+    rows = pd.DataFrame([
+        {"trial": "a", "image_id": 2**60 + image, "label": image % 2, "corruption": corruption,
+         "severity": int(corruption != "clean"), "correct": right or (corruption == "fog" and image > 6)}
+        for image in range(8) for corruption, right in cells
+    ])  # fmt: skip
+    table = image_flip_table(rows, classes=["cat", "dog"], top=3)
+    assert table.texts()[0] == [str(2**60), "cat", "50.0", "1", "2"], "every digit of an id"
+    assert [text[0] for text in table.texts()] == [str(2**60 + image) for image in range(3)]
+    assert table.notes[0].endswith("Of 8 images with a chance 7 flip at least once. The first 3 of 7 that flip.")
+    assert table.csv().splitlines()[1] == f"{2**60},0,0.5,1,2"
+    assert pd.read_parquet(io.BytesIO(table.parquet()))["image_id"].dtype == "int64"
+    assert len(image_flip_table(rows).frame) == 7, "an image that never flips is left out"

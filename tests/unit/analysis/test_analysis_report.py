@@ -34,7 +34,8 @@ def html(report):
 
 def test_files_are_there_and_nothing_half_written(report):
     names = sorted(path.name for path in report.tables)
-    tables = ("accuracy", "calibration", "confusions", "contrasts", "decision", "flips", "means", "trials")
+    tables = ("accuracy", "calibration", "confusions", "contrasts", "decision", "flips", "image_flips", "means",
+              "rules-search", "severities", "trials")  # fmt: skip
     assert names == [f"{n}.{e}" for n in tables
                      for e in ("csv", "md", "parquet")]  # fmt: skip
     assert sorted(p.stem for p in report.figures) == ["corruptions", "cost", "examples", "search-search", "severity"]
@@ -71,6 +72,16 @@ def test_it_says_what_was_run_and_what_limits_it(html):
     ):  # fmt: skip
         assert text in html, text
     assert "Validation figures" not in html
+
+
+def test_further_tables_are_folded_in_their_sections(html):
+    sections = {name: part.split("</section>")[0] for name, part in
+                ((part.split('"')[0], part) for part in html.split('<section aria-labelledby="')[1:])}  # fmt: skip
+    for place, title in (
+        ("accuracy", "Error against the strength of noise"), ("search", "Phase search: what other rules would choose"),
+        ("fails", "Images that flip most under noise, of pmal S=3 rho=0.1"),
+    ):  # fmt: skip
+        assert f"<details>\n<summary>{title}</summary>" in sections[place], title
 
 
 def test_headline_is_test_rows_grouped_over_seeds(study_folder):

@@ -9,7 +9,7 @@ from analysis.stats import Interval, crossed_difference, tost
 from analysis.wording import seeds_needed, wording
 
 
-def made(estimate, se, *, df=20.0, seeds=3, seed_share=0.8, population="method"):
+def made(estimate, se, *, df=20.0, seeds=5, seed_share=0.8, population="method"):
     half = float(sps.t.ppf(0.975, df)) * se
     return Interval(estimate, estimate - half, estimate + half, se, df, 500, seeds, population, seed_share * se**2)
 
@@ -30,7 +30,14 @@ def made(estimate, se, *, df=20.0, seeds=3, seed_share=0.8, population="method")
             made(0.0, 0.002, seeds=1, population="networks"), 0.01, "keeps",
             "keeps it (loses less than 1 point; these networks only)",
         ),
-        (made(0.0, 0.01), None, "not distinguishable", "not distinguishable with 3 seeds"),
+        (made(0.05, 0.01, seeds=3), None, "better", "better (3 seeds, few for a claim)"),
+        (made(0.05, 0.01, seeds=4), None, "better", "better (4 seeds, few for a claim)"),
+        (made(-0.05, 0.01, seeds=2), 0.01, "worse", "worse (2 seeds, few for a claim)"),
+        (
+            made(0.0, 0.002, seeds=3), 0.01, "keeps",
+            "keeps it (loses less than 1 point; 3 seeds, few for a claim)",
+        ),
+        (made(0.0, 0.01, seeds=3), None, "not distinguishable", "not distinguishable with 3 seeds"),
         (
             made(0.0, 0.1, seeds=1, population="networks"), 0.01, "not distinguishable",
             "not distinguishable with 1 seed",
@@ -43,7 +50,7 @@ def test_words_follow_the_interval(interval, margin, kind, text) -> None:
 
 
 def test_what_is_open_says_how_many_seeds_would_decide_it() -> None:
-    found = wording(made(0.02, 0.012))
+    found = wording(made(0.02, 0.012, seeds=3))
     assert found.seeds_needed is not None
     assert found.text == f"not distinguishable with 3 seeds; about {found.seeds_needed} would be needed"
     kept = wording(made(0.0, 0.006), margin=0.01)
@@ -64,7 +71,7 @@ def test_keeps_is_half_of_tost_at_the_intervals_error() -> None:
 
 
 def test_seeds_needed_grows_with_doubt_and_knows_when_images_are_short() -> None:
-    few, many = (seeds_needed(made(size, 0.012, seed_share=0.95)) for size in (0.025, 0.015))
+    few, many = (seeds_needed(made(size, 0.012, seeds=3, seed_share=0.95)) for size in (0.025, 0.015))
     assert few is not None
     assert many is not None
     assert 3 < few < many
