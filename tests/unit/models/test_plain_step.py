@@ -34,7 +34,7 @@ def pairs_of(images_BCHW: Tensor, keys_B: Tensor) -> list[tuple[Tensor, Tensor]]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rho", [0.0, 0.05])
-@pytest.mark.parametrize(("dtype", "lr", "tolerance"), [(torch.float64, 0.02, 1e-9), (torch.float32, 2e-4, 1e-4)])
+@pytest.mark.parametrize(("dtype", "lr", "tolerance"), [(torch.float64, 0.02, 1e-9), (torch.float32, 2e-4, 1e-3)])
 def test_plain_form_has_the_same_losses_and_weights(
     dtype: torch.dtype, lr: float, tolerance: float, rho: float
 ) -> None:
