@@ -206,6 +206,7 @@ def test_a_second_driver_is_refused_and_touches_nothing(tmp_path: Path) -> None:
 LONG = WHOLE.replace("epochs: 1", "epochs: 40").replace("whole", "long").replace("[1, 2, 3, 4]", "[1, 2]")
 
 
+@pytest.mark.timeout(1500)
 def test_a_second_driver_beside_a_real_one_changes_nothing_of_its_study(tmp_path: Path) -> None:
     """The first one trains meanwhile, and ends as it would have; the second would go on with its study."""
     (tmp_path / "long.yaml").write_text(LONG)
@@ -215,7 +216,7 @@ def test_a_second_driver_beside_a_real_one_changes_nothing_of_its_study(tmp_path
     log = tmp_path / "first.log"
     with process(command, log, own) as first:
         # Not before MLflow's database is whole: two first clients would make it at once.
-        wait_for(lambda: first.poll() is not None or (_shown(ledger) and counts.look(ledger).logged))
+        wait_for(lambda: first.poll() is not None or (_shown(ledger) and counts.look(ledger).logged), timeout_s=400)
         before = counts.look(ledger)
         for way in (("run", "long.yaml"), ("resume", "long")):
             second = murk(*way, cwd=tmp_path)

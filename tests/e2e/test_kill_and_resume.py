@@ -11,12 +11,13 @@ from study.ledger import Ledger
 from tests.e2e import counts, faults
 from tests.e2e.studies import ROOT, SMALL, environment, murk
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2000)]
+RESUME_S = 900  # a busy machine takes minutes for the start of a Ray
 
 
 def _wait_for(ledger: Ledger, *, finished: int, driver: subprocess.Popen) -> None:
     """Until so many trials are done and another one is in its middle."""
-    faults.wait_for(lambda: driver.poll() is not None or counts.is_under_way(ledger, finished=finished), timeout_s=300)
+    faults.wait_for(lambda: driver.poll() is not None or counts.is_under_way(ledger, finished=finished), timeout_s=600)
     assert driver.poll() is None, "the study ended before it could be stopped"
 
 
@@ -35,7 +36,7 @@ def test_kill_of_the_driver_in_mid_search_loses_and_doubles_nothing(tmp_path: Pa
     finished_before = {key for key, end in before.ends if end == "final"}
     assert finished_before
 
-    done = murk("resume", "small", cwd=tmp_path)
+    done = murk("resume", "small", cwd=tmp_path, timeout=RESUME_S)
     assert done.returncode == 0, done.stderr
 
     assert len(ledger.keys("search")) == 6
@@ -48,7 +49,7 @@ def test_kill_of_the_driver_in_mid_search_loses_and_doubles_nothing(tmp_path: Pa
     assert counts.states(ledger) == {"FINISHED"}
     print("epochs trained again", {key: counts.trained_again(ledger, key) for key in ledger.keys()})
 
-    again = murk("resume", "small", cwd=tmp_path)
+    again = murk("resume", "small", cwd=tmp_path, timeout=RESUME_S)
     assert again.returncode == 0, again.stderr
     assert counts.look(ledger) == found
 
@@ -71,7 +72,7 @@ def test_ctrl_c_stops_cleanly_and_the_study_goes_on(tmp_path: Path) -> None:
     before = counts.look(ledger)
     counts.expect_shown(before)
     assert "pruned" not in {ledger.status(key) for key in ledger.keys()}
-    done = murk("resume", "small", cwd=tmp_path)
+    done = murk("resume", "small", cwd=tmp_path, timeout=RESUME_S)
     assert done.returncode == 0, done.stderr
     assert len(ledger.keys("search")) == 3
     counts.expect_once(counts.settled(ledger), [before], epochs=dict.fromkeys(ledger.keys(), 6))
