@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def run(stop=None):
         return None
 
 write_study(Path(spec.storage), spec.study)
-run(3)
+run(4)  # an epoch and a batch
 before = count(ledger, mlflow)
 good = ledger.read_bytes(spec.key, "checkpoint.pt")
 room = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
@@ -203,7 +204,8 @@ def test_a_second_driver_is_refused_and_touches_nothing(tmp_path: Path) -> None:
     assert before.shown == ["trial0", "trial1"]
 
 
-LONG = WHOLE.replace("epochs: 1", "epochs: 40").replace("whole", "long").replace("[1, 2, 3, 4]", "[1, 2]")
+EPOCHS = 120
+LONG = WHOLE.replace("epochs: 1", f"epochs: {EPOCHS}").replace("whole", "long").replace("[1, 2, 3, 4]", "[1, 2]")
 
 
 @pytest.mark.timeout(1500)
@@ -218,18 +220,19 @@ def test_a_second_driver_beside_a_real_one_changes_nothing_of_its_study(tmp_path
         # Not before MLflow's database is whole: two first clients would make it at once.
         wait_for(lambda: first.poll() is not None or (_shown(ledger) and counts.look(ledger).logged), timeout_s=400)
         before = counts.look(ledger)
-        for way in (("run", "long.yaml"), ("resume", "long")):
-            second = murk(*way, cwd=tmp_path)
-            assert second.returncode == 2, second.stderr
-            assert "is being run by another process" in second.stderr
+        ways = (("run", "long.yaml"), ("resume", "long"))
+        with ThreadPoolExecutor(len(ways)) as pool:  # at once, while the first one trains
+            for second in pool.map(lambda way: murk(*way, cwd=tmp_path), ways):
+                assert second.returncode == 2, second.stderr
+                assert "is being run by another process" in second.stderr
         assert first.poll() is None, "the first one ended too early: " + log.read_text()
-        assert first.wait(400) == 0, log.read_text()
+        assert first.wait(900) == 0, log.read_text()
     assert before.logged
     found = counts.settled(ledger)
-    counts.expect_once(found, [before], epochs=dict.fromkeys(ledger.keys(), 40))
+    counts.expect_once(found, [before], epochs=dict.fromkeys(ledger.keys(), EPOCHS))
     assert len(found.trials) == 2
     for key in found.trials:
-        assert [event["event"] for event in ledger.events(key)] == ["start", *["epoch"] * 40, "final"]
+        assert [event["event"] for event in ledger.events(key)] == ["start", *["epoch"] * EPOCHS, "final"]
 
 
 def _shown(ledger: Ledger) -> bool:
