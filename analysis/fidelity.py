@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats as sps
 
+FULL_CELLS = "cells-full.parquet"
 FULL_EVENT, FULL_PREFIX = "full", "full/"
 """The event that follows a finalist's end, and what its figures' names begin with: `full/acc/noise`."""
 LEAST_TRIALS = 4

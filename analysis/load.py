@@ -24,7 +24,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 
-from analysis.fidelity import FULL_EVENT
+from analysis.fidelity import FULL_CELLS, FULL_EVENT
 from analysis.recordfile import RecordError, parse_event, parse_study, parse_table, parse_trial
 from analysis.records import CELL_COLUMNS, LATER_COLUMNS, TrialRecord, sort_rows, to_frame
 from analysis.studyruns import RunReader, find_study_runs
@@ -249,15 +249,13 @@ def _read_trial(place: Place) -> tuple[TrialRecord | None, int]:
     events, num_torn = parse_events(place.read("events.jsonl") or b"")
     facts = parse_trial(info, f"trial.json of {place.key}")
     is_finalist = bool(facts.get("fidelity")) and any(event["event"] == FULL_EVENT for event in events)
-    whole = (
-        _cells(place, "cells-full.parquet") if is_finalist else None
-    )  # asking a server takes time, and most have none
+    whole = _cells(place, FULL_CELLS) if is_finalist else None  # asking a server takes time, and most have none
     return TrialRecord(info=facts, events=events, cells=_cells(place, "cells.parquet"), whole_cells=whole), num_torn
 
 
 def _cells(place: Place, name: str) -> pd.DataFrame | None:
     content = place.read(name)
-    columns = set(CELL_COLUMNS) - set(LATER_COLUMNS)
+    columns = set(CELL_COLUMNS) - set(LATER_COLUMNS) - ({"bn"} if name == FULL_CELLS else set())
     return None if content is None else parse_table(content, f"{name} of trial {place.key}", columns=columns)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.fidelity import FULL_PREFIX
+from analysis.fidelity import FULL_CELLS, FULL_PREFIX
 from analysis.metrics import headline
 from study.artifacts import parquet_bytes
 from study.data.prepare import prepare_data
@@ -24,7 +24,6 @@ from study.runtime import Interrupted, Runtime, catch_signals
 from study.tasks import evaluate_task
 from study.trained import read_model
 
-FULL_CELLS = "cells-full.parquet"
 VALIDATION_ROWS = "validation.parquet"
 _POLL_S = 0.5
 

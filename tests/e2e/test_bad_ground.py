@@ -3,14 +3,16 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from study.ledger import Ledger
-from study.tracking import sync
-from tests.e2e.faults import count, trial_runs
+from tests.e2e import counts
+from tests.e2e.faults import wait_for
+from tests.e2e.heads import process
 from tests.e2e.studies import ROOT, environment, murk
 from tests.integration import projected
 
@@ -22,7 +24,7 @@ from pathlib import Path
 from study.ledger import Ledger
 from study.loop import Stopped
 from study.trial import run_trial
-from tests.e2e.faults import count
+from tests.e2e.counts import count, expect_once
 from tests.integration.projected import write_study
 from tests.unit.study.trials import ledger_of, tiny_config, tiny_spec
 
@@ -43,7 +45,7 @@ def run(stop=None):
         return None
 
 write_study(Path(spec.storage), spec.study)
-run(3)
+run(4)  # an epoch and a batch
 before = count(ledger, mlflow)
 good = ledger.read_bytes(spec.key, "checkpoint.pt")
 room = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
@@ -61,8 +63,8 @@ epochs = [event["epoch"] for event in ledger.events(spec.key) if event["event"] 
 assert epochs == [1, 2, 3], epochs
 assert ledger.status(spec.key) == "finished"
 after = count(ledger, mlflow)
-assert before.trials == after.trials == before.runs == after.runs == [spec.key], (before, after)
-assert set(before.epochs) < set(after.epochs) and after.ends == [(spec.key, "final")], (before, after)
+assert before.epochs == [(spec.key, 1)], before
+expect_once(after, [before], epochs={spec.key: 3})
 print("checkpoint bytes", len(good), "events", names)
 """
 
@@ -177,14 +179,12 @@ def test_a_corrupt_image_is_refused_or_left_out(tmp_path: Path) -> None:
     assert "on_corrupt: skip" in refused.stderr
     ledger = Ledger(str(tmp_path / "results"), "folder")
     uri = f"sqlite:///{tmp_path}/results/mlflow.db"
-    assert ledger.keys() == trial_runs(uri, "folder") == []
+    assert ledger.keys() == counts.look(ledger, uri).runs == []
     done = murk("run", "folder.yaml", "--set", "data.on_corrupt=skip", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (key,) = ledger.keys()
     assert [e["event"] for e in ledger.events(key)] == ["start", "epoch", "final"]
-    assert trial_runs(uri, "folder") == [key]
-    again = sync(ledger, uri)
-    assert (again.runs, again.metrics) == (0, 0), again
+    assert counts.settled(ledger, uri).shown == [key]
 
 
 def test_a_second_driver_is_refused_and_touches_nothing(tmp_path: Path) -> None:
@@ -194,14 +194,49 @@ def test_a_second_driver_is_refused_and_touches_nothing(tmp_path: Path) -> None:
         projected.add_trial(ledger, f"trial{number}", "search", projected.config("plain", seed=number), number=number)
         projected.add_epoch(ledger, f"trial{number}", 1)
     projected.finish(ledger, "trial1")
-    before, files = count(ledger), _files(Path(ledger.root))
+    before, files = counts.count(ledger), _files(Path(ledger.root))
     with ledger.lock():
         second = murk("run", "folder.yaml", cwd=tmp_path)
     assert second.returncode == 2, second.stderr
     assert "is being run by another process" in second.stderr
     assert _files(Path(ledger.root)) == files
-    assert count(ledger) == before
-    assert before.runs == ["trial0", "trial1"]
+    assert counts.count(ledger) == before
+    assert before.shown == ["trial0", "trial1"]
+
+
+EPOCHS = 120
+LONG = WHOLE.replace("epochs: 1", f"epochs: {EPOCHS}").replace("whole", "long").replace("[1, 2, 3, 4]", "[1, 2]")
+
+
+@pytest.mark.timeout(1500)
+def test_a_second_driver_beside_a_real_one_changes_nothing_of_its_study(tmp_path: Path) -> None:
+    """The first one trains meanwhile, and ends as it would have; the second would go on with its study."""
+    (tmp_path / "long.yaml").write_text(LONG)
+    ledger = Ledger(str(tmp_path / "results"), "long")
+    command = [sys.executable, "-m", "murk", "run", str(tmp_path / "long.yaml"), "--storage", ledger.storage]
+    own = environment(PYTHONPATH=str(ROOT), MURK_CACHE=str(tmp_path / "cache"))
+    log = tmp_path / "first.log"
+    with process(command, log, own) as first:
+        # Not before MLflow's database is whole: two first clients would make it at once.
+        wait_for(lambda: first.poll() is not None or (_shown(ledger) and counts.look(ledger).logged), timeout_s=400)
+        before = counts.look(ledger)
+        ways = (("run", "long.yaml"), ("resume", "long"))
+        with ThreadPoolExecutor(len(ways)) as pool:  # at once, while the first one trains
+            for second in pool.map(lambda way: murk(*way, cwd=tmp_path), ways):
+                assert second.returncode == 2, second.stderr
+                assert "is being run by another process" in second.stderr
+        assert first.poll() is None, "the first one ended too early: " + log.read_text()
+        assert first.wait(900) == 0, log.read_text()
+    assert before.logged
+    found = counts.settled(ledger)
+    counts.expect_once(found, [before], epochs=dict.fromkeys(ledger.keys(), EPOCHS))
+    assert len(found.trials) == 2
+    for key in found.trials:
+        assert [event["event"] for event in ledger.events(key)] == ["start", *["epoch"] * EPOCHS, "final"]
+
+
+def _shown(ledger: Ledger) -> bool:
+    return any(ledger.read_bytes(key, "mlflow.json") for key in ledger.keys())
 
 
 def _files(folder: Path) -> dict[str, bytes]:

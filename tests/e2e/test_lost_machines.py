@@ -9,11 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from mlflow.tracking import MlflowClient
 
 from study.ledger import Ledger
 from study.runtime import local_settings
-from tests.e2e import faults
+from tests.e2e import counts, drive, faults
 from tests.e2e.heads import Head, whole_head
 from tests.e2e.studies import ROOT, SMALL, murk
 
@@ -35,10 +34,9 @@ def test_loss_of_a_node(tmp_path: Path) -> None:
         for spec in specs:
             faults.set_fault(spec, "wait")
 
-        def during() -> None:
+        def during(watch: drive.Watch) -> None:
             """Both wait, each on a node of its own; one node goes, then the other trial's process."""
-            for spec in specs:
-                faults.wait_for(lambda spec=spec: faults.processes_of(spec))
+            watch.count_at(*specs)
             places = {faults.processes_of(spec)[f"{spec.key}-0"]["node"]: spec for spec in specs}
             assert len(places) == 2
             # Ray joins this process to any node of this machine; a study ends with its driver's node.
@@ -46,11 +44,47 @@ def test_loss_of_a_node(tmp_path: Path) -> None:
             cluster.remove_node(lost, allow_graceful=False)
             faults.end_waiting(next(spec for node, spec in places.items() if node != lost.node_id))
 
-        ledger, summary = faults.run_with(specs, faults.runtime_of(retries=2), during)
-        assert summary.failed == [], [ledger.events(key)[-1] for key in summary.failed]
-        faults.expect_once(faults.count(ledger), specs)
+        ran = drive.run_with(specs, drive.runtime_of(retries=2), during)
+        assert ran.summary.failed == [], [ran.ledger.events(key)[-1] for key in ran.summary.failed]
+        drive.expect_once(ran, specs)
         for spec in specs:
-            assert faults.names_of(ledger, spec.key).count("resume") >= 1
+            assert (spec.key, 1) in ran.before[0].logged
+            assert faults.names_of(ran.ledger, spec.key).count("resume") >= 1
+            assert set(counts.trained_again(ran.ledger, spec.key)) == {0}
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_range_of_workers_follows_the_cluster(tmp_path: Path) -> None:
+    """One worker trains until a node joins, then two until it leaves, then one again."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    settings = {name: value for name, value in local_settings().items() if name in {"log_to_driver", "logging_level"}}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        ray.init(address=cluster.address, **settings)
+        (spec,) = specs = faults.specs_of(tmp_path, 1)
+        faults.set_fault(spec, "wait")
+
+        def during(watch: drive.Watch) -> None:
+            watch.count_at(spec)
+            # With it a node takes signals, which a thread cannot; the block's end ends it too.
+            cluster._shutdown_at_exit = False
+            joined = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+            faults.move_fault(spec, (2, 1))
+            watch.count_at(spec)
+            cluster.remove_node(joined, allow_graceful=False)
+
+        ran = drive.run_with(specs, drive.runtime_of(1, workers_per_trial=(1, 4), retries=1), during)
+        assert ran.summary.done == [spec.key], ran.ledger.events(spec.key)[-1]
+        drive.expect_once(ran, specs)
+        names = ["start", "epoch", "resume", "epoch", "resume", "epoch", "final"]
+        assert faults.names_of(ran.ledger, spec.key) == names
+        attempts = [event for event in ran.ledger.events(spec.key) if event["event"] in {"start", "resume"}]
+        assert [event["workers"] for event in attempts] == [1, 2, 1]
+        assert [(event["epoch"], event["step"]) for event in attempts[1:]] == [(1, 0), (2, 0)]
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -101,10 +135,6 @@ def _head(tmp_path: Path, name: str) -> Iterator[tuple[Head, Family]]:
             family.end()
 
 
-def _epochs(ledger: Ledger) -> list[tuple[str, int]]:
-    return [(key, e["epoch"]) for key in ledger.keys() for e in ledger.events(key) if e["event"] == "epoch"]
-
-
 def test_loss_of_the_head_and_a_fresh_one(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
     ledger = Ledger(str(tmp_path / "results"), "small")
@@ -115,11 +145,7 @@ def test_loss_of_the_head_and_a_fresh_one(tmp_path: Path) -> None:
             env={**head.env, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         try:
-            states = lambda: [ledger.status(key) for key in ledger.keys()]  # noqa: E731
-            faults.wait_for(
-                lambda: (driver.poll() is not None) or ("finished" in states() and "running" in states()),
-                timeout_s=400,
-            )
+            faults.wait_for(lambda: driver.poll() is not None or counts.is_under_way(ledger, finished=1), timeout_s=400)
             assert driver.poll() is None, (tmp_path / "driver.log").read_text()
             family.end()
             code = driver.wait(timeout=180)
@@ -128,23 +154,20 @@ def test_loss_of_the_head_and_a_fresh_one(tmp_path: Path) -> None:
                 os.kill(driver.pid, signal.SIGKILL)
                 driver.wait(30)
     assert code != 0, "a study whose cluster died is not done"
-    before = _epochs(ledger)
-    finished_before = {key for key in ledger.keys() if ledger.status(key) == "finished"}
+    before = counts.look(ledger)
+    counts.expect_shown(before)
+    finished_before = {key for key, end in before.ends if end == "final"}
+    assert finished_before
     assert "failed" not in {ledger.status(key) for key in ledger.keys()}, "a lost cluster is no trial's failure"
 
     with _head(tmp_path, "second") as (head, _):
         done = murk("resume", "small", "--address", head.cluster, cwd=tmp_path, timeout=600, **head.env)
     assert done.returncode == 0, done.stderr
-    assert {ledger.status(key) for key in ledger.keys()} == {"finished"}
-    epochs = _epochs(ledger)
-    assert len(epochs) == len(set(epochs)) == 6 * len(ledger.keys())
-    assert set(before) <= set(epochs)
+    found = counts.settled(ledger)
+    counts.expect_once(found, [before], epochs=dict.fromkeys(ledger.keys(), 6))
     for key in finished_before:
-        assert [e["event"] for e in ledger.events(key)].count("final") == 1
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/results/mlflow.db")
-    experiment = client.get_experiment_by_name("small")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    trials = [run.data.tags["murk.trial"] for run in runs if "murk.trial" in run.data.tags]
-    assert sorted(trials) == sorted(ledger.keys())
-    assert {run.info.status for run in runs} == {"FINISHED"}
+        assert faults.names_of(ledger, key).count("start") == 1
+    again = {key: counts.trained_again(ledger, key) for key in ledger.keys()}
+    print("epochs trained again", again)
+    assert any(again.values()), "no trial went on"
+    assert counts.states(ledger) == {"FINISHED"}

@@ -1,18 +1,19 @@
 """A soak: many short real trials whose processes are killed at random; every trial is accounted for once.
 
+Ledger and MLflow are counted before each kill; what was there must be there in the end.
+
 MURK_SOAK_TRIALS sets their number, `make test-all` to 300, a quarter of an hour on two busy cores; without it none run.
 """
 
 import os
 import random
 import signal
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.e2e import faults
+from tests.e2e import counts, drive, faults
 from tests.unit.study.trials import tiny_config
 
 pytestmark = [
@@ -32,12 +33,12 @@ SHORT = tiny_config(
 def test_random_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     specs = faults.specs_of(tmp_path, TRIALS, SHORT)
     folder = Path(specs[0].storage) / "faults"
-    ended = threading.Event()
     dice = random.Random(0)
     kills: list[int] = []
 
-    def kill_now_and_then() -> None:
-        while not ended.wait(dice.uniform(*INTERVAL_S)):
+    def kill_now_and_then(watch: drive.Watch) -> None:
+        while not watch.ended.wait(dice.uniform(*INTERVAL_S)):
+            watch.count()
             running = sorted(folder.glob("*.pid"))
             if not running:
                 continue
@@ -50,19 +51,16 @@ def test_random_kills_lose_and_double_nothing(tmp_path: Path) -> None:
             place.unlink(missing_ok=True)
             kills.append(pid)
 
-    killer = threading.Thread(target=kill_now_and_then)
     started = time.monotonic()
-    with faults.small_ray():
-        killer.start()
-        try:
-            ledger, summary = faults.run_with(specs, faults.runtime_of(retries=20))
-        finally:
-            ended.set()
-            killer.join()
+    with drive.small_ray():
+        ran = drive.run_with(specs, drive.runtime_of(retries=20), kill_now_and_then, poll_s=5.0)
     seconds = time.monotonic() - started
-    assert summary.failed == [], [ledger.events(key)[-1] for key in summary.failed]
+    ledger = ran.ledger
+    assert ran.summary.failed == [], [ledger.events(key)[-1] for key in ran.summary.failed]
     assert kills, "nothing was killed"
-    faults.expect_once(faults.count(ledger), specs, epochs=EPOCHS)
+    drive.expect_once(ran, specs, epochs=EPOCHS)
     starts = sum(name in {"start", "resume"} for spec in specs for name in faults.names_of(ledger, spec.key))
     assert len(specs) <= starts <= len(specs) + len(kills)
-    print(f"{len(specs)} trials in {seconds:.0f} s, {len(kills)} kills, {starts - len(specs)} started again")
+    again = sum(sum(counts.trained_again(ledger, spec.key)) for spec in specs)
+    print(f"{len(specs)} trials in {seconds:.0f} s, {len(kills)} kills, {starts - len(specs)} started again, "
+          f"{again} recorded epochs trained again, counted {len(ran.before)} times")  # fmt: skip

@@ -14,9 +14,9 @@ from tests.unit.docs.test_snippets import NOT_EXECUTED
 
 MODULES = (
     "adapted", "bootstrap", "calibration", "choices", "comparison", "contrasts", "decision", "effects", "embeddings",
-    "explained", "fidelity", "figures", "flips", "fronts", "heads", "importance", "interactions", "load", "meantables",
-    "metrics", "networks", "pareto", "report", "scores", "selection", "severities", "sharpness", "similarity", "stats",
-    "tablefiles", "tables", "trialframe", "trialtable", "wording",
+    "explained", "factorial", "fidelity", "figures", "flips", "fronts", "heads", "importance", "interactions", "load",
+    "meantables", "metrics", "networks", "otherrules", "pareto", "report", "scores", "selection", "severities",
+    "sharpness", "similarity", "stats", "tablefiles", "tables", "trialframe", "trialtable", "wording",
 )  # fmt: skip
 """Modules that a person imports from; the others draw the page, word it, or read the ledger for these."""
 
@@ -24,10 +24,12 @@ NO_EXAMPLE = {
     "adapted": {"adapted_lines": "the terminal's words"},
     "contrasts": dict.fromkeys(
         ("contrast_columns", "joint_text", "endpoint_title", "endpoint_phrase", "endpoint_cells", "family_error",
-         "error_note", "family"), "parts of contrast_table that the comparison of two studies shares",
+         "error_note", "check_note", "family"), "parts of contrast_table that the comparison of two studies shares",
     ),
+    "effects": dict.fromkeys(("linear_settings", "search_settings"), "which settings the page draws, and how"),
     "embeddings": {"read_embeddings": "load_embeddings of a snapshot", "other_pairs": "the comparison's own check"},
-    "explained": {"importance_charts": "the page's drawing"},
+    "explained": dict.fromkeys(("importance_charts", "effect_charts"), "the page's drawing"),
+    "factorial": {"arm_interaction_table": "arm_interaction of a study's own arms, where four of them are corners"},
     "fidelity": dict.fromkeys(
         ("full_metrics", "chosen_value", "judged", "agreement_of"), "reads the ledger's events for a search"
     ),
