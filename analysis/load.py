@@ -136,7 +136,8 @@ def iter_predictions(snapshot: Snapshot, *, trials: Sequence[str] | None = None)
         content = snapshot.places[key].read("predictions.parquet")
         if content is not None:
             own = PREDICTION_COLUMNS.keys() - {"trial"}
-            frame = parse_table(content, f"predictions.parquet of trial {key}", columns=own).assign(trial=key)
+            what = f"predictions.parquet of trial {key}"
+            frame = parse_table(content, what, columns=own, alone=True).assign(trial=key)
             yield key, frame[list(PREDICTION_COLUMNS)].astype(PREDICTION_COLUMNS)
 
 

@@ -99,14 +99,18 @@ def parse_trial(content: bytes, place: str) -> dict[str, Any]:
     return found
 
 
-def parse_table(content: bytes, what: str, *, columns: Collection[str] = ()) -> pd.DataFrame:
+def parse_table(content: bytes, what: str, *, columns: Collection[str] = (), alone: bool = False) -> pd.DataFrame:
     """A parquet file of the ledger.
+
+    Args:
+        columns: What it must have.
+        alone: Whether these columns are all that is read.
 
     Raises:
         RecordError: It cannot be read, or lacks one of the columns.
     """
     try:
-        table = pd.read_parquet(io.BytesIO(content))
+        table = pd.read_parquet(io.BytesIO(content), columns=list(columns) if alone else None)
         if lacking := [name for name in columns if name not in table]:
             raise KeyError(f"it has no column {lacking[0]}")
         return table
