@@ -88,7 +88,7 @@ def write_report(
     check_formats(formats)
     snapshot = read_study(study_dir, tracking_uri=tracking_uri)
     if out is None:
-        out = f"{snapshot.name}-report" if tracking_uri is not None else str(study_dir)
+        out = f"{study_dir}-report" if tracking_uri is not None else str(study_dir)
     found = headline(snapshot)
     tables, explained = report_tables(snapshot, found), explanations(snapshot, found)
     shown = {name: table for name, table in tables.items() if name not in _OPTIONAL or len(table.frame)}

@@ -52,7 +52,7 @@ trap stop_study TERM INT
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 # Some systems give a node's own name a loopback address (127.0.1.1), at which no other node finds it.
-addresses=$(srun --nodes=1 --ntasks=1 --nodelist="$head" bash -c 'hostname --ip-address; hostname -I')
+addresses=$(srun --nodes=1 --ntasks=1 --nodelist="$head" bash -c 'hostname --ip-address; hostname -I || true')
 head_ip=$(tr ' ' '\n' <<<"$addresses" | grep -E '^[0-9.]+$' | grep -v -m 1 '^127\.' || echo 127.0.0.1)
 common=(--num-cpus="$cpus" --num-gpus="$gpus" --disable-usage-stats --block)
 

@@ -14,6 +14,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from study import checkpoint
 from study.again import Again
 from study.config_search import Scheduler
 from study.ledger import Ledger, Status, TrialSpec
@@ -167,6 +168,7 @@ def settle(ledger: Ledger, key: str, *, is_lost: bool, is_pruned: bool, is_stopp
     if is_pruned:
         if status != "pruned":
             ledger.append(key, "pruned", epoch=epoch, step=0, metrics=metrics, final=True)
+        checkpoint.remove(ledger, key)
         return "pruned"
     if is_stopping:
         return "running"

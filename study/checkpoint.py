@@ -120,12 +120,23 @@ def _name(place: int) -> str:
 def _write(ledger: Ledger, key: str, data: bytes, *, kept: int) -> None:
     before = ledger.read_bytes(key, _NEWEST) if kept > 1 else None
     if before is not None and _is_whole(before):  # a damaged one must not take the place of a good one
-        for place in range(kept - 1, 1, -1):
-            older = ledger.read_bytes(key, _name(place - 1))
-            if older is not None:
-                ledger.write_bytes(key, _name(place), older)
+        with suppress(OSError):  # a disk with little room keeps fewer old ones, and the newest all the same
+            for place in range(kept - 1, 1, -1):
+                older = ledger.read_bytes(key, _name(place - 1))
+                if older is not None:
+                    ledger.write_bytes(key, _name(place), older)
         ledger.write_bytes(key, _name(1), before)
     ledger.write_bytes(key, _NEWEST, data)
+    _remove_from(ledger, key, kept)
+
+
+def _remove_from(ledger: Ledger, key: str, first: int) -> None:
+    """Remove the checkpoints from this place on, the last one first: being cut off then leaves no gap."""
+    end = first
+    while end < MOST_KEPT and (end == 0 or ledger.files.exists("trials", key, _name(end))):
+        end += 1
+    for place in reversed(range(first, end)):
+        ledger.remove(key, _name(place))
 
 
 def _is_whole(data: bytes) -> bool:
@@ -185,14 +196,11 @@ def _together(shares: list[Share]) -> Share:
 
 
 def remove(ledger: Ledger, key: str) -> None:
-    """Remove the checkpoints of a trial that has ended; its model stays. What cannot be removed is warned of."""
+    """Remove the checkpoints of a trial that is finished or pruned; what cannot be removed is warned of."""
     try:
-        for name in map(_name, range(MOST_KEPT)):
-            if not ledger.files.exists("trials", key, name) and name != _NEWEST:
-                break
-            ledger.remove(key, name)
+        _remove_from(ledger, key, 0)
     except OSError as error:
-        _log.warning("the checkpoints of finished trial %s stay, as they cannot be removed: %s", key, error)
+        _log.warning("the checkpoints of trial %s stay, as they cannot be removed: %s", key, error)
 
 
 def _state(key: str, name: str, data: bytes) -> dict[str, Any] | None:

@@ -246,8 +246,8 @@ class TrackingConfig(Section):
         default=2,
         ge=1,
         le=MOST_KEPT,
-        description="Checkpoints of a running trial that are kept, the newest and those before it; an ended one keeps "
-        "none, its model stays.",
+        description="Checkpoints of a running trial that are kept, the newest and those before it; of a finished or "
+        "pruned one none stay.",
     )
     system_metrics: bool = Field(
         default=False, description="Sample the load of the machine that runs a trial's first worker, every 10 s."

@@ -29,7 +29,7 @@ def halve(ledger: Ledger, spec: TrialSpec, error: OutOfMemory) -> int:
     """Record that a trial goes on with half as many images in a forward pass; gives their number.
 
     Args:
-        error: That of the micro-batch which did not fit, with its number of images; raised again where no smaller one
+        error: That of the micro-batch which did not fit, with that number; raised again where no smaller one
             is possible.
 
     Raises:
@@ -39,7 +39,7 @@ def halve(ledger: Ledger, spec: TrialSpec, error: OutOfMemory) -> int:
     reason = why_not_halved(config)
     if reason is not None:
         raise OutOfMemory(f"{error}; this trial's batches are not halved: {reason}") from error
-    used = error.num_images  # what it was, not what the settings would make it: an elastic group has any size
+    used = error.micro_batch  # what it was, not what the settings would make it: an elastic group has any size
     smaller = half(used)
     if smaller is None:
         raise OutOfMemory(f"{error}; {used} images on a worker cannot be halved") from error

@@ -221,8 +221,10 @@ def train_epochs(
             _set_rate(optimizer, lr_at(position, settings, epochs=course.epochs))
             update = epoch * course.num_steps + progress.step
             place = _Place(epoch, progress.step, update, position / course.epochs)
-            num_images = min(len(raw.labels), settings.micro_batch or len(raw.labels))
-            with telling_out_of_memory(num_images=num_images, epoch=epoch):
+            whole = max(len(raw.labels), -(-settings.batch_size // ranks.world))
+            micro_batch = min(settings.micro_batch or whole, whole)
+            num_images = min(len(raw.labels), micro_batch)
+            with telling_out_of_memory(num_images=num_images, micro_batch=micro_batch, epoch=epoch):
                 factor = _train_batch(method, optimizer, raw, settings, place, ranks, sums, progress.directions)
             progress.step += 1
             progress.count += len(raw.labels)

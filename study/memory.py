@@ -22,12 +22,12 @@ class OutOfMemory(RuntimeError):
     """An update needed more memory than the device has.
 
     Attributes:
-        num_images: Images of the forward pass that did not fit, on this worker.
+        micro_batch: The most images of a forward pass on this worker; an epoch's short last batch has fewer.
     """
 
-    def __init__(self, message: str, *, num_images: int = 0) -> None:
+    def __init__(self, message: str, *, micro_batch: int = 0) -> None:
         super().__init__(message)
-        self.num_images = num_images
+        self.micro_batch = micro_batch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -38,11 +38,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def telling_out_of_memory(*, num_images: int, epoch: int) -> Iterator[None]:
+def telling_out_of_memory(*, num_images: int, micro_batch: int, epoch: int) -> Iterator[None]:
     """Raise `OutOfMemory` in place of any error of the block that says that memory ran out.
 
     Args:
-        num_images: Of one forward pass.
+        num_images: Of the block's forward passes.
+        micro_batch: The most that any batch gives them.
         epoch: From 0.
     """
     try:
@@ -55,7 +56,7 @@ def telling_out_of_memory(*, num_images: int, epoch: int) -> Iterator[None]:
             f"an update must fit into the device's memory, but {num_images} images in a forward pass of epoch "
             f"{epoch + 1} did not ({line}); lower train.micro_batch or train.batch_size, or set "
             "resources.on_out_of_memory: halve",
-            num_images=num_images,
+            micro_batch=micro_batch,
         ) from error
 
 

@@ -34,6 +34,7 @@ class Owner:
         self.study = ledger.study
         self.study_id = study_id(ledger.read_json("study.json") or {})
         self.num_others = 0
+        self.is_apart = False
         self._ledger = ledger
         self._strange: set[str] = set()
 
@@ -52,7 +53,12 @@ class Owner:
             elif told is not None or "murk.trial" not in run.data.tags:  # trials alone may be what a study left behind
                 others.add(told or "")
         self.num_others = len(others)
+        self.is_apart = bool(others) and not any(self._is_plain(run) for run in own)
         return own
+
+    def _is_plain(self, run: Run) -> bool:
+        """Whether a run of this study's is called as if it were alone: then all are, or a mean would be torn apart."""
+        return not (run.data.tags.get("config") or run.info.run_name or "").endswith(self.study_id)
 
     def note(self) -> str:
         """What a person is told where the experiment holds another study; empty where it does not."""

@@ -147,7 +147,7 @@ class Runs:
         if (kind, name) not in self._known:
             start_ms = start_ms or int(time.time() * 1000)
             tags = {**tags, STUDY_TAG: self._owner.study_id}
-            if self._owner.num_others:
+            if self._owner.is_apart:
                 title = f"{title} {self._owner.study_id}" if kind == "phase" else title
                 tags |= {"config": f"{tags['config']} {self._owner.study_id}"} if "config" in tags else {}
             run = self._client.create_run(self._experiment, start_time=start_ms, tags=tags, run_name=title)

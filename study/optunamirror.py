@@ -6,6 +6,7 @@ import logging
 import threading
 from pathlib import Path
 
+from analysis.recordfile import RecordError
 from study.config import StudyConfig
 from study.ledger import Ledger
 from study.optunastore import AWAY, EndedTrials, Target, one_line, targets_of, write_trials
@@ -44,7 +45,7 @@ class Mirror:
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Write what is left and stop; never waits longer than the timeout."""
         self._ended.set()
-        if not self._thread.is_alive():
+        if self._thread.ident is None:
             return
         self._thread.join(timeout_s)
         if (self._thread.is_alive() or self._behind) and not self._ledger.is_lost():
@@ -75,7 +76,7 @@ class Mirror:
     def _try(self, target: Target) -> None:
         try:
             self._write(target)
-        except AWAY as error:
+        except (*AWAY, RecordError) as error:
             self._written.pop(target.phase, None)  # of an answer that was lost nobody knows what it did
             if target.phase not in self._behind:
                 _log.warning("Optuna's database %s cannot be written (%s); the search goes on without it",

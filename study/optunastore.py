@@ -7,6 +7,7 @@ is away costs a warning and no trial. A trial is added once it has ended, whole,
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.recordfile import parse_trial
+from analysis.recordfile import RecordError, parse_trial
 from study.config import StudyConfig, TrialConfig
 from study.config_phases import SearchPhase
 from study.config_search import SearchConfig
@@ -30,6 +31,7 @@ from study.studyfile import load_study_text
 
 TRIAL, NUMBER = "murk.trial", "murk.number"
 _SCHEMES = ("sqlite", "postgresql", "mysql")
+_log = logging.getLogger("murk.optuna")
 AWAY = (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, ImportError, RuntimeError)
 """What a database that is away, or refuses, may raise."""
 
@@ -141,6 +143,7 @@ class EndedTrials:
         self._phase = phase
         self._numbers: dict[str, int] = {}
         self._others: set[str] = set()
+        self._damaged: set[str] = set()
 
     def keys(self, record: Mapping[str, Any]) -> list[str]:
         """Their keys, in the order of their numbers; before the phase's end of those made since the study was opened.
@@ -160,7 +163,13 @@ class EndedTrials:
         content = self._ledger.read_bytes(key, "trial.json")
         if content is None:  # its folder is made first
             return
-        info = parse_trial(content, f"trial.json of {key}")
+        try:
+            info = parse_trial(content, f"trial.json of {key}")
+        except RecordError as error:
+            if key not in self._damaged:
+                _log.warning("a trial is left out of Optuna's database: %s", error)
+            self._damaged.add(key)
+            return
         if since is not None and (info["phase"] != self._phase or info["created"] < since):
             self._others.add(key)
         elif self._ledger.status(key) != "running":

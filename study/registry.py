@@ -78,8 +78,10 @@ def register(client: MlflowClient, name: str, candidate: Candidate, *, study_id:
     holder = str(aliases.get(ALIAS, found.version))
     is_free = holder == str(found.version) or _study_of(client, name, holder) == study_id
     alias = ALIAS if is_free else f"{ALIAS}-{study_id}"
-    if aliases.get(alias) != str(found.version):
-        client.set_registered_model_alias(name, alias, str(found.version))
+    own = f"{ALIAS}-{study_id}"  # one that a person has handed `champion` over to keeps its own alias up to date
+    for name_of in {alias, own} if own in aliases else {alias}:
+        if aliases.get(name_of) != str(found.version):
+            client.set_registered_model_alias(name, name_of, str(found.version))
     return str(found.version), alias
 
 

@@ -107,6 +107,26 @@ def test_a_study_that_was_removed_and_made_again_is_there_beside_the_old_one(led
     assert sync(again, uri).runs == 0
 
 
+def test_seeds_of_a_configuration_stay_together_when_another_study_appears_between_them(uri, client, tmp_path, request):
+    name = f"between-{len(request.node.name)}"
+    first, second = opened(tmp_path / "a", name, ONE), opened(tmp_path / "b", name, OTHER)
+    one_trial(first)
+    sync(first, uri)
+    one_trial(second)
+    sync(second, uri)
+    tree = config("plain")
+    tree["data"]["path"] = "/data"
+    add_trial(first, "t1", "search", tree)
+    add_epoch(first, "t1", 1, 0.5)
+    finish(first, "t1", accuracy=0.6)
+    sync(first, uri)
+    runs = runs_by_study(client, name)
+    configs = [{runs[identity][key].data.tags["config"] for key in keys} for identity, keys in
+               ((ONE, ("t0", "t1")), (OTHER, ("t0",)))]  # fmt: skip
+    assert [len(found) for found in configs] == [1, 1], configs
+    assert configs[0] != configs[1]
+
+
 def test_two_storages_share_one_mlflow_and_nothing_else(uri, client, tmp_path, request):
     name = f"shared-{len(request.node.name)}"
     first, second = opened(tmp_path / "a", name, ONE), opened(tmp_path / "b", name, OTHER)

@@ -19,8 +19,8 @@ STUBS = {
     "murk-python": """
 case "$1" in
 -c) printf "%064d\\n" 7 ;;
--) cat >/dev/null
-    until grep -q "start --address" "$LOG"; do sleep 0.01; done  # as the real one waits for the nodes
+-) cat >/dev/null  # the real one waits for the nodes
+    until grep -q "start --address" "$LOG" && grep -q "start --head" "$LOG"; do sleep 0.01; done
     echo "joined $2 $3" >>"$LOG" ;;
 -m) trap 'sleep 0.5; echo saved >>"$LOG"; exit 130' TERM
     echo "study $*" >>"$LOG"; stat -c "token %a" "$RAY_AUTH_TOKEN_PATH" >>"$LOG"

@@ -189,3 +189,43 @@ def test_a_trial_keeps_what_its_study_asks_for(tmp_path: Path, kept: int) -> Non
     assert "checkpoints_kept" not in ledger.trial(spec.key), "how it runs is no part of what it is"
     run_trial(spec)
     assert list(Path(ledger.path(spec.key)).glob("checkpoint*.pt")) == []
+
+
+def names_of(spec: TrialSpec) -> list[str]:
+    return sorted(path.name for path in Path(ledger_of(spec).path(spec.key)).glob("checkpoint*.pt"))
+
+
+def test_a_disk_without_room_for_old_ones_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(tmp_path)
+    full_disk(monkeypatch, "checkpoint-before-3.pt")
+    network, optimizer = saved(spec, 8, kept=5)
+    progress = checkpoint.restore(ledger_of(spec), spec.key, network=network, optimizer=optimizer)
+    assert progress is not None
+    assert progress.epoch == 8
+
+
+def test_fewer_are_kept_from_the_next_one_on(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path)
+    saved(spec, 6, kept=5)
+    assert len(names_of(spec)) == 5
+    saved(spec, 1, kept=2)
+    assert names_of(spec) == ["checkpoint-before.pt", "checkpoint.pt"]
+
+
+def test_a_removal_that_is_cut_off_can_be_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = tiny_spec(tmp_path)
+    saved(spec, 6, kept=5)
+    ledger, removed = ledger_of(spec), []
+
+    def remove(self: Ledger, key: str, name: str) -> None:
+        if len(removed) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+        removed.append(name)
+        self.files.remove("trials", key, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "remove", remove)
+        checkpoint.remove(ledger, spec.key)
+    assert len(names_of(spec)) == 3
+    checkpoint.remove(ledger, spec.key)
+    assert names_of(spec) == []

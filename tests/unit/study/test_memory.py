@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from study import loop
 from study.build import build_method
 from study.halving import halve, micro_batch_of
 from study.ledger import TrialSpec
@@ -111,6 +112,24 @@ def test_a_halved_trial_is_that_of_the_micro_batch_to_the_bit(
     assert [e["epoch"] for e in ledger.events(spec.key) if e["event"] == "epoch"] == [1, 2]
 
 
+def test_a_short_last_batch_that_does_not_fit_halves_the_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """21 images in batches of 8: the memory of a GPU that others use too may end at the last 5."""
+    spec = tiny_spec(tmp_path)
+    train = loop._train_batch
+
+    def narrow(method: Any, optimizer: Any, raw: Any, *more: Any) -> float:
+        if len(raw.labels) == 5:
+            raise torch.OutOfMemoryError(CUDA)
+        return train(method, optimizer, raw, *more)
+
+    monkeypatch.setattr(loop, "_train_batch", narrow)
+    with pytest.raises(OutOfMemory, match="5 images in a forward pass") as caught:
+        run_trial(spec)
+    assert halve(ledger_of(spec), spec, caught.value) == 4
+
+
 def test_a_resumed_trial_keeps_its_micro_batch(tmp_path: Path, limit: Callable[[int], list[int]]) -> None:
     spec = tiny_spec(tmp_path)
     seen = limit(4)
@@ -125,23 +144,23 @@ def test_a_resumed_trial_keeps_its_micro_batch(tmp_path: Path, limit: Callable[[
     assert max(seen) == 4 == micro_batch_of(ledger_of(spec), spec.key)
 
 
-@pytest.mark.parametrize(("num_images", "expected"), [(4, 2), (8, 4)])
-def test_what_a_worker_had_is_what_is_halved(tmp_path: Path, num_images: int, expected: int) -> None:
+@pytest.mark.parametrize(("micro_batch", "expected"), [(4, 2), (8, 4)])
+def test_what_a_worker_had_is_what_is_halved(tmp_path: Path, micro_batch: int, expected: int) -> None:
     """An elastic group may have fewer workers than its most, so that each has more of the 8 images."""
     spec = tiny_spec(tmp_path)
-    error = pickle.loads(pickle.dumps(OutOfMemory("too many", num_images=num_images)))  # as it comes from a worker
+    error = pickle.loads(pickle.dumps(OutOfMemory("too many", micro_batch=micro_batch)))  # as it comes from a worker
     assert halve(ledger_of(spec), spec, error) == expected
-    assert [event["before"] for event in ledger_of(spec).events(spec.key)] == [num_images]
+    assert [event["before"] for event in ledger_of(spec).events(spec.key)] == [micro_batch]
 
 
 def test_what_cannot_be_halved_says_why(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path)
     ledger = ledger_of(spec)
     with pytest.raises(OutOfMemory, match="too many; 2 images on a worker cannot be halved"):
-        halve(ledger, spec, OutOfMemory("too many", num_images=2))
+        halve(ledger, spec, OutOfMemory("too many", micro_batch=2))
     frozen = spec.config | {"model": spec.config["model"] | {"batch_norm": "sync"}}
     with pytest.raises(OutOfMemory, match=r"not halved: with model\.batch_norm: sync"):
-        halve(ledger, TrialSpec(**{**spec.as_dict(), "config": frozen}), OutOfMemory("too many", num_images=8))
+        halve(ledger, TrialSpec(**{**spec.as_dict(), "config": frozen}), OutOfMemory("too many", micro_batch=8))
 
 
 def test_another_error_of_training_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,3 +129,16 @@ def test_a_finished_phase_has_the_trials_that_it_counts(run: StudyRun, tmp_path:
     run.ledger.write_json("study.json", {**record, "created": "2100-01-01T00:00:00Z", "phases": [ended]})
     mirror.look()
     assert numbers(run, tmp_path) == [2, 3]
+
+
+def test_a_damaged_trial_is_named_once_and_holds_up_no_other(
+    run: StudyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = run.ledger.keys()[0]
+    run.ledger.write_bytes(damaged, "trial.json", b"{torn")
+    mirror = Mirror(run.ledger, run.config)
+    for _ in range(3):
+        mirror.look()
+    whole = sorted(set(range(NUM_TRIALS)) - {0})
+    assert numbers(run, tmp_path) == whole
+    assert caplog.text.count(f"trial.json of {damaged}") == 1

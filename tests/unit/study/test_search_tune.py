@@ -1,5 +1,7 @@
 """What Ray Tune asks of a search, without Ray: trials handed out, ends, losses."""
 
+from pathlib import Path
+
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -65,6 +67,20 @@ def test_pruned_trial_gets_its_event_from_the_driver(bench):
     assert (event["event"], event["epoch"], event["metrics"]) == ("pruned", 2, {"acc/noise": 0.1})
     (trial,) = told(bench.source)
     assert (trial.state, trial.last_step) == (TrialState.PRUNED, 2)
+
+
+def test_a_pruned_trial_keeps_no_checkpoint_and_an_interrupted_one_its_own(bench):
+    for trial, names in (("t0", []), ("t1", ["checkpoint-before.pt", "checkpoint.pt"])):
+        key = bench.suggest(trial)
+        epoch(bench.ledger, key, 1, 0.3)
+        for name in ("checkpoint.pt", "checkpoint-before.pt"):
+            bench.ledger.write_bytes(key, name, b"weights")
+        if trial == "t0":
+            bench.pruned.add(key)
+        else:
+            bench.stop.request()
+        bench.searcher.on_trial_complete(trial, {"epoch": 1, "acc/noise": 0.3})
+        assert sorted(path.name for path in Path(bench.ledger.path(key)).glob("checkpoint*")) == names
 
 
 def test_trial_interrupted_is_not_pruned(bench):
