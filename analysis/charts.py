@@ -33,7 +33,8 @@ SIDE_KINDS = {"clean": "without noise", "noise": "mean under noise"}
 _WIDE = 20.0
 _COST_CAPTION = (
     "Upright bars are 95 % intervals, level ones the range over seeds. Latency is of one image, the shortest of many "
-    "passes, measured where the network was trained and beside other trials: what they took is still in it."
+    "passes (trials of earlier versions: the median of 30), measured where the network was trained and beside other "
+    "trials: what they took is still in it."
 )
 _MEASURED = "accuracy (%)"
 

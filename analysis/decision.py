@@ -23,8 +23,8 @@ _RUNNING = {"cost/params": "parameters", "cost/macs": "MACs", "cost/latency_ms":
 _COST = "training cost"
 _EXPLAINED = {
     "parameters": "parameters", "MACs": "MACs (multiply-accumulates for one image)",
-    "latency (ms)": "latency (one image, the shortest of many passes, measured where it was trained and beside other "
-                    "trials; below it its range over seeds)",
+    "latency (ms)": "latency (one image, the shortest of many passes, of trials of earlier versions the median of 30, "
+                    "measured where it was trained and beside other trials; below it its range over seeds)",
 }  # fmt: skip
 
 

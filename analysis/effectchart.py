@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.labels import short
+from analysis.effects import value_texts
 from analysis.searchcharts import slug
 from analysis.tables import value_text
 from analysis.vegalite import SCHEMA, Chart, Spec, colour, tooltip
@@ -28,13 +28,13 @@ def effect_rows(found: pd.DataFrame, *, metric: str, phase: str) -> pd.DataFrame
     value in words), value, low and high (of accuracies no further than there are any), read, trials, phase, is_log.
     """
     factor = 100.0 if metric.startswith("acc/") else 1.0
-    rows = []
+    rows, texts = [], value_texts(found)
     for setting, part in found.groupby("setting", sort=False):
         zero = _zero_place(part)
         for row in part.itertuples():
             place = zero if zero is not None and row.kind == "mean" else row.x
             rows.append({
-                "setting": str(setting), "kind": row.kind, "place": place, "text": row.category or short(float(row.x)),
+                "setting": str(setting), "kind": row.kind, "place": place, "text": texts[row.Index],
                 "value": row.value * factor, "low": _within(row.value_low * factor, factor),
                 "high": _within(row.value_high * factor, factor),
                 "read": _read(metric, row.value, row.value_low, row.value_high), "trials": int(row.n_trials),

@@ -192,15 +192,40 @@ def _of_setting(values: pd.Series, figures: pd.Series, *, may_log: bool) -> list
     return [off, curve] if len(off) else [curve]
 
 
+def value_texts(found: pd.DataFrame) -> dict[Any, str]:
+    """Row of what `effects` found -> its value in words: a choice's name, or a number.
+
+    Whole numbers are written out; others have three digits, or as many as tell those of their setting apart.
+    """
+    texts: dict[Any, str] = {place: str(name) for place, name in found["category"].items()}
+    numbers = found[found["kind"] != "category"]
+    for _, x in numbers.groupby("setting", sort=False)["x"]:
+        names: list[str] = []
+        for digits in range(3, 18):
+            names = [_number_text(float(value), digits) for value in x]
+            if len(set(names)) == x.nunique():
+                break
+        texts |= dict(zip(x.index, names, strict=True))
+    return texts
+
+
+def _number_text(value: float, digits: int) -> str:
+    if value.is_integer():
+        return f"{value:,.0f}"
+    if abs(value) < 1000:
+        return f"{value:.{digits}g}"
+    return f"{value:,.{max(digits - len(str(int(abs(value)))), 0)}f}"
+
+
 def effect_table(
     trials: pd.DataFrame, metric: str, *, settings: Sequence[str] = SETTINGS, linear: Collection[str] = ()
 ) -> Table:
     """The same as a table for people, accuracies in per cent."""
     frame = effects(trials, metric, settings=settings, linear=linear)
-    scale = 100.0 if metric.startswith("acc/") else 1.0
+    scale, texts = 100.0 if metric.startswith("acc/") else 1.0, value_texts(frame)
     columns = [
         Column("setting", lambda row: row["setting"], is_number=False),
-        Column("value", lambda row: row["category"] or f"{row['x']:.3g}"),
+        Column("value", lambda row: texts[row.name], is_number=False),
         Column(metric, interval_text("value", scale=scale)),
         Column("trials", lambda row: f"{row['n_trials']:.0f}"),
     ]

@@ -122,7 +122,7 @@ def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
     """Calibration, flips and confusions of what was chosen, its seeds together, on its own test images.
 
     What is judged by embeddings has a similarity where a classifier has a confidence, so no calibration; a verification
-    tells pairs, which are taken for nothing.
+    tells pairs, which are taken for nothing and whose numbers name no image.
     """
     chosen = facts.example_arm(snapshot, found)
     if chosen is None or found.split != "test":
@@ -134,16 +134,18 @@ def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
     if rows.empty or not (rows["corruption"] == CLEAN).any():
         return []
     kinds = {name: group for name, group in found.groups().items() if name not in real and name != CLEAN}
-    classes = _classes(snapshot, trials[0])
     task = task_of(snapshot.study)
+    is_pairs = task == "verification"
+    classes, what = (["different", "same"], "Pairs") if is_pairs else (_classes(snapshot, trials[0]), "Classes")
     asked = [("calibration", f"Is {chosen.label} as sure as it is right?", lambda: calibration_table(rows, kinds)),
-             ("flips", f"Classes that flip most under noise, of {chosen.label}",
+             ("flips", f"{what} that flip most under noise, of {chosen.label}",
               lambda: flip_table(rows, classes=classes)),
              ("image_flips", f"Images that flip most under noise, of {chosen.label}",
               lambda: image_flip_table(rows, classes=classes)),
              ("confusions", f"What {chosen.label} takes for what",
               lambda: _kept(confusion_table(rows, kinds, classes=classes, top=None)))]  # fmt: skip
-    missing = {None: (), "retrieval": ("calibration",), "verification": ("calibration", "confusions")}[task]
+    missing = {None: (), "retrieval": ("calibration",),
+               "verification": ("calibration", "image_flips", "confusions")}[task]  # fmt: skip
     return [_explained(title, "fails", name, make) for name, title, make in asked if name not in missing]
 
 

@@ -19,6 +19,7 @@ from analysis.scores import CLEAN, NOISE, Arm, Headline
 from analysis.sides import noise_word
 from analysis.tables import Column, Table, bounds, interval_text
 from analysis.trialframe import RHO, STAGES, settings_of
+from analysis.wording import limit_words
 
 ARM_INTERACTION_COLUMNS = (
     "endpoint", "config_id", "label", "stages_low", "stages_high", "rho_low", "rho_high", "interaction",
@@ -45,6 +46,7 @@ def arm_interaction_table(snapshot: Snapshot, found: Headline) -> Table:
         Column("interaction in points", interval_text("interaction")),
         Column("seeds", lambda row: str(row["n_seeds"])),
         Column("images", lambda row: str(row["n_images"])),
+        Column("limit", lambda row: limit_words(row["population"], row["n_seeds"]) or "–", is_number=False),
     ]
     frame = pd.DataFrame(rows, columns=list(ARM_INTERACTION_COLUMNS))
     return Table("arm_interactions", frame, columns, [LEGEND] if rows else [])

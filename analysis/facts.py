@@ -188,9 +188,9 @@ def _stated(endpoint: str, contrasts: pd.DataFrame, noise: Word) -> str:
     """The stated contrasts of one endpoint: what they decide, then those that they leave open."""
     decided, left_open = [], []
     for _, row in contrasts.iterrows():
-        pair, read = f"{row['label']} {{}} {row['baseline']}", str(row["verdict"])
+        first, second, read = row["label"], row["baseline"], str(row["verdict"])
         if read.startswith("not distinguishable"):
-            left_open.append(pair.format("and"))
+            left_open.append(f"{first} and {second}")
             continue
         word, _, scope = read.partition(" ")
         how = "keeps the accuracy of" if word == "keeps" else f"is {word} than"
@@ -198,7 +198,7 @@ def _stated(endpoint: str, contrasts: pd.DataFrame, noise: Word) -> str:
         inside = scope.partition("(")[2].removesuffix(")")
         limit = inside.partition("; ")[2] if word == "keeps" else inside  # how much is kept stands in the interval
         more = f"; {limit}" if limit else ""
-        decided.append(f"{pair.format(how)} ({row['difference'] * 100:+.1f} points, {bounds}{more})")
+        decided.append(f"{first} {how} {second} ({row['difference'] * 100:+.1f} points, {bounds}{more})")
     phrase = endpoint_phrase(endpoint, noise=noise)
     counted = f"{_range(contrasts['n_images'], 'image')}, {_range(contrasts['n_seeds'], 'seed')}"
     head = f"{phrase[0].upper()}{phrase[1:]} ({counted}; simultaneous 95 % intervals)"

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.choice import choice_of
+from analysis.choice import Choice, choice_of
 from analysis.choices import Rule, choose, figures
+from analysis.chosen import small_grid_words
 from analysis.load import Snapshot
 from analysis.metrics import own_images
 from analysis.records import config_id
@@ -54,7 +55,9 @@ def rule_table(snapshot: Snapshot, phase: str) -> Table:
     made += [_asked("pareto_under_cost", rows, bound=bound)] if bound > 0 else []
     frame = pd.concat(made, ignore_index=True)
     frame = frame.assign(is_chosen=frame["config_id"] == chosen).rename(columns={"n_seeds": "n_trials"})
-    return Table("rules", frame[list(RULE_COLUMNS)], columns, [_legend(choice.words, bound)])
+    small_grid = small_grid_words(snapshot, set(rows["trial"]))
+    notes = [*([small_grid] if small_grid else []), _legend(choice, bound)]
+    return Table("rules", frame[list(RULE_COLUMNS)], columns, notes)
 
 
 def _asked(rule: Rule, rows: pd.DataFrame, **settings: Any) -> pd.DataFrame:
@@ -74,14 +77,16 @@ def _columns(word: str) -> list[Column]:
     ]
 
 
-def _legend(words: str, bound: float) -> str:
+def _legend(choice: Choice, bound: float) -> str:
     front = (
         f" The front is of those that cost at most the chosen one's {count_text(bound)} gradient passes, its first "
         f"{MOST_ON_FRONT} at most."
         if bound > 0
         else ""
     )
+    words = choice.words
+    said = f"{words[0].upper()}{words[1:]}" if choice.origin is None else f"Chosen: {words}"
     return (
         "Accuracy in per cent on validation images, by which all rules choose: the figures are optimistic, and no test "
-        f"figure is among them. Chosen: {words}.{front}"
+        f"figure is among them. {said}.{front}"
     )

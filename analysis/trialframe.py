@@ -27,7 +27,7 @@ def trial_frame(snapshot: Snapshot, *, phase: str | None = None) -> pd.DataFrame
     Returns:
         `trial`, `phase`, `number`, `method`, `rho`, `stages`, `noise_strength`, the final metrics by their names (of
         the grid that the search was scored by, those of finalists too), and the drawn parameters as
-        `param/<dotted key>`.
+        `param/<dotted key>`, a drawn null as "none": what was not drawn is missing.
     """
     rows = []
     for record in current(snapshot.trials, snapshot.study):
@@ -36,13 +36,17 @@ def trial_frame(snapshot: Snapshot, *, phase: str | None = None) -> pd.DataFrame
             config = record.info["config"]
             rows.append(
                 final_metrics(record.events)
-                | {f"param/{k}": v for k, v in flatten(record.info.get("params") or {}).items()}
+                | _drawn(record.info.get("params") or {})
                 | settings_of(config)
                 | {"trial": record.key, "phase": record.info["phase"], "number": record.info.get("number", 0)}
             )  # fmt: skip
     first = ["trial", "phase", "number", "method", RHO, STAGES, STRENGTH]
     frame = pd.DataFrame(rows)
     return frame[[*first, *sorted(set(frame.columns) - set(first))]] if rows else pd.DataFrame(columns=first)
+
+
+def _drawn(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"param/{key}": "none" if value is None else value for key, value in flatten(params).items()}
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:

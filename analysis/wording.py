@@ -54,7 +54,7 @@ def wording(joint: Interval, *, margin: float | None = None) -> Reading:
     """
     if margin is not None and not margin > 0:
         raise ValueError(f"margin must be positive, but got {margin}; it is stated before the results are seen")
-    limit = _limit(joint)
+    limit = limit_words(joint.population, joint.n_seeds)
     if joint.low > 0:
         return Reading("better", f"better ({limit})" if limit else "better")
     if margin is not None and joint.low > -margin:
@@ -69,11 +69,11 @@ def wording(joint: Interval, *, margin: float | None = None) -> Reading:
     return Reading("not distinguishable", f"not distinguishable with {seeds}{more}", needed)
 
 
-def _limit(joint: Interval) -> str:
+def limit_words(population: str, n_seeds: int) -> str:
     """What keeps a decision from being a claim on a method; empty where nothing does."""
-    if joint.population == "networks":
+    if population == "networks":
         return "these networks only"
-    return f"{counted(joint.n_seeds, 'seed')}, few for a claim" if joint.n_seeds < LEAST_SEEDS else ""
+    return f"{counted(n_seeds, 'seed')}, few for a claim" if n_seeds < LEAST_SEEDS else ""
 
 
 def seeds_needed(joint: Interval, *, margin: float | None = None, power: float = POWER) -> int | None:

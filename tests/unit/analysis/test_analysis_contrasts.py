@@ -315,3 +315,12 @@ def test_the_table_of_contrasts_holds_the_bootstraps_note(study_folder, monkeypa
     table = contrast_table(found)
     assert len(table.notes) == 1, "part of the table's first note: the page says of others that they are not drawn"
     assert "the crossed bootstrap, does not agree" in table.notes[0]
+
+
+def test_labels_with_braces_stand_in_stated_contrasts_as_they_are():
+    row = {"label": "a +{...}", "baseline": "b {0}", "difference": 0.1, "joint_low": 0.05, "joint_high": 0.15}
+    verdicts = [{"verdict": "better"}, {"verdict": "not distinguishable with 3 seeds"}]
+    frame = pd.DataFrame([row | {"n_images": 200, "n_seeds": 3} | verdict for verdict in verdicts])
+    said = facts._stated("clean", frame, "noise")
+    assert "a +{...} is better than b {0} (+10.0 points" in said
+    assert said.endswith("Not distinguishable: a +{...} and b {0}.")

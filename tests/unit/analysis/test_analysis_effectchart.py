@@ -10,6 +10,7 @@ import pytest
 
 from analysis.effectchart import effect_chart, effect_rows
 from analysis.effects import category_means, effect_table, effects, linear_settings, search_settings
+from analysis.page import cells_of
 from analysis.vegalite import still
 
 HOSTILE = ("</script>", "murk-colour:c1", "datum.x'\"`")
@@ -111,3 +112,26 @@ def test_it_says_in_words_what_can_be_seen_and_is_absent_without_rows(chart, fou
     assert "95 % intervals. rho: from " in chart.alt
     assert "stages: from " in chart.alt
     assert effect_chart(found.head(0), phase="search", metric="acc/noise", caption="") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([1000, 1024, 65536], ["1,000", "1,024", "65,536"]),
+        ([0.1, 0.10004, 2], ["0.1", "0.10004", "2"]),
+        ([1024.2, 1024.4], ["1,024.2", "1,024.4"]),
+        ([1e-5, 0.25], ["1e-05", "0.25"]),
+    ],
+)
+def test_numbers_are_written_out_and_apart_alike_in_table_and_chart(values, texts):
+    trials = pd.DataFrame({"param/x": [float(value) for value in values for _ in range(2)]})
+    trials["acc/noise"] = np.linspace(0.4, 0.6, len(trials))
+    table = effect_table(trials, "acc/noise", settings=["param/x"])
+    assert [text[1] for text in table.texts()] == texts
+    assert effect_rows(table.frame, metric="acc/noise", phase="search")["text"].tolist() == texts
+
+
+def test_a_choice_with_a_bracket_is_no_interval():
+    trials = pd.DataFrame({"param/noise.train": [["fog [5]"], ["fog [1]"]], "acc/noise": [0.4, 0.5]})
+    table = effect_table(trials, "acc/noise", settings=["param/noise.train"])
+    assert [row[1]["value"] for row in cells_of(table)["rows"]] == ["fog [1]", "fog [5]"]

@@ -168,7 +168,7 @@ def test_a_further_table_that_fails_says_why_and_the_others_stand(tmp_path, writ
     ("task", "names"),
     [
         ("retrieval", ["flips", "image_flips", "confusions"]),
-        ("verification", ["flips", "image_flips"]),
+        ("verification", ["flips"]),
         ("classification", ["calibration", "flips", "image_flips", "confusions"]),
     ],
 )
@@ -180,6 +180,14 @@ def test_a_similarity_is_no_confidence(tmp_path, write_ledger, task, names):
     snapshot = read_study(folder)
     made = explanations(snapshot, headline(snapshot))
     assert [one.table.name for one in made if one.place == "fails"] == names
+    (flips,) = (one for one in made if one.table.name == "flips")
+    classes = {text[0] for text in flips.table.texts()}
+    if task == "verification":
+        assert flips.title.startswith("Pairs that flip")
+        assert {"different", "same"} <= classes
+    else:
+        assert flips.title.startswith("Classes that flip")
+        assert not {"different", "same"} & classes
 
 
 def _calibration(folder: Path) -> Table:

@@ -1,5 +1,6 @@
 """Effect curves, interactions, sharpness and likeness of features: against closed forms and made data."""
 
+import json
 import math
 
 import numpy as np
@@ -244,6 +245,19 @@ def test_trials_of_a_study_have_their_settings_and_figures(study_folder) -> None
     assert frame["acc/noise"].notna().all()
     assert "param/optim.lr" in frame
     assert len(effects(frame, "acc/noise"))
+
+
+def test_a_drawn_null_is_a_choice_and_what_was_not_drawn_is_missing(tmp_path, write_ledger) -> None:
+    folder = write_ledger(tmp_path, num_images=20, confirm=False)
+    keys = [record.key for record in read_study(folder).trials if record.status == "finished"]
+    drawn = [{"noise.train": None}, {"noise.train": ["fog"]}, {"noise.train": None}, {"noise.train": ["fog"]}, {}]
+    for key, params in zip(keys, drawn, strict=True):
+        path = folder / "trials" / key / "trial.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"params": params}))
+    frame = trial_frame(read_study(folder)).set_index("trial")
+    assert frame["param/noise.train"].isna()[keys].tolist() == [False] * 4 + [True]
+    found = effects(frame, "acc/noise", settings=["param/noise.train"])
+    assert found[["category", "n_trials"]].to_numpy().tolist() == [["fog", 2], ["none", 2]]
 
 
 def _resolved(train: list | None, method: str = "plain") -> dict:

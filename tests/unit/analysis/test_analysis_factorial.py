@@ -48,6 +48,20 @@ def test_four_corners_have_the_interval_of_their_double_difference(tmp_path, wri
     assert (row["n_seeds"], row["n_images"], row["population"]) == (2, 40, "method")
     assert table.texts()[0][1:4] == ["pmal S=3 rho=0.1", "1 and 3", "0 and 0.1"]
     assert np.isfinite(row["interaction_low"])
+    assert [text[-1] for text in table.texts()] == ["2 seeds, few for a claim"] * 2
+
+
+@pytest.mark.parametrize(
+    ("population", "seeds", "said"),
+    [("networks", 1, "these networks only"), ("method", 3, "3 seeds, few for a claim"), ("method", 5, "–")],
+)
+def test_the_limit_of_an_interaction_is_said_as_that_of_a_difference(
+    tmp_path, write_ledger, population, seeds, said
+) -> None:
+    table = _table(crossed_settings(write_ledger(tmp_path, num_images=20)))
+    row = table.frame.iloc[0].copy()
+    row["population"], row["n_seeds"] = population, seeds
+    assert {column.title: column.text(row) for column in table.columns}["limit"] == said
 
 
 @pytest.mark.parametrize("corners", [CORNERS[:3], ((1, 0.1), (2, 0.1), (3, 0.1)), ((1, 0.0), (3, 0.1))])

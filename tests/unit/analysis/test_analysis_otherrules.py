@@ -72,3 +72,23 @@ def test_one_configuration_leaves_nothing_to_choose(tmp_path, write_ledger) -> N
     (folder / "study.json").write_text(json.dumps(study))
     assert rule_table(read_study(folder), "search").frame.empty
     assert rule_table(read_study(folder), "none").frame.empty
+
+
+def test_figures_of_the_small_grid_are_said_to_be(tmp_path, write_ledger) -> None:
+    folder = write_ledger(tmp_path, num_images=20, confirm=False)
+    assert len(rule_table(read_study(folder), "search").notes) == 1
+    part = {"images": 10, "corruptions": ["fog"], "severities": [3]}
+    for path in folder.glob("trials/*/trial.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"fidelity": part}))
+    small = rule_table(read_study(folder), "search").notes[0]
+    assert small.startswith("Figures are those of the small validation grid")
+
+
+def test_where_nothing_was_chosen_it_is_not_introduced_as_chosen(tmp_path, write_ledger) -> None:
+    folder = write_ledger(tmp_path, num_images=20, confirm=False)
+    study = json.loads((folder / "study.json").read_text())
+    study["config"]["search"]["objectives"].append({"metric": "cost/never", "goal": "minimise"})
+    (folder / "study.json").write_text(json.dumps(study))
+    (note,) = rule_table(read_study(folder), "search").notes
+    assert "Chosen" not in note
+    assert note.endswith("among them. Nothing was chosen: no finished trial of phase search has a figure to choose by.")
