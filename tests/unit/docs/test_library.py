@@ -26,7 +26,9 @@ NO_EXAMPLE = {
         ("contrast_columns", "joint_text", "endpoint_title", "endpoint_phrase", "endpoint_cells", "family_error",
          "error_note", "check_note", "family"), "parts of contrast_table that the comparison of two studies shares",
     ),
-    "effects": dict.fromkeys(("linear_settings", "search_settings"), "which settings the page draws, and how"),
+    "effects": dict.fromkeys(
+        ("linear_settings", "search_settings", "value_texts"), "which settings the page draws, and how"
+    ),
     "embeddings": {"read_embeddings": "load_embeddings of a snapshot", "other_pairs": "the comparison's own check"},
     "explained": dict.fromkeys(("importance_charts", "effect_charts"), "the page's drawing"),
     "factorial": {"arm_interaction_table": "arm_interaction of a study's own arms, where four of them are corners"},
@@ -49,7 +51,7 @@ NO_EXAMPLE = {
          "real_text", "worst_text", "count_text", "value_text"), "how a table's cells are named and read",
     ),
     "trialframe": dict.fromkeys(("settings_of", "noise_strength"), "columns of trial_frame"),
-    "wording": {"counted": "a number with its noun"},
+    "wording": {"counted": "a number with its noun", "limit_words": "a part of what wording says"},
 }  # fmt: skip
 """Module -> function -> why it has no example: the rendering's own, or another function's with a snapshot in hand."""
 
