@@ -127,7 +127,8 @@ def _write(ledger: Ledger, key: str, data: bytes, *, kept: int) -> None:
                     ledger.write_bytes(key, _name(place), older)
         ledger.write_bytes(key, _name(1), before)
     ledger.write_bytes(key, _NEWEST, data)
-    _remove_from(ledger, key, kept)
+    with suppress(OSError):  # it is saved, whether or not those of a larger setting go
+        _remove_from(ledger, key, kept)
 
 
 def _remove_from(ledger: Ledger, key: str, first: int) -> None:

@@ -212,6 +212,20 @@ def test_fewer_are_kept_from_the_next_one_on(tmp_path: Path) -> None:
     assert names_of(spec) == ["checkpoint-before.pt", "checkpoint.pt"]
 
 
+def test_old_ones_that_cannot_be_removed_make_no_checkpoint_unsaved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_spec(tmp_path)
+    saved(spec, 6, kept=5)
+
+    def refuse(self: Ledger, key: str, name: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+
+    monkeypatch.setattr(Ledger, "remove", refuse)
+    saved(spec, 1, kept=2)
+    assert ledger_of(spec).events(spec.key) == []
+
+
 def test_a_removal_that_is_cut_off_can_be_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = tiny_spec(tmp_path)
     saved(spec, 6, kept=5)
