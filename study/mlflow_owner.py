@@ -42,15 +42,18 @@ class Owner:
         """Those of an experiment's runs that are this study's; counts the other studies there."""
         own: list[Run] = []
         others: set[str] = set()
+        strange_phases: set[str] = set()
         trials = set(self._ledger.files.folders("trials"))
-        for run in runs:
+        for run in sorted(runs, key=lambda run: "murk.trial" in run.data.tags):  # a phase says whose its trials are
             told = run.data.tags.get(STUDY_TAG)
-            if told is None and self._wrote(client, run, trials):
+            if told is None and self._wrote(client, run, trials, strange_phases):
                 client.set_tag(run.info.run_id, STUDY_TAG, self.study_id)
                 told = self.study_id
             if told == self.study_id:
                 own.append(run)
-            elif told is not None or "murk.trial" not in run.data.tags:  # trials alone may be what a study left behind
+                continue
+            strange_phases.add(run.info.run_id)
+            if told is not None or "murk.trial" not in run.data.tags:  # trials alone may be what a study left behind
                 others.add(told or "")
         self.num_others = len(others)
         self.is_apart = bool(others) and not any(self._is_plain(run) for run in own)
@@ -68,21 +71,26 @@ class Owner:
         return (f"MLflow holds {many} named {self.study!r} too; nothing of that is touched, and the runs of this one "
                 f"have the tag {STUDY_TAG} {self.study_id}")  # fmt: skip
 
-    def _wrote(self, client: MlflowClient, run: Run, trials: set[str]) -> bool:
+    def _wrote(self, client: MlflowClient, run: Run, trials: set[str], strange_phases: set[str]) -> bool:
         """Whether this study wrote a run without a tag."""
         run_id, key = run.info.run_id, run.data.tags.get("murk.trial")
         if run_id in self._strange or (key is not None and key not in trials):
             return False
-        is_own = self._is_own_phase(client, run) if key is None else self._is_own_trial(client, run_id, key)
+        if key is None:
+            is_own = self._is_own_phase(client, run)
+        else:
+            is_own = self._is_own_trial(client, run, key, strange_phases)
         if not is_own:
             self._strange.add(run_id)
         return is_own
 
-    def _is_own_trial(self, client: MlflowClient, run_id: str, key: str) -> bool:
+    def _is_own_trial(self, client: MlflowClient, run: Run, key: str, strange_phases: set[str]) -> bool:
         state = json.loads(self._ledger.read_bytes(key, STATE_FILE) or b"{}")
-        if state.get("run_id") == run_id:
+        if state.get("run_id") == run.info.run_id:
             return True
-        content = RunReader(client, run_id)("trial.json")  # has the second in which the trial was made
+        if run.data.tags.get("mlflow.parentRunId") in strange_phases:
+            return False
+        content = RunReader(client, run.info.run_id)("trial.json")  # has the second in which the trial was made
         return content is not None and content == self._ledger.read_bytes(key, "trial.json")
 
     def _is_own_phase(self, client: MlflowClient, run: Run) -> bool:
