@@ -214,9 +214,9 @@ def _read_mlflow(name: str, tracking_uri: str) -> Snapshot:
 
     client = MlflowClient(tracking_uri)
     found = find_study_runs(client, name)
-    contents = (RunReader(client, run.info.run_id)("study.json") for run in found.parents)
+    contents = (RunReader(client, run)("study.json") for run in found.parents)
     content = next((content for content in contents if content is not None), None)
-    places = {key: Place(key, RunReader(client, found.trials[key].info.run_id)) for key in sorted(found.trials)}
+    places = {key: Place(key, RunReader(client, found.trials[key])) for key in sorted(found.trials)}
     return _snapshot(found.name, content, places, notes=found.notes)
 
 

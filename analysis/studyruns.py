@@ -5,14 +5,15 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from analysis.identity import STUDY_TAG, split_name
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.tracking import MlflowClient
 
 
@@ -32,19 +33,51 @@ class StudyRuns(NamedTuple):
     notes: Sequence[str]
 
 
-@dataclass(frozen=True)
 class RunReader:
-    """The ledger's files among a run's artifacts."""
+    """The artifacts of one run, and the ledger's files among them when called with a name.
 
-    client: Any
-    run_id: str
+    MLflow's client asks for the run again, and lists its folder, for each file; here the run is known and listed once.
+    So artifacts that come later are not seen.
+
+    Args:
+        client: of the server or database that holds the run.
+        run: whose artifacts they are.
+    """
+
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        self._uri, self._tracking_uri = run.info.artifact_uri, client.tracking_uri
+        self._listed: dict[str, frozenset[str]] = {}
 
     def __call__(self, name: str) -> bytes | None:
-        listed = {item.path for item in self.client.list_artifacts(self.run_id, "ledger")}
-        if f"ledger/{name}" not in listed:
+        """The bytes of a file of the ledger; None where the run has no such file."""
+        return self.read(f"ledger/{name}")
+
+    def listed(self, folder: str) -> frozenset[str]:
+        """Paths of what lies in one folder of the artifacts; "" is the folder of all."""
+        if folder not in self._listed:
+            found = self._repository.list_artifacts(folder or None)
+            self._listed[folder] = frozenset(item.path for item in found)
+        return self._listed[folder]
+
+    def read(self, path: str) -> bytes | None:
+        """The bytes of an artifact; None where there is none."""
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+        if isinstance(self._repository, LocalArtifactRepository):
+            try:
+                return Path(self._repository.artifact_dir, path).read_bytes()
+            except FileNotFoundError:
+                return None
+        if path not in self.listed(path.rpartition("/")[0]):
             return None
         with tempfile.TemporaryDirectory(prefix="murk-") as folder:
-            return Path(self.client.download_artifacts(self.run_id, f"ledger/{name}", folder)).read_bytes()
+            return Path(self._repository.download_artifacts(path, folder)).read_bytes()
+
+    @cached_property
+    def _repository(self) -> ArtifactRepository:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(self._uri or "", tracking_uri=self._tracking_uri)
 
 
 def find_study_runs(client: MlflowClient, named: str) -> StudyRuns:

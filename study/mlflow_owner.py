@@ -90,14 +90,14 @@ class Owner:
             return True
         if run.data.tags.get("mlflow.parentRunId") in strange_phases:
             return False
-        content = RunReader(client, run.info.run_id)("trial.json")  # has the second in which the trial was made
+        content = RunReader(client, run)("trial.json")  # has the second in which the trial was made
         return content is not None and content == self._ledger.read_bytes(key, "trial.json")
 
     def _is_own_phase(self, client: MlflowClient, run: Run) -> bool:
         state = (self._ledger.read_json(STATE_FILE) or {}).get("phases", {}).get(run.data.tags["murk.phase"], {})
         if state.get("run_id") == run.info.run_id:
             return True
-        content = RunReader(client, run.info.run_id)("study.json")
+        content = RunReader(client, run)("study.json")
         try:
             return content is not None and study_id(parse_study(content, "study.json")) == self.study_id
         except RecordError:

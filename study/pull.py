@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from analysis.identity import split_name, study_id
+from analysis.load import READERS
 from analysis.recordfile import parse_study
 from analysis.report import write_report
 from analysis.studyruns import RunReader, find_study_runs
@@ -15,9 +17,6 @@ from study.ledger import Ledger
 from study.places import redact, refuse_credentials
 from study.reporting import reading_mlflow, study_url
 from study.storage import Storage, atomic_file
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 RECORDS = (
     "trial.json", "events.jsonl", "cells.parquet", "cells-full.parquet", "validation.parquet", "predictions.parquet",
@@ -96,30 +95,23 @@ def _from_tracking(name: str, uri: str, target: Ledger) -> tuple[int, Sequence[s
         found = find_study_runs(client, name)
     except FileNotFoundError as error:
         raise ValueError(f"{error} ({redact(uri)})") from error
-    records = (RunReader(client, run.info.run_id)("study.json") for run in found.parents)
+    records = (RunReader(client, run)("study.json") for run in found.parents)
     content = next((record for record in records if record is not None), None)
     if content is not None:
         _refuse_another(target.read_json("study.json"), parse_study(content, f"study.json of {name}"), target)
     for run in reversed(found.parents):  # the latest has the last word
-        files = [item.path for item in client.list_artifacts(run.info.run_id, "ledger")]
-        files += [item.path for item in client.list_artifacts(run.info.run_id) if item.path == "study.yaml"]
-        _download_all(client, run.info.run_id, files, Path(target.root))
-    for key, run in found.trials.items():
-        files = [i.path for folder in ("ledger", "model") for i in client.list_artifacts(run.info.run_id, folder)]
-        _download_all(client, run.info.run_id, files, Path(target.path(key)))
+        _fetch_all(RunReader(client, run), ("ledger", ""), Path(target.root))
+    with ThreadPoolExecutor(READERS) as pool:
+        readers = [RunReader(client, run) for run in found.trials.values()]
+        places = [Path(target.path(key)) for key in found.trials]
+        list(pool.map(_fetch_all, readers, [("ledger", "model")] * len(readers), places))
     return len(found.trials), found.notes
 
 
-def _download_all(client: MlflowClient, run_id: str, files: Sequence[str], place: Path) -> None:
-    for path in sorted(set(files)):
-        if posixpath.basename(path) in (*RECORDS, "study.json", "study.yaml"):
-            _download(client, run_id, path, place)
-
-
-def _download(client, run_id: str, path: str, place: Path) -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(client.download_artifacts(run_id, path, folder)).read_bytes()
-    with atomic_file(place / posixpath.basename(path)) as temporary:
-        temporary.write_bytes(data)
+def _fetch_all(run: RunReader, folders: Sequence[str], place: Path) -> None:
+    for path in sorted(path for folder in folders for path in run.listed(folder)):
+        name = posixpath.basename(path)
+        data = run.read(path) if name in (*RECORDS, "study.json", "study.yaml") else None
+        if data is not None:
+            with atomic_file(place / name) as temporary:
+                temporary.write_bytes(data)
