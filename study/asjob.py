@@ -24,7 +24,7 @@ def job_facts(study: LoadedStudy, *, sets: Sequence[str], storage: str | None, c
     if storage is not None and redact(storage) != storage:
         raise ValueError(
             f"--storage must hold no user, password or token, since a job's command is kept on the cluster, but got "
-            f"{redact(storage)}; give them by the nodes' environment, or by --env NAME"
+            f"{redact(storage)}; give them by the environment that the nodes are started in"
         )
     tracking = study.config.tracking
     places = resolve_places(tracking, cwd=cwd, storage=storage, environment=_as_if_submitted())

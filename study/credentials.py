@@ -103,6 +103,11 @@ class ScrubbingFormatter(logging.Formatter):
         return printable(scrub(super().format(record)))
 
 
+def _is_file(value: str) -> bool:
+    """Whether a value is the path of a file or folder here; a key in base64 may begin with a slash too."""
+    return value.startswith("/") and os.path.exists(value)  # noqa: PTH110 - Path's raises for what is too long
+
+
 def _secrets(environment: Mapping[str, str]) -> list[str]:
     """Values that the environment says are secret, the longest first, and how a URL writes them."""
     found: set[str] = set()
@@ -110,7 +115,7 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
         match = _PASSWORD_OF_URI.search(value)
         if match:
             found.add(match.group("password"))
-        elif _NAMED_SECRET.search(name) and "://" not in value and not value.startswith("/"):
+        elif _NAMED_SECRET.search(name) and "://" not in value and not _is_file(value):
             found.add(value)
     found |= {form for value in found for form in (quote(value, safe=""), unquote(value))}
     return sorted((value for value in found if len(value) >= _LEAST_CHARACTERS), key=len, reverse=True)

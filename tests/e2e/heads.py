@@ -2,20 +2,47 @@
 
 import os
 import signal
+import site
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+import venv
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.e2e.studies import environment
+from tests.e2e.studies import ROOT, environment
 
 BIN = Path(sys.executable).parent
+
+
+def thin_environment(folder: Path) -> Path:
+    """A virtual environment that sees this one's packages and has none of its own; gives the folder of its programs.
+
+    Ray copies a whole virtual environment to install packages for a job: this one is small.
+    """
+    venv.EnvBuilder(symlinks=True).create(folder)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "of_the_tests.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    return folder / "bin"
+
+
+def submit_plainly(address: str, env: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
+    """`ray job submit --working-dir . -- python -m murk run ...` from Murk's own folder, followed to its end."""
+    command = [
+        str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", ".", "--",
+        "python", "-m", "murk", "run", *args,
+    ]  # fmt: skip
+    for _ in range(10):  # the head answers before the agent that starts jobs is up
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=580, check=False)
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(3)
+    return done
 
 
 def free_port() -> int:
@@ -73,10 +100,15 @@ def head(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 @contextmanager
-def whole_head(tmp_path: Path, **extra: str) -> Iterator[Head]:
-    """The same with all that there is to know; `extra` goes into its environment."""
+def whole_head(tmp_path: Path, bin_folder: Path = BIN, **extra: str) -> Iterator[Head]:
+    """The same with all that there is to know.
+
+    Args:
+        bin_folder: Where the Python lies that the head and its workers run by.
+        extra: Goes into its environment.
+    """
     env = environment(
-        PATH=f"{BIN}:{os.environ['PATH']}",
+        PATH=f"{bin_folder}:{os.environ['PATH']}",
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"),
         RAY_agent_register_timeout_ms="100000",
@@ -86,7 +118,7 @@ def whole_head(tmp_path: Path, **extra: str) -> Iterator[Head]:
     for left in reversed(range(3)):
         with ExitStack() as stack:
             try:
-                found = stack.enter_context(_started_head(tmp_path / "ray.log", env))
+                found = stack.enter_context(_started_head(tmp_path / "ray.log", bin_folder, env))
             except AssertionError:  # a busy machine is too slow for the 30 s that Ray gives itself
                 if not left:
                     raise
@@ -96,11 +128,12 @@ def whole_head(tmp_path: Path, **extra: str) -> Iterator[Head]:
 
 
 @contextmanager
-def _started_head(log: Path, env: dict[str, str]) -> Iterator[Head]:
+def _started_head(log: Path, bin_folder: Path, env: dict[str, str]) -> Iterator[Head]:
     # Another Ray on this machine has the usual ones.
     port, dashboard, client, agent, grpc, environments, metrics = (free_port() for _ in range(7))
     command = [
-        str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1",
+        str(bin_folder / "python"), "-m", "ray.scripts.scripts", "start", "--head", "--block",
+        f"--port={port}", "--node-ip-address=127.0.0.1",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
         # With ports of its own choice Ray waits 15 s for its agents to tell them, too short on a busy machine.
         f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}",

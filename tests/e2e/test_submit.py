@@ -40,15 +40,15 @@ def test_a_submitted_study_is_refused_twice_stopped_and_gone_on_with(tmp_path: P
         assert wrong.stderr.strip().count("\n") == 0, wrong.stderr
         assert "refuses the token" in wrong.stderr
 
-        submit = ["submit", str(study), *SETS, "--storage", str(storage), "--env", "A_SECRET"]
-        first = call(*submit, A_SECRET="planted-value")
+        submit = ["submit", str(study), *SETS, "--storage", str(storage), "--env", "A_PLACE"]
+        first = call(*submit, A_PLACE="planted-value")
         assert first.returncode == 0, first.stderr
         assert "submitted as small-1" in first.stderr
         assert "planted-value" not in first.stdout + first.stderr
 
         ledger = Ledger(str(storage), "small")
         _wait_for_epochs(ledger, 2)
-        again = call(*submit, A_SECRET="planted-value")
+        again = call(*submit, A_PLACE="planted-value")
         assert again.returncode == 2
         assert "study 'small' is under way on this cluster as small-1 (running)" in again.stderr
 
@@ -58,7 +58,7 @@ def test_a_submitted_study_is_refused_twice_stopped_and_gone_on_with(tmp_path: P
         assert "what was done is kept" in call("jobs", "logs", "small").stdout
         done_before = {key: _epochs(ledger, key) for key in ledger.keys()}
 
-        followed = call(*submit, "--follow", A_SECRET="planted-value")
+        followed = call(*submit, "--follow", A_PLACE="planted-value")
         assert followed.returncode == 0, followed.stdout + followed.stderr
         assert "going on with small" in followed.stderr
         assert "report" in followed.stdout

@@ -1,7 +1,5 @@
 """The cluster's path: `ray job submit` with a token, Ray Train, an MLflow server, storage elsewhere; `murk pull`."""
 
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis.load import load
-from tests.e2e.heads import BIN, free_port, head, process, wait_for
-from tests.e2e.studies import ROOT, SMALL, environment, murk
+from tests.e2e.heads import BIN, free_port, head, process, submit_plainly, wait_for
+from tests.e2e.studies import SMALL, environment, murk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -29,19 +27,6 @@ def _mlflow(tmp_path: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def _submit(address: str, env: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", ".", "--",
-        "python", "-m", "murk", "run", *args,
-    ]  # fmt: skip
-    for _ in range(10):  # the head answers before the agent that starts jobs is up
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=580, check=False)
-        if "No available agent" not in done.stderr:
-            break
-        time.sleep(3)
-    return done
-
-
 def test_a_submitted_study_leaves_whole_records_that_another_folder_can_pull(tmp_path: Path) -> None:
     study, storage, elsewhere = tmp_path / "small.yaml", tmp_path / "storage", tmp_path / "elsewhere"
     study.write_text(SMALL)
@@ -49,11 +34,11 @@ def test_a_submitted_study_leaves_whole_records_that_another_folder_can_pull(tmp
     few = ["--set", "search.trials=2", "--set", "train.epochs=2", "--set", "phases.confirm.seeds=[101]",
            "--set", "phases.confirm.per=null", "--set", "resources.executor=ray_train"]  # fmt: skip
     with _mlflow(tmp_path) as tracking, head(tmp_path) as (address, env):
-        refused = _submit(address, env, str(study), *few)
+        refused = submit_plainly(address, env, str(study), *few)
         assert refused.returncode != 0
         assert "tracking.storage must be named in a submitted Ray job" in refused.stdout + refused.stderr
 
-        done = _submit(address, env, str(study), *few, "--set", f"tracking.storage={storage}",
+        done = submit_plainly(address, env, str(study), *few, "--set", f"tracking.storage={storage}",
                        "--set", f"tracking.uri={tracking}")  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert "succeeded" in done.stdout + done.stderr

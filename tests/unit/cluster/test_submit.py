@@ -47,9 +47,9 @@ def study(tmp_path):
 
 
 def test_a_study_file_from_anywhere_is_sent_and_run(api, call, study, monkeypatch):
-    monkeypatch.setenv("A_SECRET", "planted")
+    monkeypatch.setenv("A_PLACE", "planted")
     done = call(
-        "submit", study, "--set", "train.epochs=2", "--set", "data.path=/a b", "--storage", "/mnt", "--env", "A_SECRET"
+        "submit", study, "--set", "train.epochs=2", "--set", "data.path=/a b", "--storage", "/mnt", "--env", "A_PLACE"
     )
     assert done.exit_code == 0, done.stderr
     sent = api.submitted[0]
@@ -58,7 +58,7 @@ def test_a_study_file_from_anywhere_is_sent_and_run(api, call, study, monkeypatc
     )
     assert sent["submission_id"] == "cars-1"
     assert set(api.sent[0]) == {"cars.yaml", "murk.py"}
-    assert sent["runtime_env"]["env_vars"]["A_SECRET"] == "planted"
+    assert sent["runtime_env"]["env_vars"]["A_PLACE"] == "planted"
     assert "planted" not in done.output + json.dumps(sent["metadata"]) + sent["entrypoint"]
     assert "submitted as cars-1" in done.stderr
 

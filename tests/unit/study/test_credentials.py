@@ -53,6 +53,15 @@ def test_values_of_the_environment_are_masked_as_words_alone() -> None:
     )
 
 
+def test_a_secret_may_begin_with_a_slash_and_a_file_is_none(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.touch()
+    secrets = {"AWS_SECRET_ACCESS_KEY": "/wJalrXUtnFEMI/K7MDENG", "LONG_TOKEN": "/" + "a" * 300, "MY_TOKEN": str(token)}
+    for name in ("AWS_SECRET_ACCESS_KEY", "LONG_TOKEN"):
+        assert scrub(f"it said {secrets[name]} and no", secrets) == "it said *** and no"
+    assert scrub(f"it read {token}", secrets) == f"it read {token}"
+
+
 @given(st.text(max_size=60))
 def test_masking_never_fails_and_stays(text: str) -> None:
     assert redact(redact(text)) == redact(text)
