@@ -136,10 +136,12 @@ def _of_chosen(snapshot: Snapshot, found: Headline) -> list[Explanation]:
     kinds = {name: group for name, group in found.groups().items() if name not in real and name != CLEAN}
     task = task_of(snapshot.study)
     is_pairs = task == "verification"
-    classes, what = (["different", "same"], "Pairs") if is_pairs else (_classes(snapshot, trials[0]), "Classes")
+    classes, what, unit = (
+        (["different", "same"], "Pairs", "pairs") if is_pairs else (_classes(snapshot, trials[0]), "Classes", "images")
+    )
     asked = [("calibration", f"Is {chosen.label} as sure as it is right?", lambda: calibration_table(rows, kinds)),
              ("flips", f"{what} that flip most under noise, of {chosen.label}",
-              lambda: flip_table(rows, classes=classes)),
+              lambda: flip_table(rows, classes=classes, unit=unit)),
              ("image_flips", f"Images that flip most under noise, of {chosen.label}",
               lambda: image_flip_table(rows, classes=classes)),
              ("confusions", f"What {chosen.label} takes for what",

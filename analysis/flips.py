@@ -148,16 +148,22 @@ def image_flip_table(
     return Table("image_flips", flipped.head(top), columns, [note] if len(flipped) else [])
 
 
-def flip_table(predictions: pd.DataFrame, *, classes: Sequence[str] | None = None) -> Table:
-    """Classes by how often they flip; `classes` are their names by number."""
+def flip_table(predictions: pd.DataFrame, *, classes: Sequence[str] | None = None, unit: str = "images") -> Table:
+    """Classes by how often they flip.
+
+    Args:
+        predictions: As of `class_flips`.
+        classes: Their names by number.
+        unit: What a class has: "pairs" of images for a verification.
+    """
     frame = class_flips(predictions)
     columns = [
         Column("class", lambda row: _named(classes, int(row["label"])), is_number=False),
         Column("flips", interval_text("flips")),
-        Column("images", lambda row: f"{row['n_images']:.0f}"),
+        Column(unit, lambda row: f"{row['n_images']:.0f}"),
         Column("chances", lambda row: f"{row['n_chances']:.0f}"),
     ]
-    return Table("flips", frame, columns, [FLIP_LEGEND] if len(frame) else [])
+    return Table("flips", frame, columns, [FLIP_LEGEND.replace("images", unit)] if len(frame) else [])
 
 
 def confusion_table(

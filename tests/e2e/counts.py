@@ -77,7 +77,7 @@ def settled(ledger: Ledger, uri: str | None = None) -> Counted:
     uri = uri or beside(ledger)
     found = look(ledger, uri)
     again = sync(ledger, uri)
-    assert (again.runs, again.metrics) == (0, 0), again
+    assert (again.runs, again.metrics, again.files) == (0, 0, 0), again
     assert look(ledger, uri) == found
     return found
 

@@ -185,6 +185,8 @@ def test_a_similarity_is_no_confidence(tmp_path, write_ledger, task, names):
     if task == "verification":
         assert flips.title.startswith("Pairs that flip")
         assert {"different", "same"} <= classes
+        assert [column.title for column in flips.table.columns][2] == "pairs"
+        assert "images" not in " ".join(flips.table.notes)
     else:
         assert flips.title.startswith("Classes that flip")
         assert not {"different", "same"} & classes
