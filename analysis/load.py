@@ -10,6 +10,7 @@ there. Nothing is skipped in silence: what cannot be read is an error, what is m
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -212,6 +213,7 @@ class _FolderReader:
 def _read_mlflow(name: str, tracking_uri: str) -> Snapshot:
     from mlflow.tracking import MlflowClient  # heavy: only who reads from MLflow waits for it
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would be one for each file
     client = MlflowClient(tracking_uri)
     found = find_study_runs(client, name)
     contents = (RunReader(client, run)("study.json") for run in found.parents)

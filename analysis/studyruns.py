@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,8 +37,8 @@ class StudyRuns(NamedTuple):
 class RunReader:
     """The artifacts of one run, and the ledger's files among them when called with a name.
 
-    MLflow's client asks for the run again, and lists its folder, for each file; here the run is known and listed once.
-    So artifacts that come later are not seen.
+    MLflow's client asks for the run again with each file; here it is known, and a folder of it is listed once, so that
+    artifacts that come later are not seen. A database's artifacts are read where they lie.
 
     Args:
         client: of the server or database that holds the run.
@@ -55,29 +56,47 @@ class RunReader:
     def listed(self, folder: str) -> frozenset[str]:
         """Paths of what lies in one folder of the artifacts; "" is the folder of all."""
         if folder not in self._listed:
-            found = self._repository.list_artifacts(folder or None)
-            self._listed[folder] = frozenset(item.path for item in found)
+            with self._repository() as repository:
+                found = () if repository is None else repository.list_artifacts(folder or None)
+                self._listed[folder] = frozenset(item.path for item in found)
         return self._listed[folder]
 
     def read(self, path: str) -> bytes | None:
-        """The bytes of an artifact; None where there is none."""
+        """The bytes of an artifact; None where there is none.
+
+        Raises:
+            MlflowException: the server refuses it, or it is a link out of the run's folder.
+        """
         from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-        if isinstance(self._repository, LocalArtifactRepository):
-            try:
-                return Path(self._repository.artifact_dir, path).read_bytes()
-            except FileNotFoundError:
+        with self._repository() as repository:
+            if repository is None:
                 return None
-        if path not in self.listed(path.rpartition("/")[0]):
-            return None
-        with tempfile.TemporaryDirectory(prefix="murk-") as folder:
-            return Path(self._repository.download_artifacts(path, folder)).read_bytes()
+            if isinstance(repository, LocalArtifactRepository):
+                is_there = Path(repository.artifact_dir, path).is_file()
+                return Path(repository.get_local_path(path)).read_bytes() if is_there else None
+            if path not in self.listed(path.rpartition("/")[0]):
+                return None
+            with tempfile.TemporaryDirectory(prefix="murk-") as folder:
+                return Path(repository.download_artifacts(path, folder)).read_bytes()
 
-    @cached_property
-    def _repository(self) -> ArtifactRepository:
+    @contextmanager
+    def _repository(self) -> Iterator[ArtifactRepository | None]:
+        """MLflow's access to the artifacts; its threads, a pool for each repository, end with the block."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+        from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
-        return get_artifact_repository(self._uri or "", tracking_uri=self._tracking_uri)
+        if not self._uri:
+            yield None
+            return
+        uri = str(add_databricks_profile_info_to_artifact_uri(self._uri, self._tracking_uri))
+        repository = get_artifact_repository(uri, tracking_uri=self._tracking_uri)
+        try:
+            yield repository
+        finally:
+            for pool in vars(repository).values():
+                if isinstance(pool, ThreadPoolExecutor):
+                    pool.shutdown(wait=False)
 
 
 def find_study_runs(client: MlflowClient, named: str) -> StudyRuns:

@@ -37,7 +37,7 @@ def submit(
     storage: Annotated[str | None, typer.Option(help="Folder or URL of the records that every node reaches.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show the job's log until it ends.")] = False,
     env: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Pass this variable on, by its name; no credential.")
+        list[str] | None, typer.Option(metavar="NAME", help="Pass this variable on, no credential; repeat it for more.")
     ] = None,
     requirements: Annotated[
         Path | None, typer.Option(help="Have Ray install these on each node; left out: the nodes have all.")

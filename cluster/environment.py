@@ -10,10 +10,6 @@ from typing import Any
 
 COMMIT_VARIABLE = "MURK_COMMIT"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET_NAME = re.compile(
-    r"passw(?:or)?d|passphrase|secret|token(?!iz)|credential|api_?key|access_?key|private_?key", re.IGNORECASE
-)
-_SECRET_VALUE = re.compile(r"://[^/\s@]{1,500}@")
 _STOP_WAIT_S = 120
 _PASSED = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -38,11 +34,11 @@ def runtime_env(
     Args:
         folder: The working directory to send.
         environment: Where the variables' values are taken from.
-        names: Variables to pass on; no other is, and none with a credential: Ray logs a job's variables on every node.
+        names: Variables to pass on; no other is.
         requirements: Packages that Ray installs on each node; None where its image has them.
 
     Raises:
-        ValueError: A variable is not set, badly named or a credential, or the requirements cannot be read.
+        ValueError: A variable is not set or badly named, or the requirements cannot be read.
     """
     made: dict[str, Any] = {"working_dir": str(folder)}
     variables = dict(_PASSED) | ({COMMIT_VARIABLE: commit} if commit else {})
@@ -62,19 +58,7 @@ def _variables(names: Sequence[str], environment: Mapping[str, str]) -> dict[str
             )
         if name not in environment:
             raise ValueError(f"--env {name} must be set here, but there is no such variable; set it, or leave it out")
-        if is_secret(name, environment[name]):
-            raise ValueError(
-                f"--env {name} must hold no credential, since Ray writes a job's variables into logs on every node; "
-                "give it to the nodes instead: by the environment that they are started in (as cluster/ does), or by a "
-                "file there which a variable names (RAY_AUTH_TOKEN_PATH, AWS_SHARED_CREDENTIALS_FILE, PGPASSFILE)"
-            )
     return {name: environment[name] for name in names}
-
-
-def is_secret(name: str, value: str) -> bool:
-    """Whether a variable holds a credential, by its name or in a URL; one that names a file holds none."""
-    names_file = name.upper().endswith(("_PATH", "_FILE", "_DIR"))
-    return (bool(_SECRET_NAME.search(name)) and not names_file) or bool(_SECRET_VALUE.search(value))
 
 
 def packages_of(path: Path) -> list[str]:

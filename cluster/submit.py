@@ -89,7 +89,8 @@ def check_locally(wish: Wish) -> dict[str, Any]:
     Raises:
         RefusedError: With that command's own message.
     """
-    command = [sys.executable, "-m", "murk", "check", wish.study, "--as-job", *wish.options]
+    variables = [part for name in wish.env if name.isidentifier() for part in ("--env", name)]
+    command = [sys.executable, "-m", "murk", "check", wish.study, "--as-job", *wish.options, *variables]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False

@@ -7,20 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from study.config_phases import SearchPhase
+from study.credentials import is_secret
 from study.places import JOB_VARIABLE, is_place_anywhere, redact, resolve_places
 from study.studyfile import LoadedStudy, relative_paths
 
 
-def job_facts(study: LoadedStudy, *, sets: Sequence[str], storage: str | None, cwd: Path) -> dict[str, Any]:
+def job_facts(
+    study: LoadedStudy,
+    *,
+    sets: Sequence[str],
+    storage: str | None,
+    cwd: Path,
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Name and places of a study that is fit for a job.
 
     Args:
         sets: As they were given to `load_study`.
         storage: In place of `tracking.storage`.
+        variables: Of the environment, which the job is to have too.
 
     Raises:
-        ValueError: A place is missing or counts from a folder that the nodes do not have.
+        ValueError: A place is missing or counts from a folder that the nodes do not have, or a variable is a secret.
     """
+    for name in (name for name, value in (variables or {}).items() if is_secret(name, value)):
+        raise ValueError(
+            f"--env {name} must hold no credential, since Ray writes a job's variables into logs on every node; give "
+            "it to the nodes instead: by the environment that they are started in (as cluster/ does), or by a file "
+            "there which a variable names (RAY_AUTH_TOKEN_PATH, GOOGLE_APPLICATION_CREDENTIALS)"
+        )
     if storage is not None and redact(storage) != storage:
         raise ValueError(
             f"--storage must hold no user, password or token, since a job's command is kept on the cluster, but got "

@@ -147,6 +147,9 @@ def check(
     as_job: Annotated[
         bool, typer.Option("--as-job", help="Check the file alone, as fit for a cluster; print its name and place.")
     ] = False,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A variable that the job is to have: no credential.")
+    ] = None,
 ) -> None:
     """Validate a study file and show what it would do; starts nothing."""
     with _plain_errors():
@@ -158,7 +161,9 @@ def check(
 
             from study.asjob import job_facts
 
-            typer.echo(json.dumps(job_facts(loaded, sets=sets or (), storage=storage, cwd=Path.cwd())))
+            variables = {name: os.environ[name] for name in env or () if name in os.environ}
+            facts = job_facts(loaded, sets=sets or (), storage=storage, cwd=Path.cwd(), variables=variables)
+            typer.echo(json.dumps(facts))
             return
         from study.nodes import nodes_at
         from study.plan import make_plan

@@ -35,9 +35,12 @@ _ASSIGNED = re.compile(
 )
 _HEADER = re.compile(r"(?P<name>\b(?:basic|bearer)\s+)(?=[\w.~+/=-]*[\d=+/])[\w.~+/=-]{8,}", re.IGNORECASE)
 _NAMED_SECRET = re.compile(
-    r"(?:passw(?:or)?d|passphrase|secret|token|credential|api_?key|access_?key|private_?key)(?!.*_(?:path|file|dir)$)",
+    r"(?:passw(?:or)?d|passphrase|secret|token(?!iz)|credential|(?:api|access|account|private|auth)_?key|_pwd$|_pass$"
+    r"|connection_?string)(?!.*_(?:path|file|dir|uri|url)$)",
     re.IGNORECASE,
 )
+_NAME_FILES = frozenset({"GOOGLE_APPLICATION_CREDENTIALS"})
+"""Variables that are called like a secret and hold the path of one."""
 _PASSWORD_OF_URI = re.compile(r"\w://[^\s/:@]{0,200}:(?!\d{1,5}(?:[/?#]|$))(?P<password>\S{1,500})@")
 _LEAST_CHARACTERS = 6
 """Of a secret that is looked for by its value: a shorter one stands in too many words."""
@@ -103,9 +106,16 @@ class ScrubbingFormatter(logging.Formatter):
         return printable(scrub(super().format(record)))
 
 
-def _is_file(value: str) -> bool:
-    """Whether a value is the path of a file or folder here; a key in base64 may begin with a slash too."""
-    return value.startswith("/") and os.path.exists(value)  # noqa: PTH110 - Path's raises for what is too long
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable of the environment holds a credential, by its name or in a URI."""
+    return has_credentials(value) or _is_named_secret(name, value)
+
+
+def _is_named_secret(name: str, value: str) -> bool:
+    if not _NAMED_SECRET.search(name) or name in _NAME_FILES or "://" in value:
+        return False
+    # A key in base64 may begin with a slash too.
+    return not (value.startswith("/") and os.path.exists(value))  # noqa: PTH110 - Path's raises for what is too long
 
 
 def _secrets(environment: Mapping[str, str]) -> list[str]:
@@ -115,7 +125,7 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
         match = _PASSWORD_OF_URI.search(value)
         if match:
             found.add(match.group("password"))
-        elif _NAMED_SECRET.search(name) and "://" not in value and not _is_file(value):
+        elif _is_named_secret(name, value):
             found.add(value)
     found |= {form for value in found for form in (quote(value, safe=""), unquote(value))}
     return sorted((value for value in found if len(value) >= _LEAST_CHARACTERS), key=len, reverse=True)

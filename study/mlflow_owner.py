@@ -24,7 +24,7 @@ class Owner:
     """A study that knows its runs by their tag.
 
     A run of before there was the tag is the study's where the ledger says that it wrote it, or where the run's files
-    are the ledger's; it gets the tag then. Where neither holds it is another's, and is left alone.
+    are the ledger's and its parent is not another's; it gets the tag then. Else it is another's, and is left alone.
 
     Args:
         ledger: The study's records.
@@ -42,17 +42,17 @@ class Owner:
         """Those of an experiment's runs that are this study's; counts the other studies there."""
         own: list[Run] = []
         others: set[str] = set()
-        strange_phases: set[str] = set()
+        strangers: set[str] = set()
         trials = set(self._ledger.files.folders("trials"))
         for run in sorted(runs, key=lambda run: "murk.trial" in run.data.tags):  # a phase says whose its trials are
             told = run.data.tags.get(STUDY_TAG)
-            if told is None and self._wrote(client, run, trials, strange_phases):
+            if told is None and self._wrote(client, run, trials, strangers):
                 client.set_tag(run.info.run_id, STUDY_TAG, self.study_id)
                 told = self.study_id
             if told == self.study_id:
                 own.append(run)
                 continue
-            strange_phases.add(run.info.run_id)
+            strangers.add(run.info.run_id)
             if told is not None or "murk.trial" not in run.data.tags:  # trials alone may be what a study left behind
                 others.add(told or "")
         self.num_others = len(others)
@@ -71,7 +71,7 @@ class Owner:
         return (f"MLflow holds {many} named {self.study!r} too; nothing of that is touched, and the runs of this one "
                 f"have the tag {STUDY_TAG} {self.study_id}")  # fmt: skip
 
-    def _wrote(self, client: MlflowClient, run: Run, trials: set[str], strange_phases: set[str]) -> bool:
+    def _wrote(self, client: MlflowClient, run: Run, trials: set[str], strangers: set[str]) -> bool:
         """Whether this study wrote a run without a tag."""
         run_id, key = run.info.run_id, run.data.tags.get("murk.trial")
         if run_id in self._strange or (key is not None and key not in trials):
@@ -79,16 +79,16 @@ class Owner:
         if key is None:
             is_own = self._is_own_phase(client, run)
         else:
-            is_own = self._is_own_trial(client, run, key, strange_phases)
+            is_own = self._is_own_trial(client, run, key, strangers)
         if not is_own:
             self._strange.add(run_id)
         return is_own
 
-    def _is_own_trial(self, client: MlflowClient, run: Run, key: str, strange_phases: set[str]) -> bool:
+    def _is_own_trial(self, client: MlflowClient, run: Run, key: str, strangers: set[str]) -> bool:
         state = json.loads(self._ledger.read_bytes(key, STATE_FILE) or b"{}")
         if state.get("run_id") == run.info.run_id:
             return True
-        if run.data.tags.get("mlflow.parentRunId") in strange_phases:
+        if run.data.tags.get("mlflow.parentRunId") in strangers:
             return False
         content = RunReader(client, run)("trial.json")  # has the second in which the trial was made
         return content is not None and content == self._ledger.read_bytes(key, "trial.json")

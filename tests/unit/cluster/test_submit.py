@@ -94,6 +94,13 @@ def test_following_gives_the_log_and_the_jobs_code(api, call, study):
     assert call("jobs", "logs", "cars", "--attempt", "4").exit_code == 2
 
 
+def test_a_credential_is_not_sent(study, monkeypatch):
+    monkeypatch.setenv("A_TOKEN", "planted")
+    with pytest.raises(submit.RefusedError, match="--env A_TOKEN must hold no credential") as caught:
+        submit.check_locally(Wish(study, ("data.source=synthetic-vehicles",), storage="/mnt", env=("A_TOKEN",)))
+    assert "planted" not in str(caught.value)
+
+
 def test_the_check_is_murks_own_and_its_words_are_passed_on(monkeypatch):
     seen = []
 
@@ -103,7 +110,7 @@ def test_the_check_is_murks_own_and_its_words_are_passed_on(monkeypatch):
 
     monkeypatch.setattr(submit.subprocess, "run", run)
     with pytest.raises(submit.RefusedError, match=r"^cars\.yaml:3: train\.epochs: must be positive$"):
-        submit.check_locally(Wish("cars.yaml", ("a=1",), name="n", storage="/s"))
+        submit.check_locally(Wish("cars.yaml", ("a=1",), name="n", storage="/s", env=("A_PLACE", "A=planted")))
     assert seen[0][1:] == [
         "-m",
         "murk",
@@ -116,4 +123,6 @@ def test_the_check_is_murks_own_and_its_words_are_passed_on(monkeypatch):
         "n",
         "--storage",
         "/s",
+        "--env",
+        "A_PLACE",
     ]

@@ -7,22 +7,66 @@ from typer.testing import CliRunner
 
 from study.asjob import job_facts
 from study.cli import app
+from study.credentials import scrub
 from study.studyfile import PRESETS, load_study, relative_paths
 
 STORAGE = "tracking: {storage: /mnt/shared/murk}\n"
 HERE = "name: cars\ndata: {source: synthetic-vehicles}\n"
 
 
-def facts(tmp_path, text, *sets, storage=None):
+def facts(tmp_path, text, *sets, storage=None, **variables):
     path = tmp_path / "cars.yaml"
     path.write_text(text)
-    return job_facts(load_study(path, sets), sets=sets, storage=storage, cwd=tmp_path)
+    return job_facts(load_study(path, sets), sets=sets, storage=storage, cwd=tmp_path, variables=variables)
 
 
 def test_a_study_fit_for_a_job(tmp_path):
     assert facts(tmp_path, HERE + STORAGE) == {"name": "cars", "storage": "/mnt/shared/murk"}
     url = facts(tmp_path, HERE, "tracking.uri=http://mlflow:5000", storage="memory://bucket/murk")
     assert url["storage"] == "memory://bucket/murk"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MLFLOW_TRACKING_PASSWORD", "planted"),
+        ("RAY_AUTH_TOKEN", "planted"),
+        ("AWS_SECRET_ACCESS_KEY", "/planted"),
+        ("my_api_key", "planted"),
+        ("AZURE_STORAGE_ACCOUNT_KEY", "planted"),
+        ("AZURE_STORAGE_CONNECTION_STRING", "AccountName=a;AccountKey=planted"),
+        ("MYSQL_PWD", "planted"),
+        ("DB_PASS", "planted"),
+        ("MLFLOW_TRACKING_URI", "http://me:planted@mlflow:5000"),
+        ("MLFLOW_TRACKING_URI", "http://me:pl/anted@mlflow:5000"),
+        ("DATA_URL", "s3://planted@bucket/cars.parquet"),
+        ("DATA_URL", "https://host/cars.parquet?token=planted"),
+        ("DATA_URL", "https://host/cars.parquet?sig=planted"),
+    ],
+)
+def test_a_credential_does_not_travel(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"--env {name} must hold no credential.*the nodes instead") as caught:
+        facts(tmp_path, HERE + STORAGE, **{name: value})
+    assert "planted" not in str(caught.value)
+    assert "planted" not in scrub(f"it said {value} and no", {name: value}), "records mask it too"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RAY_AUTH_TOKEN_PATH", "/mnt/ray/token"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/var/secrets/key.json"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://10.0.0.2/v1"),
+        ("TOKENIZERS_PARALLELISM", "parallel"),
+        ("MLFLOW_TRACKING_URI", "http://mlflow:5000"),
+        ("OMP_NUM_THREADS", "4"),
+        ("PWD", "/home/somebody/study"),
+    ],
+)
+def test_what_is_no_credential_travels(tmp_path, name, value):
+    assert facts(tmp_path, HERE + STORAGE, **{name: value})["name"] == "cars"
+    assert scrub(f"it said {value} and no", {name: value}) == f"it said {value} and no"
 
 
 @pytest.mark.parametrize(
