@@ -216,6 +216,7 @@ def growth(runtime: Runtime, number: int, algorithm: str) -> None:
 
     with study_of(number, algorithm) as study:
         search(study, runtime, at_once, note=note)
+        note()  # a row is of the trials before one that is made, so the last has none else
     print()
 
 
